@@ -1,0 +1,46 @@
+"""What the pure rooms are handed: the time, new ids and new secrets."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Protocol
+
+_COUNTER_BITS = 20
+
+
+class Clock(Protocol):
+    """The source of time, ids and secrets. Tests hand over one that stands still and counts."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 UTC."""
+        ...
+
+    def new_id(self) -> int:
+        """A new id of a share: 63 bits, later ones are larger."""
+        ...
+
+    def new_code(self) -> str:
+        """A new share code or `s_seq`: 144 random bits, 24 URL-safe characters."""
+        ...
+
+
+class SystemClock:
+    """The real one."""
+
+    def __init__(self) -> None:
+        self._last_id = 0
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 UTC, as the machine has them: a clock that is set back lengthens what is open."""
+        return time.time_ns() // 1_000_000
+
+    def new_id(self) -> int:
+        """Milliseconds in the upper 43 bits; below them a random start, so that two processes do not meet, counted up."""
+        start = self.now_ms() << _COUNTER_BITS | secrets.randbits(_COUNTER_BITS - 1)
+        self._last_id = max(self._last_id + 1, start)
+        return self._last_id
+
+    def new_code(self) -> str:
+        """144 random bits, 24 URL-safe characters."""
+        return secrets.token_urlsafe(18)

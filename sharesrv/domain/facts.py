@@ -1,0 +1,292 @@
+"""The rows that a batch has read, with the changes that its earlier commands made.
+
+A key names rows; `Facts` holds the rows of each key that was read. What was never read raises `NotRead` and is never
+taken for an absent row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from sharesrv.domain.rules import Rules
+from sharesrv.domain.share import LIVE, Door, Share, State
+from sharesrv.names import fold
+
+if TYPE_CHECKING:
+    from sharesrv.domain.commands import Command
+
+Row = TypeVar("Row")
+
+
+class Account(msgspec.Struct, frozen=True):
+    id: str
+    uid: str
+    nickname: str
+    token_serial: int
+
+
+class Token(msgspec.Struct, frozen=True):
+    """`serial` is the account's `token_serial` when it was made; `expires_ms` 0 is never."""
+
+    digest: str
+    account_id: str
+    serial: int
+    expires_ms: int
+
+
+class Device(msgspec.Struct, frozen=True):
+    id: str
+    owner_id: str
+    name: str
+    bridge_id: str | None
+    verified: bool
+    shareable: bool
+
+
+class Key(msgspec.Struct, Generic[Row], frozen=True):
+    """Names one row, or none."""
+
+
+class TokenKey(Key[Token], frozen=True):
+    digest: str
+
+
+class AccountKey(Key[Account], frozen=True):
+    id: str
+
+
+class LoginKey(Key[Account], frozen=True):
+    uid: str  # folded
+
+
+class DeviceKey(Key[Device], frozen=True):
+    id: str
+
+
+class ShareKeys(msgspec.Struct, frozen=True):
+    """Names shares; `holds` says which of those once read still belong."""
+
+    def holds(self, _share: Share) -> bool:
+        return True
+
+
+class ShareKey(ShareKeys, frozen=True):
+    id: int
+
+
+class CodeKey(ShareKeys, frozen=True):
+    code: str
+
+
+class AskedKey(ShareKeys, frozen=True):
+    """The newest offer to an account for a device under a sequence, in any state (PROTOCOL 2.5)."""
+
+    sharee_id: str
+    device_id: str
+    sequence: str
+
+
+class TreeKey(ShareKeys, frozen=True):
+    """The live shares of an account on a device and on those whose bridge it is."""
+
+    root_id: str
+    sharee_id: str
+
+    def holds(self, share: Share) -> bool:
+        return share.state in LIVE
+
+
+class CoolingKey(ShareKeys, frozen=True):
+    """Offers of a device to an account whose deadline passed unanswered after `since_ms`."""
+
+    device_id: str
+    sharee_id: str
+    since_ms: int
+
+    def holds(self, share: Share) -> bool:
+        return share.state is State.TIMED_OUT and share.door is Door.OFFER
+
+
+class InboxKey(ShareKeys, frozen=True):
+    """The offers open to an account, and the answers that it has not received."""
+
+    account_id: str
+
+    def holds(self, share: Share) -> bool:
+        return self.asks(share) or self.owes(share)
+
+    def asks(self, share: Share) -> bool:
+        return share.state is State.OPEN and share.sharee_id == self.account_id
+
+    def owes(self, share: Share) -> bool:
+        return share.owed and share.sharer_id == self.account_id
+
+
+class HeldKey(ShareKeys, frozen=True):
+    """The active grants that one account has from another."""
+
+    sharer_id: str
+    sharee_id: str
+
+    def holds(self, share: Share) -> bool:
+        return share.state is State.ACTIVE
+
+
+class OpenOffers(msgspec.Struct, frozen=True):
+    """Counts the open offers of a sharer."""
+
+    sharer_id: str
+
+
+class Recent(msgspec.Struct, frozen=True):
+    """Counts what an account has done in the last minute: `what` names it, `whom` to whom. Kept in memory, never read."""
+
+    what: str
+    who: str
+    whom: str = ""
+
+
+AnyKey = Key[Any] | ShareKeys | OpenOffers
+
+
+class NotRead(LookupError):  # noqa: N818 - the batch is cut there
+    """A decision asked for a row that its command did not name."""
+
+
+class Found(msgspec.Struct):
+    """What a store has read for a set of keys: rows by key, shares by key, counts by key, and the devices of the shares."""
+
+    rows: list[tuple[Key[Any], object]] = []
+    shares: list[tuple[ShareKeys, list[Share]]] = []
+    counts: list[tuple[OpenOffers, int]] = []
+    devices: list[Device] = []
+
+
+class Facts:
+    """Rows by key. `learn` takes what was read, `put` and `count` what a decision changed."""
+
+    def __init__(self, rules: Rules, now_ms: int, recent: Callable[[Recent], int] = lambda _key: 0) -> None:
+        self.rules = rules
+        self.now_ms = now_ms
+        self._recent = recent
+        self._added: Counter[Recent] = Counter()
+        self._rows: dict[Key[Any], Any] = {}
+        self._ids: dict[ShareKeys, list[int]] = {}
+        self._shares: dict[int, Share] = {}
+        self._open: dict[OpenOffers, int] = {}
+
+    def learn(self, found: Found) -> None:
+        """Take what was read. A row known already stays: it may have changed since."""
+        for row_key, row in found.rows:
+            self._rows.setdefault(row_key, row)
+            if isinstance(row, Account):
+                self._rows.setdefault(AccountKey(row.id), row)
+        for device in found.devices:
+            self._rows.setdefault(DeviceKey(device.id), device)
+        for key, shares in found.shares:
+            for share in shares:
+                self._shares.setdefault(share.id, share)
+            self._ids[key] = [share.id for share in shares]
+        self._open.update(found.counts)
+
+    def missing(self, keys: Iterable[AnyKey]) -> set[AnyKey]:
+        """Those of `keys` that were not read yet."""
+        known: tuple[Mapping[Any, object], ...] = (self._rows, self._ids, self._open)
+        return {key for key in keys if not any(key in part for part in known)}
+
+    def get(self, key: Key[Row]) -> Row | None:
+        """The row, or None where there is none. Raises NotRead."""
+        return _read(self._rows, key)  # type: ignore[no-any-return]
+
+    def shares(self, key: ShareKeys) -> list[Share]:
+        """The shares that `key` names now, oldest first. Raises NotRead."""
+        return [share for id in _read(self._ids, key) if key.holds(share := self._shares[id])]
+
+    def share(self, key: ShareKeys) -> Share | None:
+        """The newest of `shares(key)`, or None. Raises NotRead."""
+        return max(self.shares(key), key=lambda share: share.id, default=None)
+
+    def open_offers(self, sharer_id: str) -> int:
+        """How many offers of this account are open. Raises NotRead."""
+        number: int = _read(self._open, OpenOffers(sharer_id))
+        return number
+
+    def recent(self, key: Recent) -> int:
+        """How often it was done in the last minute."""
+        return self._recent(key) + self._added[key]
+
+    def root_id(self, device: Device) -> str:
+        """The device at the top of its tree: its bridge, or itself."""
+        return (device.bridge_id if self.rules.bridge_cascade else None) or device.id
+
+    def cooling(self, device_id: str, sharee_id: str) -> CoolingKey:
+        """The key of the offers after which an account must be left alone about a device for a while."""
+        return CoolingKey(device_id, sharee_id, self.now_ms - self.rules.resend_cooldown_ms)
+
+    def put(self, share: Share) -> None:
+        """Take a share that was made or changed into every key that it belongs to."""
+        before = self._shares.get(share.id)
+        self._shares[share.id] = share
+        opened = _is_open_offer(share) - (before is not None and _is_open_offer(before))
+        if (counted := OpenOffers(share.sharer_id)) in self._open:
+            self._open[counted] += opened
+        self._file(share)
+
+    def add(self, key: Recent) -> None:
+        """It was done once more."""
+        self._added[key] += 1
+
+    def _file(self, share: Share) -> None:
+        device = self.get(DeviceKey(share.device_id))
+        keys: list[ShareKeys] = [ShareKey(share.id), CodeKey(share.code), InboxKey(share.sharer_id)]
+        if (sharee_id := share.sharee_id) is not None:
+            keys += [AskedKey(sharee_id, share.device_id, share.sequence), InboxKey(sharee_id)]
+            keys += [self.cooling(share.device_id, sharee_id), HeldKey(share.sharer_id, sharee_id)]
+            if device is not None:
+                keys.append(TreeKey(self.root_id(device), sharee_id))
+        for key in keys:
+            ids = self._ids.get(key)
+            if ids is not None and share.id not in ids:
+                ids.append(share.id)
+
+
+def login(uid: str) -> LoginKey:
+    """The key of the account with this login name, whatever its case."""
+    return LoginKey(fold(uid))
+
+
+Asking = Generator[set[AnyKey], Found, None]
+
+
+def gather(commands: Sequence[Command], facts: Facts) -> Asking:
+    """What a batch needs, in two rounds: yields the keys to read and takes what was found.
+
+    Sans-I/O, so that a store runs it in a thread or in a coroutine alike.
+    """
+    for needs in (_names, _between):
+        keys = facts.missing(key for command in commands for key in needs(command, facts))
+        if keys:
+            facts.learn((yield keys))
+
+
+def _names(command: Command, _facts: Facts) -> Iterable[AnyKey]:
+    return command.names()
+
+
+def _between(command: Command, facts: Facts) -> Iterable[AnyKey]:
+    return command.between(facts)
+
+
+def _is_open_offer(share: Share) -> bool:
+    return share.state is State.OPEN and share.door is Door.OFFER
+
+
+def _read(part: Mapping[Any, Any], key: Any) -> Any:
+    try:
+        return part[key]
+    except KeyError:
+        raise NotRead(key) from None

@@ -1,0 +1,68 @@
+"""The two catalogues: refusals, which are answered and the session lives on, and goodbyes, which close it.
+
+Both are neutral names. Which code a refusal has on which wire is the business of `protocol`; a value here is the
+sentence that a developer reads where nothing more precise is known.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Refusal(Enum):
+    """Why a command was not done. Nothing has changed."""
+
+    UNREADABLE = "the frame is not a JSON object with a known action"
+    BINARY = "binary frames are not understood, send text"
+    MALFORMED = "a key is missing, of a wrong type or out of range"
+    TOO_MANY_FRAMES = "too many frames a second on this connection"
+    NO_HANDSHAKE = "send userOnline or register first"
+    SUPERSEDED = "the account has logged in on another device"
+    WRONG_ACCOUNT = "the apikey is not allowed for this command"
+    WRONG_SESSION = "this connection already belongs to another account or device"
+    UNKNOWN_TOKEN = "the access token is unknown or revoked"
+    TOKEN_EXPIRED = "the access token has expired"
+    TOO_MANY_HANDSHAKES = "too many handshakes of this account in the last minute"
+    NOT_OWNER = "no such device, or the account is not its owner"
+    NOT_SHAREABLE = "the device is not shareable"
+    NOT_VERIFIED = "the device is not verified"
+    UNKNOWN_UIDS = "too many unknown uids were named in the last minute"
+    SHARE_WITH_SELF = "a device cannot be shared with its owner"
+    TOO_SOON = "the same offer is open, or went unanswered a moment ago"
+    OPEN_OFFERS = "too many offers of this account are open"
+    TOO_MANY_OFFERS = "too many offers to this account in the last minute"
+    NO_SUCH_OFFER = "there is no such offer to this account"
+    OFFER_WITHDRAWN = "the offer was withdrawn"
+    ANSWERED_OTHERWISE = "the offer was answered otherwise before"
+    TIMED_OUT = "no answer in time"
+    INTERNAL = "internal error, nothing was changed"
+
+
+class Refused(Exception):  # noqa: N818 - it is not an error of ours
+    """A command is refused.
+
+    `reason` is a sentence for the developer at the other end; `retry_after_ms` says when the same command may work.
+    """
+
+    def __init__(self, refusal: Refusal, reason: str = "", *, retry_after_ms: int | None = None) -> None:
+        super().__init__(refusal, reason)
+        self.refusal = refusal
+        self.reason = reason or refusal.value
+        self.retry_after_ms = retry_after_ms
+
+
+class Goodbye(Enum):
+    """Why a connection is closed by the server."""
+
+    GOING_AWAY = "the server is going away"
+    RESTARTING = "the server is restarting"
+    UNAUTHORIZED = "no valid handshake"
+    SUPERSEDED = "logged in on another device"
+    IDLE = "nothing was heard for too long"
+    FLOODING = "too many frames"
+    NOT_TEXT = "text that is not UTF-8"
+    TOO_SLOW = "the connection does not take what it is sent"
+
+
+class Trouble(Exception):  # noqa: N818 - shown as one line, with exit code 2
+    """The program cannot start or go on; the message is one clear line for the person who ran it."""

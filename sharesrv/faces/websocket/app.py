@@ -1,0 +1,161 @@
+"""An app's session: its commands to the ledger, what it is told as frames (PROTOCOL 2.4 to 2.6)."""
+
+from __future__ import annotations
+
+from sharesrv.domain.commands import Answer, Cancel, Command, Request, Update
+from sharesrv.domain.outcome import (
+    Acknowledged,
+    Done,
+    Ended,
+    Notice,
+    Offered,
+    Reply,
+    Result,
+    Settled,
+    Updated,
+    Waiting,
+)
+from sharesrv.domain.share import Share, State
+from sharesrv.errors import Goodbye, Refusal, Refused
+from sharesrv.faces.websocket.transport import Connection
+from sharesrv.live.hub import Hub
+from sharesrv.live.sessions import Session
+from sharesrv.protocol.coolkit import inbound, outbound
+from sharesrv.protocol.coolkit.inbound import Heading
+
+ACCEPTED, REFUSED = 2, 3  # S4: `result`
+_NOT_ACCEPTED = frozenset({State.REFUSED, State.WITHDRAWN})
+
+
+class AppSession(Session):
+    """One app's connection, after its handshake."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, id: int, account_id: str, connection: Connection) -> None:
+        super().__init__(id, account_id)
+        self._connection = connection
+
+    def render(self, notice: Notice) -> bytes:
+        """See `Session`."""
+        return render(notice)
+
+    def send(self, payload: bytes) -> None:
+        """See `Session`."""
+        self._connection.send(payload)
+
+    def supersede(self) -> None:
+        """See `Session`."""
+        self._connection.close_later(Goodbye.SUPERSEDED, self._connection.times.superseded_s)
+
+    def command(self, heading: Heading, frame: inbound.AnyFrame) -> Command:
+        """What the frame asks of the ledger. Raises Refused: an apikey that is not this account's."""
+        match frame:
+            case inbound.ShareAnswer():
+                self._require(frame.apikey)
+                return self._answer(heading, frame)
+            case inbound.Share():
+                self._require(frame.apikey, frame.selfApikey)
+                return self._request(heading, frame)
+            case inbound.UpdateShare(params=params):
+                self._require(frame.apikey, frame.selfApikey)
+                return Update(
+                    sharer_id=self.account_id,
+                    device_id=frame.deviceid,
+                    uid=params.uid,
+                    permit=params.permit,
+                    note=params.note,
+                )
+            case inbound.CancelShare(params=params):
+                self._require(frame.apikey, frame.selfApikey)
+                return Cancel(sharer_id=self.account_id, device_id=frame.deviceid, uid=params.uid)
+            case _:
+                raise Refused(Refusal.UNREADABLE)
+
+    def _require(self, *apikeys: str | None) -> None:
+        if any(apikey is not None and apikey != self.account_id for apikey in apikeys):
+            raise Refused(Refusal.WRONG_ACCOUNT)
+
+    def _request(self, heading: Heading, frame: inbound.Share) -> Request:
+        params = frame.params
+        return Request(
+            sharer_id=self.account_id,
+            device_id=frame.deviceid,
+            uid=params.uid,
+            sequence=heading.sequence or "",
+            device_name=params.deviceName,
+            user_name=params.userName,
+            note=params.note,
+            permit=params.permit or 0,
+            share_time=params.shareTime,
+        )
+
+    def _answer(self, heading: Heading, frame: inbound.ShareAnswer) -> Answer:
+        return Answer(
+            sharee_id=self.account_id,
+            accepts=frame.result == ACCEPTED,
+            code=frame.s_seq if isinstance(frame.s_seq, str) else None,
+            device_id=frame.deviceid,
+            sequence=heading.sequence or "",
+            session=self.id,
+        )
+
+    def reply(self, heading: Heading, reply: Reply, hub: Hub) -> None:
+        """Send the answer to a frame. To a request that waits for the sharee there is none yet."""
+        match reply:
+            case Refused():
+                self.send(outbound.refused(heading, reply))
+            case Waiting(share_id=share_id):
+                hub.asks(share_id, self)
+            case Result(result=result):
+                self.send(outbound.done(heading, result))
+            case Acknowledged(share=share, accepted=accepted):
+                self.send(outbound.done(heading, ACCEPTED if accepted else REFUSED, share.code))
+            case Done():
+                self.send(outbound.done(heading))
+
+
+def render(notice: Notice) -> bytes:
+    """The push for a notice; for `Settled` the answer that the sharer waits for."""
+    match notice:
+        case Offered(share=share):
+            return outbound.push(_offer(share))
+        case Settled(share=share):
+            return _settled(share)
+        case Updated():
+            params = outbound.UpdatedParams(notice.uid, notice.permit, notice.note)
+            return outbound.push(outbound.Updated(notice.owner_id, notice.device_id, params))
+        case Ended():
+            return outbound.push(
+                outbound.Ended(notice.owner_id, notice.device_id, outbound.EndedParams(notice.uid, notice.cause))
+            )
+
+
+def _offer(share: Share) -> outbound.Offer:
+    asked = share.asked
+    params = outbound.OfferParams(
+        uid=asked.uid,
+        deviceName=asked.device_name,
+        userName=asked.user_name,
+        permit=asked.permit,
+        note=asked.note,
+        shareTime=asked.share_time,
+        ownerUid=asked.owner_uid,
+        expireAt=share.deadline_ms,
+    )
+    return outbound.Offer(
+        apikey=share.sharer_id,
+        selfApikey=share.sharee_id or "",
+        deviceid=share.device_id,
+        sequence=share.sequence,
+        s_seq=share.code,
+        params=params,
+    )
+
+
+def _settled(share: Share) -> bytes:
+    """Result 2 or 3, or 504: never differently, whatever became of the grant since."""
+    heading = Heading("share", share.sequence, share.sharer_id, share.device_id)
+    if share.state is State.TIMED_OUT:
+        return outbound.refused(heading, Refused(Refusal.TIMED_OUT, "the sharee neither accepted nor refused in time"))
+    return outbound.done(heading, REFUSED if share.state in _NOT_ACCEPTED else ACCEPTED)

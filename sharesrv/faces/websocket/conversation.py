@@ -1,0 +1,147 @@
+"""What is said over one connection, from before its handshake: the order of PROTOCOL 2.1, and who is speaking.
+
+For every command: 400 unreadable, 412 rate, 401 no handshake, 406, 400 malformed, 401 apikey, then the command's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from typing import Final, NamedTuple
+
+from sharesrv.auth import digest
+from sharesrv.domain.commands import Command, Connect, Received
+from sharesrv.domain.outcome import Connected, Reply
+from sharesrv.errors import Goodbye, Refusal, Refused
+from sharesrv.faces.websocket.app import AppSession
+from sharesrv.faces.websocket.transport import Connection
+from sharesrv.live.hub import Hub
+from sharesrv.live.ledger import Ledger
+from sharesrv.protocol.coolkit import inbound, outbound
+from sharesrv.protocol.coolkit.codes import AFTER_HANDSHAKE, ERRORS
+from sharesrv.protocol.coolkit.inbound import Fault, Heading
+
+IN_HAND_MAX: Final = 16  # commands of one connection that wait for the ledger; then nothing more is read from it
+HANDSHAKES: Final = frozenset({"userOnline", "register"})
+
+_ids = count(1)
+
+
+class Speaking(NamedTuple):
+    """What conversations share."""
+
+    ledger: Ledger
+    hub: Hub
+    hb_interval_s: int
+
+
+class Conversation:
+    """Speaks for one connection. Before the handshake it has no session."""
+
+    __slots__ = ("_connection", "_in_hand", "_over", "_session", "_with", "begun")
+
+    def __init__(self, connection: Connection, speaking: Speaking) -> None:
+        self._connection = connection
+        self._with = speaking
+        self._session: AppSession | None = None
+        self._in_hand = 0
+        self._over = False
+        self.begun = False
+
+    def heard(self) -> None:
+        """Answers written before have been received (PROTOCOL 2.4)."""
+        session = self._session
+        if session is not None and session.unreceived:
+            self._with.ledger.submit(Received(tuple(session.unreceived)))
+            session.unreceived.clear()
+
+    def gone(self) -> None:
+        """The connection is over."""
+        if self._session is not None:
+            self._with.hub.detach(self._session)
+
+    def binary(self, *, within_rate: bool) -> None:
+        """400, and the connection stays open."""
+        self._refuse(Heading(), Refused(Refusal.BINARY if within_rate else Refusal.TOO_MANY_FRAMES))
+
+    def text(self, data: bytes, *, within_rate: bool) -> None:
+        """One frame: to the ledger, or refused."""
+        if self._over:
+            return
+        heading, frame = inbound.read(data)
+        try:
+            self._take(heading, frame, within_rate)
+        except Refused as refused:
+            self._refuse(heading, refused)
+
+    def _take(self, heading: Heading, frame: inbound.AnyFrame | Fault, within_rate: bool) -> None:
+        session = self._session
+        if isinstance(frame, Fault) and frame.refusal is Refusal.UNREADABLE:
+            raise Refused(frame.refusal, frame.reason)
+        if not within_rate:
+            raise Refused(Refusal.TOO_MANY_FRAMES)
+        if session is None and heading.action not in HANDSHAKES:
+            raise Refused(Refusal.NO_HANDSHAKE)
+        if session is not None and session.superseded:
+            raise Refused(Refusal.SUPERSEDED)
+        if isinstance(frame, Fault):
+            raise Refused(frame.refusal, frame.reason)
+        if isinstance(frame, inbound.UserOnline):
+            self._connect(heading, frame)
+        elif session is not None:
+            self._submit(session.command(heading, frame), partial(session.reply, heading, hub=self._with.hub))
+
+    def _submit(self, command: Command, answer: Callable[[Reply], None]) -> None:
+        """To the ledger; with many commands in hand, or a long queue there, nothing more is read for a while."""
+        self._in_hand += 1
+        if self._in_hand == IN_HAND_MAX:
+            self._connection.hold()
+        self._with.ledger.submit(command, partial(self._replied, answer))
+        if self._with.ledger.crowded:
+            self._connection.hold()
+            self._with.ledger.when_relieved(self._connection.release)
+
+    def _replied(self, answer: Callable[[Reply], None], reply: Reply) -> None:
+        if self._session is None or not self._session.superseded:
+            answer(reply)
+        self._in_hand -= 1
+        if self._in_hand == IN_HAND_MAX - 1:
+            self._connection.release()
+
+    def _connect(self, heading: Heading, frame: inbound.UserOnline) -> None:
+        """What comes behind a handshake waits until it is answered."""
+        self.begun = True
+        self._connection.hold()
+        self._submit(Connect(digest(frame.at), frame.apikey), partial(self._connected, heading))
+
+    def _connected(self, heading: Heading, reply: Reply) -> None:
+        """The handshake's answer, and only then what waits for this account, each thing once."""
+        try:
+            if isinstance(reply, Refused):
+                self._refuse(heading, reply)
+            elif isinstance(reply, Connected) and self._connection.is_open:
+                self._welcome(heading, reply)
+        finally:
+            self._connection.release()
+
+    def _welcome(self, heading: Heading, connected: Connected) -> None:
+        session, again = self._session, self._session is not None
+        if session is None:
+            session = self._session = AppSession(next(_ids), connected.account_id, self._connection)
+        elif session.account_id != connected.account_id:
+            self._refuse(heading, Refused(Refusal.WRONG_SESSION))
+            return
+        session.send(outbound.online(heading, self._with.hb_interval_s, str(session.id)))
+        if not again:
+            self._with.hub.attach(session)
+            self._with.hub.tell_waiting(session, connected.offers, connected.answers)
+
+    def _refuse(self, heading: Heading, refused: Refused) -> None:
+        """Answer; and close, where it was a handshake that is not just a mistake on a connection that has its session."""
+        self._connection.send(outbound.refused(heading, refused))
+        error = ERRORS[refused.refusal]
+        if heading.action in HANDSHAKES and (self._session is None or error != ERRORS[Refusal.MALFORMED]):
+            self._over = True
+            goodbye = AFTER_HANDSHAKE.get(error, Goodbye.UNAUTHORIZED)
+            self._connection.close_later(goodbye, self._connection.times.refused_s)

@@ -1,0 +1,123 @@
+"""The WebSocket door: its sockets, its connections, one sweep for all that they wait for, and how it closes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from sharesrv.config import Limits
+from sharesrv.errors import Goodbye, Trouble
+from sharesrv.faces.websocket.transport import Connection, Listener, Times
+from sharesrv.live.limits import Bucket
+
+SWEEP_S = 0.5
+WAVE = 500  # connections that are closed at once
+WAVE_GAP_S = 0.05  # so that they do not all come back at once
+BACKLOG = 1024
+TLS_HANDSHAKE_S = 10.0
+
+
+class Door:
+    """All connections of one server. `talk` makes whoever speaks for a new one."""
+
+    def __init__(self, limits: Limits, times: Times, talk: Callable[[Connection], Listener]) -> None:
+        self.frame_bytes = limits.frame_bytes
+        self.unsent_bytes = limits.unsent_bytes
+        self.times = times
+        self.listener = talk
+        self.now_s = asyncio.get_running_loop().time
+        self._limits = limits
+        self._arrivals = Bucket(limits.connections_per_second, limits.connections_per_second, self.now_s())
+        self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+
+    # What a connection calls: `Host`.
+
+    def opened(self, connection: Connection) -> None:
+        self._connections.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    def refuses(self) -> bool:
+        """Whether there are too many connections, or too many new ones at once."""
+        full = 0 < self._limits.connections < len(self._connections)
+        return full or not self._arrivals.take(self.now_s())
+
+    def bucket(self) -> Bucket:
+        return Bucket(self._limits.frames_per_second, self._limits.frame_burst, self.now_s())
+
+    # What the composition root calls.
+
+    @asynccontextmanager
+    async def listening(self, host: str, port: int, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
+        """Take connections; gives the port. On leaving, no new ones, and nothing more is read. Raises Trouble."""
+        loop = asyncio.get_running_loop()
+        limit_s = TLS_HANDSHAKE_S if tls else None
+        try:
+            server = await loop.create_server(
+                lambda: Connection(self), host, port, ssl=tls, ssl_handshake_timeout=limit_s, backlog=BACKLOG
+            )
+        except OSError as error:
+            raise Trouble(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            for connection in self._connections:
+                connection.hold()
+
+    @asynccontextmanager
+    async def connections(self) -> AsyncIterator[None]:
+        """Look after the connections. On leaving, say goodbye to all in waves, and cut off who does not go."""
+        sweeping = asyncio.create_task(self._sweep(), name="sweep")
+        try:
+            yield
+        finally:
+            await self._say_goodbye()
+            sweeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sweeping
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Deal with every connection whose time is up."""
+        now_s = self.now_s()
+        for connection in [each for each in self._connections if each.expires_s <= now_s]:
+            connection.expire()
+
+    async def _say_goodbye(self) -> None:
+        everyone = list(self._connections)
+        for start in range(0, len(everyone), WAVE):
+            for connection in everyone[start : start + WAVE]:
+                connection.close(Goodbye.GOING_AWAY)
+                connection.release()
+            await asyncio.sleep(WAVE_GAP_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.times.closing_s):
+                while self._connections:
+                    self._empty.clear()
+                    await self._empty.wait()
+        for connection in list(self._connections):
+            connection.abort()
+
+
+def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
+    """The TLS settings, if a certificate is set. Raises Trouble."""
+    if not cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(cert, key or None)
+    except (OSError, ssl.SSLError) as error:
+        raise Trouble(f"server.tls_cert: {error}") from error
+    return context

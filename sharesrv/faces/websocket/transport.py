@@ -1,0 +1,339 @@
+"""Bytes to text frames and back: an `asyncio.Protocol` over the Sans-I/O layer of `websockets`.
+
+No task a connection: thousands of idle ones cost memory only. What a connection waits for is one time, `expires_s`, that one
+sweep looks at. This room knows nothing of JSON, accounts or shares.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Final, NamedTuple, Protocol, cast
+
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from sharesrv.errors import Goodbye
+from sharesrv.live.limits import Bucket
+from sharesrv.protocol.coolkit.codes import CLOSES
+
+PATH: Final = "/api/ws"
+HEAD_MAX: Final = 16 * 1024  # bytes of a request's head
+CHUNK: Final = 4 * 1024  # bytes parsed at a time, then the loop has its turn
+GRACE_S: Final = 7.0 + 30.0  # beyond hbInterval, until silence is taken for death (PROTOCOL 2.2)
+
+_quiet = logging.getLogger("sharesrv.websockets")
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False
+_quiet.setLevel(logging.CRITICAL)
+
+
+class Times(NamedTuple):
+    """How long a connection waits, in seconds. PROTOCOL 2.2, 2.9; the closing handshake's time is ours."""
+
+    opening_s: float = 10.0  # for the request's head, and again for the first handshake frame
+    idle_s: float = 145.0 + GRACE_S  # for any frame at all
+    refused_s: float = 0.2  # from the answer to a refused handshake to the close
+    superseded_s: float = 5.0  # from the newer login to the close
+    flood_s: float = 10.0  # of too many frames
+    closing_s: float = 5.0  # for the other side of the closing handshake
+
+
+class Listener(Protocol):
+    """What a connection tells whoever talks over it."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether a handshake frame has come."""
+        ...
+
+    def heard(self) -> None:
+        """Any frame has come, a ping or a close too."""
+
+    def text(self, data: bytes, *, within_rate: bool) -> None:
+        """A text message has come: valid UTF-8."""
+
+    def binary(self, *, within_rate: bool) -> None:
+        """A binary message has come."""
+
+    def gone(self) -> None:
+        """The connection is over."""
+
+
+class Host(Protocol):
+    """What a connection needs of the server it belongs to. Sizes in bytes, 0 for no limit."""
+
+    frame_bytes: int
+    unsent_bytes: int
+    times: Times
+
+    def now_s(self) -> float: ...
+    def opened(self, connection: Connection) -> None: ...
+    def closed(self, connection: Connection) -> None: ...
+    def refuses(self) -> bool: ...
+    def bucket(self) -> Bucket: ...
+    def listener(self, connection: Connection) -> Listener: ...
+
+
+class Connection(asyncio.Protocol):
+    """One socket. `hold` and `release` stop and resume what is read from it, in the middle of a burst too."""
+
+    __slots__ = (
+        "_blocked", "_bucket", "_closing", "_frames", "_head", "_held", "_host", "_parts", "_stash", "_transport", "_ws",
+        "expires_s", "listener",
+    )  # fmt: skip
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._ws = ServerProtocol(max_size=host.frame_bytes or None, logger=_quiet)
+        self._transport: asyncio.Transport | None = None
+        self._bucket = host.bucket()
+        self._head: bytearray | None = bytearray()
+        self._stash = b""
+        self._frames: deque[Frame] = deque()
+        self._parts: list[bytes] | None = None
+        self._held = 0
+        self._blocked = False
+        self._closing = False
+        self.expires_s = host.now_s() + self.times.opening_s
+        self.listener = host.listener(self)
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._host.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head is not None:
+            self._read_head(data)
+        elif self._stash or self._stopped:
+            self._stash += data
+        else:
+            self._read(data)
+
+    def eof_received(self) -> bool:
+        self._ws.receive_eof()
+        self._flush()
+        return False
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._ws.receive_eof()
+        self._frames.clear()
+        self._stash = b""
+        self._host.closed(self)
+        self.listener.gone()
+
+    def pause_writing(self) -> None:
+        """The peer does not read: do not read from it either, or its pings would fill our memory with pongs."""
+        self._blocked = True
+        self._reading(False)
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        self._go_on()
+
+    # What those who talk over it call.
+
+    @property
+    def times(self) -> Times:
+        return self._host.times
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something can be sent."""
+        return self._ws.state is State.OPEN and not self._gone
+
+    def send(self, payload: bytes) -> None:
+        """Send a text message. Does nothing where it can no longer be sent."""
+        if not self.is_open or self._transport is None:
+            return
+        self._ws.send_text(payload)
+        self._flush()
+        if 0 < self._host.unsent_bytes < self._transport.get_write_buffer_size():
+            self.close(Goodbye.TOO_SLOW)
+
+    def close(self, goodbye: Goodbye) -> None:
+        """Begin the closing handshake. A peer that does not end it is cut off."""
+        if self.is_open:
+            self._closing = True
+            self._ws.send_close(CLOSES[goodbye], goodbye.value)
+            self._flush()
+
+    def close_later(self, goodbye: Goodbye, delay_s: float) -> None:
+        """Close in a while."""
+        asyncio.get_running_loop().call_later(delay_s, self.close, goodbye)
+
+    def abort(self) -> None:
+        """Cut it off."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def hold(self) -> None:
+        """Read nothing more until as many `release`s."""
+        self._held += 1
+        self._reading(False)
+
+    def release(self) -> None:
+        self._held -= 1
+        if not self._stopped:
+            self._go_on()
+
+    def expire(self) -> None:
+        """What was waited for has not come in time."""
+        if self.is_open and self._held:
+            self._alive()
+        elif self.is_open:
+            self.close(Goodbye.IDLE if self.listener.begun else Goodbye.UNAUTHORIZED)
+        else:
+            self.abort()
+
+    # The opening handshake.
+
+    def _read_head(self, data: bytes) -> None:
+        """Keep the request's head until it is whole: frames may be glued to it, and the parser must not see them before it."""
+        assert self._head is not None
+        self._head += data
+        head, separator, rest = bytes(self._head).partition(b"\r\n\r\n")
+        if not separator and self._head[:1].isupper() and len(self._head) <= HEAD_MAX:
+            return
+        self._head = None
+        self.expires_s = self._host.now_s() + self.times.opening_s
+        if not separator:
+            self._refuse_head(431 if len(rest) + len(head) > HEAD_MAX else 400)
+            return
+        self._ws.receive_data(head + separator)
+        if requests := self._ws.events_received():
+            self._ws.send_response(self._respond(cast(Request, requests[0])))
+        elif not self._ws.writes:
+            self._refuse_head(400)
+        self._flush()
+        if rest and self.is_open:
+            self._read(rest)
+
+    def _respond(self, request: Request) -> Response:
+        if request.path.partition("?")[0] != PATH:
+            return self._ws.reject(404, f"There is nothing here; the WebSocket is at {PATH}\n")
+        if self._host.refuses():
+            response = self._ws.reject(503, "Too many connections, try again\n")
+            response.headers["Retry-After"] = "1"
+            return response
+        return self._ws.accept(request)
+
+    def _refuse_head(self, status: int) -> None:
+        """Where the parser sends nothing: a head that is too long, has a body, or is not HTTP/1.1 at all."""
+        if self._transport is not None and not self._gone:
+            self._transport.write(self._ws.reject(status, "This is not a WebSocket request\n").serialize())
+            self._transport.close()
+
+    # Frames.
+
+    @property
+    def _stopped(self) -> bool:
+        return self._held > 0 or self._blocked
+
+    @property
+    def _gone(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def _reading(self, wanted: bool) -> None:
+        if self._transport is None or self._gone:
+            return
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _read(self, data: bytes) -> None:
+        """Parse a chunk; the rest of it waits until the loop has had its turn."""
+        self._ws.receive_data(data[:CHUNK])
+        self._frames.extend(cast(list[Frame], self._ws.events_received()))
+        self._stash = data[CHUNK:]
+        self._flush()
+        self._work()
+        if self._stash and not self._stopped:
+            self._reading(False)
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _work(self) -> None:
+        while self._frames and not self._stopped:
+            self._take(self._frames.popleft())
+
+    def _go_on(self) -> None:
+        """Do what was left when reading stopped, then read again."""
+        if self._stopped or self._gone:
+            return
+        self._alive()
+        self._work()
+        if self._stash and not self._stopped:
+            self._read(self._stash)
+        if not self._stash and not self._stopped:
+            self._reading(True)
+
+    def _take(self, frame: Frame) -> None:
+        self.listener.heard()
+        if self._closing:
+            return
+        now_s = self._host.now_s()
+        within_rate = self._bucket.take(now_s)
+        if not within_rate and self._bucket.flooded_s(now_s) >= self.times.flood_s:
+            self.close(Goodbye.FLOODING)
+            return
+        self._alive()
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY) and frame.fin:
+            self._message(frame.opcode, bytes(frame.data), within_rate)
+        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            self._gather(frame, within_rate)
+
+    def _gather(self, frame: Frame, within_rate: bool) -> None:
+        """A message in fragments. The parser has counted its size and seen to the order."""
+        if self._parts is None:
+            self._parts = [bytes([frame.opcode])]
+        self._parts.append(bytes(frame.data))
+        if frame.fin:
+            opcode, *parts = self._parts
+            self._parts = None
+            self._message(Opcode(opcode[0]), b"".join(parts), within_rate)
+
+    def _message(self, opcode: Opcode, data: bytes, within_rate: bool) -> None:
+        if opcode is Opcode.BINARY:
+            self.listener.binary(within_rate=within_rate)
+        elif data == b"ping":
+            if within_rate:
+                self.send(b"pong")
+        elif _is_utf8(data):
+            self.listener.text(data, within_rate=within_rate)
+        else:
+            self.close(Goodbye.NOT_TEXT)
+
+    def _alive(self) -> None:
+        if self.is_open and self.listener.begun:
+            self.expires_s = self._host.now_s() + self.times.idle_s
+
+    def _flush(self) -> None:
+        if self._transport is None:
+            return
+        for data in self._ws.data_to_send():
+            if self._gone:
+                return
+            if data:
+                self._transport.write(data)
+            elif self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+        if self._ws.close_expected():
+            self.expires_s = min(self.expires_s, self._host.now_s() + self.times.closing_s)
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,87 @@
+"""The one alarm for all deadlines and ends of use.
+
+It knows only the nearest time; which shares are due it asks the store when it rings. The rule itself is in the domain: an alarm
+that oversleeps, or rings for nothing, changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from sharesrv.clock import Clock
+from sharesrv.domain.commands import Expire
+from sharesrv.domain.outcome import Reply
+from sharesrv.errors import Refused
+from sharesrv.store.base import Due
+
+BATCH = 512
+LONGEST_SLEEP_S = 30.0  # so that a clock that was set forward is noticed
+RETRY_S = 1.0  # after a commit that failed, or a store that did not answer
+
+log = structlog.get_logger()
+
+Submit = Callable[[Expire, Callable[[Reply], None]], None]
+
+
+class Deadlines:
+    """Submits `Expire` for what is due. `at` says that something may come due at a time."""
+
+    def __init__(self, store: Due, clock: Clock, submit: Submit) -> None:
+        self._store = store
+        self._clock = clock
+        self._submit = submit
+        self._next_ms: int | None = 0
+        self._sooner = asyncio.Event()
+
+    def at(self, time_ms: int) -> None:
+        """Ring at `time_ms`, or before."""
+        if self._next_ms is None or time_ms < self._next_ms:
+            self._next_ms = time_ms
+            self._sooner.set()
+
+    async def run(self) -> None:
+        """Ring until cancelled."""
+        while True:
+            if self._next_ms is not None and self._next_ms <= self._clock.now_ms():
+                await self._ring_again()
+            await self._sleep()
+
+    async def _ring_again(self) -> None:
+        try:
+            all_done = await self.ring()
+        except Exception as error:
+            log.error("the alarm could not read what is due", reason=str(error))
+            all_done, self._next_ms = False, 0
+        if not all_done:
+            await asyncio.sleep(RETRY_S)
+
+    async def ring(self) -> bool:
+        """Let all that is due expire, and find out when to ring next. False where an expiry could not be stored."""
+        self._next_ms = None
+        all_done = True
+        while all_done and (due := await self._store.due(self._clock.now_ms(), BATCH)):
+            replies = await asyncio.gather(*(self._expire(share_id) for share_id in due))
+            all_done = not any(isinstance(reply, Refused) for reply in replies)
+        next_ms = await self._store.next_due_ms()
+        if next_ms is not None:
+            self.at(next_ms)
+        return all_done
+
+    async def _expire(self, share_id: int) -> Reply:
+        replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._submit(Expire(share_id), replied.set_result)
+        return await replied
+
+    async def _sleep(self) -> None:
+        self._sooner.clear()
+        wait_s = LONGEST_SLEEP_S
+        if self._next_ms is not None:
+            wait_s = min(wait_s, max(0.0, (self._next_ms - self._clock.now_ms()) / 1000))
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._sooner.wait()
+        except TimeoutError:
+            pass

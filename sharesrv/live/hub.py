@@ -1,0 +1,77 @@
+"""The hub: finds the sessions of an account and hands each its notices.
+
+Notices are hints, the store is the truth: what nobody is there to hear is told again at the next handshake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sharesrv.domain.outcome import Ended, Notice, Offered, Settled
+from sharesrv.domain.share import Share
+from sharesrv.live.sessions import Session
+
+
+class Hub:
+    """Sessions by account. With `single`, a newer session supersedes the older ones (PROTOCOL 2.2)."""
+
+    def __init__(self, *, single: bool) -> None:
+        self._single = single
+        self._sessions: dict[str, list[Session]] = {}
+        self._asking: dict[int, list[Session]] = {}
+
+    def attach(self, session: Session) -> None:
+        """From now on `session` hears what its account is told."""
+        if session.attached:
+            return
+        if self._single:
+            for older in self._sessions.pop(session.account_id, ()):
+                older.attached = False
+                older.superseded = True
+                older.supersede()
+        session.attached = True
+        self._sessions.setdefault(session.account_id, []).append(session)
+
+    def detach(self, session: Session) -> None:
+        """Its connection is gone."""
+        if not session.attached:
+            return
+        session.attached = False
+        sessions = self._sessions[session.account_id]
+        sessions.remove(session)
+        if not sessions:
+            del self._sessions[session.account_id]
+
+    def sessions(self, account_id: str) -> list[Session]:
+        """The sessions of an account, the oldest first."""
+        return list(self._sessions.get(account_id, ()))
+
+    def asks(self, share_id: int, session: Session) -> None:
+        """`session` waits for the answer about this share; one that asks twice gets it twice."""
+        self._asking.setdefault(share_id, []).append(session)
+
+    def tell_waiting(self, session: Session, offers: Iterable[Share], answers: Iterable[Share]) -> None:
+        """Push to one session what its account has missed, the oldest first."""
+        for share in offers:
+            session.send(session.render(Offered(session.account_id, share)))
+        for share in answers:
+            session.send(session.render(Settled(session.account_id, share)))
+            session.unreceived.append(share.id)
+
+    def tell(self, notice: Notice) -> None:
+        """Push `notice`, rendered once for each kind of session. One that cannot be written to harms nobody else."""
+        rendered: dict[type[Session], bytes] = {}
+        for session in self._told(notice):
+            kind = type(session)
+            if kind not in rendered:
+                rendered[kind] = session.render(notice)
+            session.send(rendered[kind])
+            if isinstance(notice, Settled):
+                session.unreceived.append(notice.share.id)
+
+    def _told(self, notice: Notice) -> Iterable[Session]:
+        if isinstance(notice, Settled):
+            asking = [session for session in self._asking.pop(notice.share.id, ()) if session.attached]
+            return asking or self.sessions(notice.account_id)
+        but = notice.but if isinstance(notice, Ended) else 0
+        return [session for session in self._sessions.get(notice.account_id, ()) if session.id != but]

@@ -1,0 +1,197 @@
+"""The ledger: the one writer, through which every command goes.
+
+While a commit is under way commands queue; then the queue goes through as one batch: *read* what its commands name, *decide*
+each in order, *commit* all changes in one transaction, and only then *tell*, in batch order. So every answer is durable before
+it is sent, races are settled by order, and the fsync is shared by everybody who waited for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import structlog
+
+from sharesrv.clock import Clock
+from sharesrv.domain.commands import Command
+from sharesrv.domain.decide import decide, lapse
+from sharesrv.domain.facts import Facts, NotRead, gather
+from sharesrv.domain.outcome import Counted, Notice, Outcome, Put, Reply
+from sharesrv.domain.rules import Rules
+from sharesrv.errors import Refusal, Refused
+from sharesrv.live.limits import Recents
+from sharesrv.store.base import Conflict, Ledgered, OutcomeUnknown, StoreFailed
+
+BATCH_MAX = 512
+CROWDED = 8 * BATCH_MAX  # commands in the queue, beyond which whoever adds to it should stop reading
+_TRIES = 5  # times that a batch which met a conflict is decided anew
+
+log = structlog.get_logger()
+
+Answering = Callable[[Reply], None]
+
+
+class Entry(NamedTuple):
+    """A command in the queue, and who gets its reply."""
+
+    command: Command
+    answer: Answering
+
+
+class Decided(NamedTuple):
+    entry: Entry
+    outcomes: list[Outcome]
+
+
+def _nobody(_reply: Reply) -> None:
+    pass
+
+
+class Ledger:
+    """Decides commands in batches. `tell` gets the notices; see `on_due`."""
+
+    def __init__(self, store: Ledgered, clock: Clock, rules: Rules, *, tell: Callable[[Notice], None]) -> None:
+        self._store = store
+        self._clock = clock
+        self._rules = rules
+        self._tell = tell
+        self._due: Callable[[int], None] = lambda _time_ms: None
+        self._recents = Recents(clock.now_ms)
+        self._queue: deque[Entry] = deque()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._relieved: list[Callable[[], None]] = []
+
+    def on_due(self, call: Callable[[int], None]) -> None:
+        """Call with each time, in ms, at which a share that was written may come due."""
+        self._due = call
+
+    def submit(self, command: Command, answer: Answering = _nobody) -> None:
+        """Put a command into the queue. `answer` is called once, when it is decided and durable."""
+        self._queue.append(Entry(command, answer))
+        self._wake.set()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the queue is so long that sources should pause; see `when_relieved`."""
+        return len(self._queue) > CROWDED
+
+    def when_relieved(self, call: Callable[[], None]) -> None:
+        """Call back once, when the queue is short again."""
+        self._relieved.append(call)
+
+    def stop(self) -> None:
+        """Let `run` return when the queue is empty."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until `stop`; what is queued by then is still done. Raises OutcomeUnknown: then the process must end."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                await self._turn()
+            if self._stopping:
+                return
+
+    async def _turn(self) -> None:
+        batch = [self._queue.popleft() for _ in range(min(BATCH_MAX, len(self._queue)))]
+        try:
+            decided = await self._carry_out(batch)
+        except StoreFailed as error:
+            log.error("store failed, nothing was changed", reason=str(error), commands=len(batch))
+            decided = _all_failed(batch)
+        except OutcomeUnknown:
+            raise
+        except Exception:
+            log.exception("batch failed", commands=len(batch))
+            decided = _all_failed(batch)
+        self._queue.extendleft(reversed(batch[len(decided) :]))
+        self._announce(decided)
+        if self._relieved and len(self._queue) <= CROWDED // 2:
+            relieved, self._relieved = self._relieved, []
+            for call in relieved:
+                call()
+
+    async def _carry_out(self, batch: list[Entry]) -> list[Decided]:
+        for _ in range(_TRIES - 1):
+            try:
+                return await self._try(batch)
+            except Conflict:
+                log.info("conflict, deciding again", commands=len(batch))
+        return await self._try(batch)
+
+    async def _try(self, batch: list[Entry]) -> list[Decided]:
+        facts = Facts(self._rules, self._clock.now_ms(), self._recents.count)
+        await self._store.read(gather([entry.command for entry in batch], facts))
+        decided: list[Decided] = []
+        try:
+            for entry in batch:
+                decided.append(Decided(entry, self._decide(entry.command, facts)))
+        except NotRead as missed:
+            if not decided:
+                log.error(
+                    "a command needs a row that it does not name", command=type(batch[0].command), key=str(missed)
+                )
+                decided = _all_failed(batch[:1])
+        await self._store.commit(_puts(decided))
+        return decided
+
+    def _decide(self, command: Command, facts: Facts) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        try:
+            for lapsed in lapse(command, facts, self._clock):
+                lapsed.apply(facts)
+                outcomes.append(lapsed)
+            outcome = decide(command, facts, self._clock)
+        except Refused as refused:
+            outcome = Outcome(refused)
+        except NotRead:
+            raise
+        except Exception:
+            log.exception("command failed", command=type(command).__name__)
+            outcome = Outcome(Refused(Refusal.INTERNAL))
+        outcome.apply(facts)
+        return [*outcomes, outcome]
+
+    def _announce(self, decided: list[Decided]) -> None:
+        for entry, outcomes in decided:
+            for outcome in outcomes:
+                try:
+                    self._record(outcome)
+                    self._tell_all(entry, outcome)
+                except Exception:
+                    log.exception("telling failed", command=type(entry.command).__name__)
+
+    def _record(self, outcome: Outcome) -> None:
+        for change in outcome.changes:
+            match change:
+                case Counted(key=key):
+                    self._recents.add(key)
+                case Put(new=share) if next_ms := share.next_ms():
+                    self._due(next_ms)
+
+    def _tell_all(self, entry: Entry, outcome: Outcome) -> None:
+        for notice in outcome.first:
+            self._tell(notice)
+        if outcome.reply is not None:
+            entry.answer(outcome.reply)
+        for notice in outcome.after:
+            self._tell(notice)
+
+
+def _all_failed(batch: list[Entry]) -> list[Decided]:
+    return [Decided(entry, [Outcome(Refused(Refusal.INTERNAL))]) for entry in batch]
+
+
+def _puts(decided: list[Decided]) -> list[Put]:
+    return [
+        change
+        for _entry, outcomes in decided
+        for outcome in outcomes
+        for change in outcome.changes
+        if isinstance(change, Put)
+    ]

@@ -1,0 +1,78 @@
+"""What is limited a minute, counted in memory: a restart forgives."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from sharesrv.domain.facts import Recent
+from sharesrv.domain.rules import MINUTE_MS
+
+FLOOD_GAP_S = 1.0
+_SWEEP_AT = 10_000  # keys; beyond it, those without a recent entry are dropped
+
+
+class Recents:
+    """When each limited thing was done, for the last minute."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._times: dict[Recent, deque[int]] = {}
+        self._sweep_at = _SWEEP_AT
+
+    def count(self, key: Recent) -> int:
+        """How often it was done in the last minute."""
+        times = self._times.get(key)
+        if times is None:
+            return 0
+        self._forget(times)
+        return len(times)
+
+    def add(self, key: Recent) -> None:
+        """It was done now."""
+        self._times.setdefault(key, deque()).append(self._now_ms())
+        if len(self._times) > self._sweep_at:
+            self._sweep()
+
+    def _forget(self, times: deque[int]) -> None:
+        before = self._now_ms() - MINUTE_MS
+        while times and times[0] <= before:
+            times.popleft()
+
+    def _sweep(self) -> None:
+        for key, times in list(self._times.items()):
+            self._forget(times)
+            if not times:
+                del self._times[key]
+        self._sweep_at = max(_SWEEP_AT, 2 * len(self._times))
+
+
+class Bucket:
+    """The frame rate of one connection: `rate` a second, `burst` at once; a rate of 0 is no limit."""
+
+    __slots__ = ("_burst", "_left", "_over_since", "_over_until", "_rate", "_stamp")
+
+    def __init__(self, rate: int, burst: int, now_s: float) -> None:
+        self._rate = rate
+        self._burst = max(burst, 1)
+        self._left = float(self._burst)
+        self._stamp = now_s
+        self._over_since = self._over_until = -1.0
+
+    def take(self, now_s: float) -> bool:
+        """Whether one more fits in at this time."""
+        if not self._rate:
+            return True
+        self._left = min(self._burst, self._left + (now_s - self._stamp) * self._rate)
+        self._stamp = now_s
+        if self._left >= 1:
+            self._left -= 1
+            return True
+        if now_s > self._over_until:
+            self._over_since = now_s
+        self._over_until = now_s + FLOOD_GAP_S
+        return False
+
+    def flooded_s(self, now_s: float) -> float:
+        """For how long there has been too much, without a second's peace."""
+        return now_s - self._over_since if now_s <= self._over_until else 0.0

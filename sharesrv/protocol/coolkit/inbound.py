@@ -1,0 +1,237 @@
+"""Frames from clients: bytes to a typed struct, or to a fault that still carries what could be read of the frame.
+
+Lenient where real clients vary (PROTOCOL 2.2, 2.10), strict where a rule stands. A frame is read fast by msgspec; only one
+that it does not take is read again, slowly, to find out what to answer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from sharesrv.errors import Refusal
+from sharesrv.names import NOTE_COLUMNS, PERMIT_MAX, columns
+
+SEQUENCE_MAX = 64
+_NUL = b"\\u0000"
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+PermitBits = Annotated[int, msgspec.Meta(ge=0, le=int(PERMIT_MAX))]
+Millis = Annotated[int, msgspec.Meta(ge=0, lt=10**15)] | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}$")]
+
+
+class Frame(msgspec.Struct, tag_field="action"):
+    """What every frame has."""
+
+    sequence: msgspec.Raw
+
+
+class UserOnline(Frame, tag="userOnline"):
+    """An app's handshake (PROTOCOL 2.2). What else clients send here varies and is not looked at."""
+
+    at: Annotated[str, msgspec.Meta(max_length=4096)]
+    apikey: Id
+    userAgent: Literal["app"] | None = None  # noqa: N815 - the wire's spelling
+
+
+class AppFrame(Frame):
+    """What every command of an app has."""
+
+    apikey: Id
+    deviceid: Text
+    userAgent: Literal["app"]  # noqa: N815
+    selfApikey: Id | None = msgspec.field(default=None, name="selfApikey")  # noqa: N815
+
+
+class ShareParams(msgspec.Struct):
+    """S4's ShareParam."""
+
+    uid: Text
+    deviceName: Text  # noqa: N815
+    userName: Text  # noqa: N815
+    note: str
+    permit: PermitBits | None = None
+    shareTime: Millis | None = None  # noqa: N815
+
+    def __post_init__(self) -> None:
+        _check_note(self.note)
+
+
+class UpdateParams(msgspec.Struct):
+    uid: Text
+    permit: PermitBits | None = None
+    note: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_note(self.note or "")
+
+
+class CancelParams(msgspec.Struct):
+    uid: Text
+    deviceName: Text  # noqa: N815
+
+
+class Share(AppFrame, tag="share", kw_only=True):
+    params: ShareParams
+
+
+class UpdateShare(AppFrame, tag="updateShare", kw_only=True):
+    params: UpdateParams
+
+
+class CancelShare(AppFrame, tag="cancelShare", kw_only=True):
+    params: CancelParams
+
+
+class ShareAnswer(msgspec.Struct):
+    """A sharee's answer to an offer: has `result` and no `params`, with or without `"action":"share"` (PROTOCOL 2.5)."""
+
+    sequence: msgspec.Raw
+    apikey: Id
+    deviceid: Text
+    result: Literal[2, 3]
+    s_seq: Any = None
+    action: Literal["share"] | None = None
+
+
+Inbound = UserOnline | Share | UpdateShare | CancelShare
+AnyFrame = Inbound | ShareAnswer
+
+_COMMAND: Final = msgspec.json.Decoder(Inbound)
+_ANSWER: Final = msgspec.json.Decoder(ShareAnswer)
+_TEXT: Final = msgspec.json.Decoder(str)
+_ACTIONS: Final = {"userOnline": UserOnline, "share": Share, "updateShare": UpdateShare, "cancelShare": CancelShare}
+_SECRET_APIKEY: Final = {"register"}  # there it is the devicekey, which is never echoed
+_SALVAGE: Final = re.compile(rb'"sequence"\s*:\s*("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*)')
+
+
+class Heading(msgspec.Struct):
+    """What an answer repeats of its request: the sequence as the characters that were sent, and the names in it."""
+
+    action: str = ""
+    sequence: str | None = None
+    apikey: str | None = None
+    deviceid: str | None = None
+
+
+class Fault(msgspec.Struct):
+    """A frame that is not taken: UNREADABLE (looked for first of all) or MALFORMED (after 406)."""
+
+    refusal: Refusal
+    reason: str
+
+
+def read(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
+    """The frame in `data`, which is valid UTF-8, with its heading."""
+    try:
+        if _NUL in data:
+            return _diagnose(data)
+        if b'"result"' in data and b'"params"' not in data:
+            answer = _ANSWER.decode(data)
+            return Heading("share", _sequence(answer.sequence), answer.apikey, answer.deviceid), answer
+        frame = _COMMAND.decode(data)
+        return _heading(frame), frame
+    except (ValueError, RecursionError):
+        return _diagnose(data)
+
+
+def _heading(frame: Inbound) -> Heading:
+    if isinstance(frame, UserOnline):
+        return Heading("userOnline", _sequence(frame.sequence), frame.apikey)
+    action = type(frame).__struct_config__.tag
+    return Heading(str(action), _sequence(frame.sequence), frame.apikey, frame.deviceid)
+
+
+def _sequence(raw: msgspec.Raw) -> str:
+    """The characters of a sequence: of a string what it holds, of a number its digits as they were written."""
+    data = bytes(raw)
+    if data[:1] == b'"':
+        text = _TEXT.decode(data)
+    elif data[:1] in b"-0123456789":
+        text = data.decode()
+    else:
+        raise ValueError("sequence must be a string or a number")
+    if len(text) > SEQUENCE_MAX:
+        raise ValueError(f"sequence is longer than {SEQUENCE_MAX} characters")
+    return text
+
+
+def _check_note(note: str) -> None:
+    if columns(note) > NOTE_COLUMNS:
+        raise ValueError(f"note is wider than {NOTE_COLUMNS} columns")
+
+
+class _Number(str):
+    """A number, kept as it was written."""
+
+    __slots__ = ()
+
+
+def _diagnose(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
+    """What is wrong with a frame that was not taken at once, and whose it is as far as that can be read."""
+    try:
+        found = json.loads(data.decode(), parse_int=_Number, parse_float=_Number, parse_constant=lambda _name: None)
+    except (ValueError, RecursionError):
+        return Heading(sequence=_salvage(data)), Fault(Refusal.UNREADABLE, "the frame is not JSON")
+    if not isinstance(found, dict):
+        return Heading(), Fault(Refusal.UNREADABLE, "the frame is not a JSON object")
+    return _judge(data, {key: value for key, value in found.items() if value is not None})
+
+
+def _judge(data: bytes, found: dict[str, Any]) -> tuple[Heading, AnyFrame | Fault]:
+    is_answer = "result" in found and "params" not in found and found.get("action", "share") == "share"
+    action = "share" if is_answer else _text(found.get("action")) or ""
+    apikey = None if action in _SECRET_APIKEY else _text(found.get("apikey"))
+    heading = Heading(action, _written(found.get("sequence")), apikey, _text(found.get("deviceid")))
+    if action not in _ACTIONS:
+        return heading, Fault(Refusal.UNREADABLE, "unknown action")
+    try:
+        last_keys = msgspec.json.encode(msgspec.json.decode(data, type=dict[str, msgspec.Raw]))
+        frame: AnyFrame = msgspec.json.decode(last_keys, type=ShareAnswer if is_answer else _ACTIONS[action])
+        heading.sequence = _sequence(frame.sequence)
+        _refuse_nul(found)
+    except (ValueError, RecursionError) as error:
+        not_json = isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError)
+        return heading, Fault(Refusal.UNREADABLE if not_json else Refusal.MALFORMED, str(error))
+    return heading, frame
+
+
+def _text(value: object) -> str | None:
+    """A string of the frame that can be sent back as it is."""
+    return value if isinstance(value, str) and not isinstance(value, _Number) and _sendable(value) else None
+
+
+def _written(value: object) -> str | None:
+    fits = isinstance(value, str) and len(value) <= SEQUENCE_MAX and _sendable(value)
+    return str(value) if fits else None
+
+
+def _sendable(text: str) -> bool:
+    """Lone surrogates, which JSON can write, cannot be sent as UTF-8."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _salvage(data: bytes) -> str | None:
+    """The sequence of something that is not even JSON, where it stands there to be read."""
+    for match in _SALVAGE.finditer(data):
+        try:
+            return _sequence(msgspec.Raw(match[1]))
+        except ValueError:
+            continue
+    return None
+
+
+def _refuse_nul(value: object) -> None:
+    match value:
+        case str() if "\0" in value:
+            raise ValueError("the character U+0000 is not allowed")
+        case dict():
+            for item in (*value.keys(), *value.values()):
+                _refuse_nul(item)
+        case list():
+            for item in value:
+                _refuse_nul(item)

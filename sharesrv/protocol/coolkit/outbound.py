@@ -1,0 +1,137 @@
+"""Frames to clients. Answers carry `error` and never `action`; pushes carry `action` and never `error` (PROTOCOL 2)."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from sharesrv.errors import Refused
+from sharesrv.protocol.coolkit.codes import ERRORS
+from sharesrv.protocol.coolkit.inbound import Heading
+
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class Config(msgspec.Struct):
+    """How often a client lets hear of itself: every `hbInterval` seconds."""
+
+    hbInterval: int  # noqa: N815 - the wire's spelling
+    hb: int = 1
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
+    """An answer to one frame. `retryAfter` is in whole seconds."""
+
+    error: int | UnsetType = UNSET
+    result: int | UnsetType = UNSET
+    apikey: str | None = None
+    deviceid: str | None = None
+    sequence: str | None = None
+    s_seq: str | UnsetType = UNSET
+    config: Config | UnsetType = UNSET
+    socketid: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    actionName: str | UnsetType = UNSET  # noqa: N815
+    retryAfter: int | UnsetType = UNSET  # noqa: N815
+
+
+def done(heading: Heading, result: int | None = None, s_seq: str | None = None) -> bytes:
+    """`error` 0, with a result where the command has one."""
+    return _ENCODER.encode(
+        Answer(
+            error=0,
+            result=UNSET if result is None else result,
+            apikey=heading.apikey,
+            deviceid=heading.deviceid,
+            sequence=heading.sequence,
+            s_seq=UNSET if s_seq is None else s_seq,
+        )
+    )
+
+
+def refused(heading: Heading, refused: Refused) -> bytes:
+    """An answer whose `error` is not 0: adds `reason`, the action that failed, and `retryAfter` where one is known."""
+    retry_ms = refused.retry_after_ms
+    return _ENCODER.encode(
+        Answer(
+            error=ERRORS[refused.refusal],
+            apikey=heading.apikey,
+            deviceid=heading.deviceid,
+            sequence=heading.sequence,
+            reason=refused.reason,
+            actionName=heading.action,
+            retryAfter=UNSET if retry_ms is None else -(-retry_ms // 1000),
+        )
+    )
+
+
+def online(heading: Heading, hb_interval_s: int, socket_id: str) -> bytes:
+    """The answer to `userOnline` (PROTOCOL 2.2)."""
+    return _ENCODER.encode(
+        Answer(
+            error=0,
+            apikey=heading.apikey,
+            config=Config(hb_interval_s),
+            sequence=heading.sequence,
+            socketid=socket_id,
+        )
+    )
+
+
+class OfferParams(msgspec.Struct):
+    """What a sharee is asked. `shareTime` as the sharer sent it; `expireAt` in ms, when the three minutes end."""
+
+    uid: str
+    deviceName: str  # noqa: N815
+    userName: str  # noqa: N815
+    permit: int
+    note: str
+    shareTime: int | str  # noqa: N815
+    ownerUid: str  # noqa: N815
+    expireAt: int  # noqa: N815
+
+
+class Offer(msgspec.Struct, tag_field="action", tag="share"):
+    """The question to the sharee (PROTOCOL 2.5)."""
+
+    apikey: str
+    selfApikey: str  # noqa: N815
+    deviceid: str
+    sequence: str
+    s_seq: str
+    params: OfferParams
+    userAgent: Literal["app"] = "app"  # noqa: N815
+
+
+class UpdatedParams(msgspec.Struct):
+    uid: str
+    permit: int
+    note: str
+
+
+class Updated(msgspec.Struct, tag_field="action", tag="updateShare"):
+    """A grant has another permit or note (PROTOCOL 2.6)."""
+
+    apikey: str
+    deviceid: str
+    params: UpdatedParams
+
+
+class EndedParams(msgspec.Struct):
+    uid: str
+    reason: str
+
+
+class Ended(msgspec.Struct, tag_field="action", tag="cancelShare"):
+    """A grant, or an open question, is over (PROTOCOL 2.6)."""
+
+    apikey: str
+    deviceid: str
+    params: EndedParams
+
+
+def push(frame: Offer | Updated | Ended) -> bytes:
+    """The bytes of a push."""
+    return _ENCODER.encode(frame)

@@ -1,0 +1,126 @@
+"""SQLite as a store: one connection that writes, in a thread of its own, and one beside it for the cold questions.
+
+A batch goes to the writer's thread in two trips: begin and reads; writes and commit. Each is one function run in the thread,
+so nothing of another batch can come between its statements, and a trip that fails rolls back before anybody hears of it.
+The write lock is taken with the first read, so what was read still holds at the commit, whoever else has the file open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from sharesrv.domain.facts import Asking
+from sharesrv.domain.outcome import Put
+from sharesrv.store.base import Conflict, OutcomeUnknown, StoreFailed
+from sharesrv.store.sqlite import queries
+from sharesrv.store.sqlite.commit import write
+from sharesrv.store.sqlite.connection import connect
+from sharesrv.store.sqlite.find import find
+
+Value = TypeVar("Value")
+
+
+class Thread:
+    """A connection and the one thread that uses it."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._connection = connect(path)
+
+    def start(self, trip: Callable[..., Value], *values: object) -> Future[Value]:
+        """Begin `trip(connection, *values)` in the thread, behind what was begun before."""
+        return self._pool.submit(trip, self._connection, *values)
+
+    async def run(self, trip: Callable[..., Value], *values: object) -> Value:
+        """The same, to its end."""
+        return await asyncio.wrap_future(self.start(trip, *values))
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        self._connection.close()
+
+
+class SqliteStore:
+    """Both contracts of `store.base` on one file. `path` as `connection.path_of` gives it. Raises Trouble."""
+
+    def __init__(self, path: Path, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._writer = Thread(path, "store-writer")
+        self._reader = Thread(path, "store-reader")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._reader.close()
+        self._writer.close()
+
+    async def read(self, asking: Asking) -> None:
+        """See `Ledgered`."""
+        await self._writer.run(_read, asking)
+
+    async def commit(self, changes: Sequence[Put]) -> None:
+        """See `Ledgered`. Without changes there is nothing to wait for."""
+        trip = self._writer.start(_commit, changes, self._now_ms())
+        if changes:
+            await asyncio.wrap_future(trip)
+
+    async def due(self, now_ms: int, limit: int) -> list[int]:
+        """See `Due`."""
+        return await self._reader.run(queries.due, now_ms, limit)
+
+    async def next_due_ms(self) -> int | None:
+        """See `Due`."""
+        return await self._reader.run(queries.next_due_ms)
+
+    async def newest_import(self) -> int:
+        """See `Foreign`."""
+        return await self._reader.run(queries.newest_import)
+
+    async def ended_elsewhere(self, after: int) -> list[tuple[int, int]]:
+        """See `Foreign`."""
+        return await self._reader.run(queries.ended_elsewhere, after)
+
+
+def _read(connection: sqlite3.Connection, asking: Asking) -> None:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        keys = next(asking)
+        while True:
+            keys = asking.send(find(connection, keys))
+    except StopIteration:
+        return
+    except sqlite3.Error as error:
+        _roll_back(connection)
+        raise StoreFailed(str(error)) from error
+    except BaseException:
+        _roll_back(connection)
+        raise
+
+
+def _commit(connection: sqlite3.Connection, changes: Sequence[Put], now_ms: int) -> None:
+    try:
+        write(connection, changes, now_ms)
+    except (sqlite3.Error, Conflict) as error:
+        _roll_back(connection)
+        raise error if isinstance(error, Conflict) else StoreFailed(str(error)) from error
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if not connection.in_transaction or error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
+            raise OutcomeUnknown(str(error)) from error
+        _roll_back(connection)
+        raise StoreFailed(str(error)) from error
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
