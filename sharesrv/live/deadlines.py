@@ -1,7 +1,7 @@
 """The one alarm for all deadlines and ends of use.
 
-It knows only the nearest time; which shares are due it asks the store when it rings. The rule itself is in the domain: an alarm
-that oversleeps, or rings for nothing, changes nothing.
+It knows only the nearest time; which shares are due it asks the store when it rings. The rule itself is in the domain: an
+alarm that oversleeps, or rings for nothing, changes nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The ledger: the one writer, through which every command goes.
 
-While a commit is under way commands queue; then the queue goes through as one batch: *read* what its commands name, *decide*
-each in order, *commit* all changes in one transaction, and only then *tell*, in batch order. So every answer is durable before
-it is sent, races are settled by order, and the fsync is shared by everybody who waited for it.
+While a commit is under way commands queue; then the queue goes through as one batch: *read* what its commands name,
+*decide* each in order, *commit* all changes in one transaction, and only then *tell*, in batch order. So every answer is
+durable before it is sent, races are settled by order, and the fsync is shared by everybody who waited for it.
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ class Ledger:
         decided: list[Decided] = []
         try:
             for entry in batch:
-                decided.append(Decided(entry, self._decide(entry.command, facts)))
+                outcomes = self._decide(entry.command, facts)
+                decided.append(Decided(entry, outcomes))
         except NotRead as missed:
             if not decided:
                 log.error(

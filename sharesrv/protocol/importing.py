@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -70,12 +71,13 @@ class _Line(msgspec.Struct):
     share: Share | None = None
 
 
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _DECODER: Final = msgspec.json.Decoder(_Line)
 
 
 def read(line: bytes) -> Record:
     """The one record of a line. Raises ValueError, saying what is wrong."""
-    if b"\\u0000" in line and b"\\\\u0000" not in line:
+    if _NUL.search(line):
         raise ValueError("the character U+0000 is not allowed")
     try:
         found = _DECODER.decode(line)

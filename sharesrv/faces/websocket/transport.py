@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
         self._host.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
     # The opening handshake.
 
     def _read_head(self, data: bytes) -> None:
-        """Keep the request's head until it is whole: frames may be glued to it, and the parser must not see them before it."""
+        """Keep the request's head until it is whole: frames may be glued to it, which the parser must not see yet."""
         assert self._head is not None
         self._head += data
         head, separator, rest = bytes(self._head).partition(b"\r\n\r\n")
@@ -207,7 +207,7 @@ class Connection(asyncio.Protocol):
             return
         self._ws.receive_data(head + separator)
         if requests := self._ws.events_received():
-            self._ws.send_response(self._respond(cast(Request, requests[0])))
+            self._ws.send_response(self._respond(cast("Request", requests[0])))
         elif not self._ws.writes:
             self._refuse_head(400)
         self._flush()
@@ -250,7 +250,7 @@ class Connection(asyncio.Protocol):
     def _read(self, data: bytes) -> None:
         """Parse a chunk; the rest of it waits until the loop has had its turn."""
         self._ws.receive_data(data[:CHUNK])
-        self._frames.extend(cast(list[Frame], self._ws.events_received()))
+        self._frames.extend(cast("list[Frame]", self._ws.events_received()))
         self._stash = data[CHUNK:]
         self._flush()
         self._work()

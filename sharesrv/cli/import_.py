@@ -1,0 +1,75 @@
+"""`sharesrv import`: accounts, tokens, devices and grants from JSON Lines; all or nothing, beside a running server too."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from sharesrv.cli.checking import Checker
+from sharesrv.cli.options import Assignments, Config, settings
+from sharesrv.clock import SystemClock
+from sharesrv.errors import Trouble
+from sharesrv.protocol import importing
+from sharesrv.store.sqlite.connection import connect, path_of
+from sharesrv.store.sqlite.load import Batch, load
+
+LINE_MAX = 1024 * 1024
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="A file of JSON Lines.")],
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Check the whole file, then write it in one short transaction. A bad line is named, and nothing is written."""
+    connection = connect(path_of(settings(config, assignments).database.url))
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            batch = _check(connection, file, progress)
+            progress.add_task("writing", total=None)
+            _write(connection, batch)
+    finally:
+        connection.close()
+    print(
+        f"imported {len(batch.accounts)} accounts, {len(batch.tokens)} tokens, {len(batch.devices)} devices, "
+        f"{len(batch.grants)} shares"
+    )
+
+
+def _check(connection: sqlite3.Connection, file: Path, progress: Progress) -> Batch:
+    checker = Checker(connection)
+    for number, record in _records(file, progress):
+        checker.add(number, record)
+    checker.check()
+    return checker.batch()
+
+
+def _records(file: Path, progress: Progress) -> Iterator[tuple[int, importing.Record]]:
+    try:
+        with progress.open(file, "rb", description="checking") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, _record(number, line)
+    except OSError as error:
+        raise Trouble(f"{file}: {error.strerror}") from error
+
+
+def _record(number: int, line: bytes) -> importing.Record:
+    try:
+        return importing.read(line)
+    except ValueError as error:
+        raise Trouble(f"line {number}: {error}; nothing was written") from error
+
+
+def _write(connection: sqlite3.Connection, batch: Batch) -> None:
+    clock = SystemClock()
+    try:
+        load(connection, batch, clock.now_ms(), clock)
+    except sqlite3.Error as error:
+        raise Trouble(f"nothing was written: {error}") from error

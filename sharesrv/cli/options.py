@@ -1,0 +1,52 @@
+"""The options that every verb takes which opens the database, and how the settings come of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+
+from sharesrv.config import Settings, load
+
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE.toml", help="A file of settings.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting; above all others.")
+]
+
+
+def settings(config: Path | None, assignments: list[str] | None) -> Settings:
+    """The settings in force. Raises Trouble."""
+    return load(config, os.environ, assignments or [])
+
+
+def log_to_stderr() -> None:
+    """Readable in a terminal, JSON elsewhere."""
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            *([] if terminal else [structlog.processors.format_exc_info]),
+            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop where it is installed, on asyncio elsewhere."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        asyncio.run(work)
+        return
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(work)

@@ -1,0 +1,51 @@
+"""`sharesrv serve`: runs the server until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import structlog
+
+from sharesrv.cli.composition import Running, serving
+from sharesrv.cli.options import Assignments, Config, log_to_stderr, run, settings
+from sharesrv.config import Settings
+from sharesrv.faces.websocket.transport import PATH
+
+
+def serve(config: Config = None, assignments: Assignments = None) -> None:
+    """Run the server."""
+    log_to_stderr()
+    run(_serve(settings(config, assignments)))
+
+
+async def _serve(settings: Settings) -> None:
+    async with serving(settings) as running:
+        print(f"sharesrv listens on {address(settings, running)}, database {settings.database.url}", flush=True)
+        number = await _signal()
+        structlog.get_logger().info("going down", signal=number.name)
+
+
+def address(settings: Settings, running: Running) -> str:
+    """Where apps connect."""
+    scheme = "wss" if settings.server.tls_cert else "ws"
+    host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+    return f"{scheme}://{host}:{running.ws_port}{PATH}"
+
+
+async def _signal() -> signal.Signals:
+    """The signal that ends the server."""
+    loop = asyncio.get_running_loop()
+    came: asyncio.Future[signal.Signals] = loop.create_future()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if sys.platform == "win32":
+            signal.signal(number, lambda got, _frame: loop.call_soon_threadsafe(_set, came, signal.Signals(got)))
+        else:
+            loop.add_signal_handler(number, _set, came, number)
+    return await came
+
+
+def _set(came: asyncio.Future[signal.Signals], number: signal.Signals) -> None:
+    if not came.done():
+        came.set_result(number)

@@ -1,0 +1,116 @@
+"""The plain implementation of a store: dictionaries, and every key looked up by going through all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sharesrv.domain.facts import (
+    Account,
+    AccountKey,
+    AnyKey,
+    AskedKey,
+    Asking,
+    CodeKey,
+    CoolingKey,
+    Device,
+    DeviceKey,
+    Found,
+    HeldKey,
+    InboxKey,
+    Key,
+    LoginKey,
+    OpenOffers,
+    ShareKey,
+    ShareKeys,
+    Token,
+    TokenKey,
+    TreeKey,
+)
+from sharesrv.domain.outcome import Put
+from sharesrv.domain.share import Door, Share, State
+from sharesrv.names import fold
+from sharesrv.store.base import Conflict
+
+
+class PlainStore:
+    """Keeps the contract `Ledgered`, in memory."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, Account] = {}
+        self.tokens: dict[str, Token] = {}
+        self.devices: dict[str, Device] = {}
+        self.shares: dict[int, Share] = {}
+        self.journal: list[Put] = []
+
+    async def read(self, asking: Asking) -> None:
+        self.find_all(asking)
+
+    async def commit(self, changes: Sequence[Put]) -> None:
+        self.write(changes)
+
+    def find_all(self, asking: Asking) -> None:
+        try:
+            keys = next(asking)
+            while True:
+                keys = asking.send(self.find(keys))
+        except StopIteration:
+            return
+
+    def find(self, keys: set[AnyKey]) -> Found:
+        found = Found()
+        for key in keys:
+            match key:
+                case Key():
+                    found.rows.append((key, self._row(key)))
+                case ShareKeys():
+                    shares = [share for _id, share in sorted(self.shares.items()) if self._is_named(share, key)]
+                    found.shares.append((key, shares[-1:] if isinstance(key, AskedKey) else shares))
+                case OpenOffers(sharer_id=sharer_id):
+                    offers = [share for share in self.shares.values() if share.sharer_id == sharer_id]
+                    is_open = [share.state is State.OPEN and share.door is Door.OFFER for share in offers]
+                    found.counts.append((key, sum(is_open)))
+        ids = {share.device_id for _key, shares in found.shares for share in shares}
+        found.devices = [device for id, device in self.devices.items() if id in ids]
+        return found
+
+    def _row(self, key: Key[Any]) -> object:
+        match key:
+            case TokenKey(digest=digest):
+                return self.tokens.get(digest)
+            case AccountKey(id=id):
+                return self.accounts.get(id)
+            case LoginKey(uid=uid):
+                return next((account for account in self.accounts.values() if fold(account.uid) == uid), None)
+            case DeviceKey(id=id):
+                return self.devices.get(id)
+        raise AssertionError(key)
+
+    def _is_named(self, share: Share, key: ShareKeys) -> bool:
+        match key:
+            case ShareKey(id=id):
+                return share.id == id
+            case CodeKey(code=code):
+                return share.code == code
+            case AskedKey():
+                named = (share.sharee_id, share.device_id, share.sequence)
+                return share.door is Door.OFFER and named == (key.sharee_id, key.device_id, key.sequence)
+            case TreeKey(root_id=root_id, sharee_id=sharee_id):
+                bridge_id = self.devices[share.device_id].bridge_id if share.device_id in self.devices else None
+                return key.holds(share) and share.sharee_id == sharee_id and root_id in (share.device_id, bridge_id)
+            case CoolingKey():
+                cooling = key.holds(share) and share.deadline_ms > key.since_ms
+                return cooling and (share.device_id, share.sharee_id) == (key.device_id, key.sharee_id)
+            case InboxKey():
+                return key.holds(share)
+            case HeldKey():
+                return key.holds(share) and (share.sharer_id, share.sharee_id) == (key.sharer_id, key.sharee_id)
+        raise AssertionError(key)
+
+    def write(self, changes: Sequence[Put]) -> None:
+        for change in changes:
+            stored = self.shares.get(change.new.id)
+            if (stored and stored.version) != (change.old and change.old.version):
+                raise Conflict(str(change.new.id))
+            self.shares[change.new.id] = change.new
+            self.journal.append(change)

@@ -1,0 +1,166 @@
+"""The test kit for real sockets: a server in this process, and a client that says exactly what it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from websockets.asyncio.client import connect
+
+from sharesrv.auth import digest
+from sharesrv.cli.composition import Running, serving
+from sharesrv.clock import Clock, SystemClock
+from sharesrv.config import Settings, load
+from sharesrv.faces.websocket.transport import Times
+from sharesrv.store.sqlite import connection as sqlite_connection
+from sharesrv.store.sqlite.load import AccountRow, Batch, DeviceRow, TokenRow
+from sharesrv.store.sqlite.load import load as load_rows
+
+PATIENCE_S = 10.0  # for anything that must come; a loaded machine takes its time
+OWNER, GUEST, OTHER = "owner", "guest", "other"
+UIDS = {OWNER: "+8613570211955", GUEST: "Guest@Example.org", OTHER: "other@example.org"}
+# Quick enough for a test to wait through them; see `Times` for what they mean.
+QUICK = Times(opening_s=2.0, idle_s=30.0, refused_s=0.2, superseded_s=0.5, flood_s=10.0, closing_s=1.0)
+
+
+def at(account: str) -> str:
+    """The access token of an account of the kit."""
+    return f"at-{account}"
+
+
+def device_row(id: str, **fields: Any) -> DeviceRow:
+    """A device of the owner's."""
+    blank: dict[str, Any] = {"pk": None, "dk": None, "uiid": None, "bridge_id": None, "auth_key": None, "params": None}
+    defaults = {"owner_id": OWNER, "name": id, "key_digest": digest(f"key-{id}"), "verified": True, "shareable": True}
+    return DeviceRow(id, **(blank | defaults | fields))
+
+
+def fill(path: Path, *, devices: Iterable[DeviceRow] = ()) -> None:
+    """Owner, guest and other with a token each; a lamp, and a bridge with two sub-devices; and what else is wanted."""
+    connection = sqlite_connection.connect(path)
+    own = [device_row("lamp"), device_row("bridge")]
+    own += [device_row(id, bridge_id="bridge") for id in ("sub-1", "sub-2")]
+    batch = Batch(
+        accounts=[AccountRow(id, uid, id.title()) for id, uid in UIDS.items()],
+        tokens=[TokenRow(id, digest(at(id)), 0) for id in UIDS],
+        devices=[*own, *devices],
+    )
+    load_rows(connection, batch, SystemClock().now_ms(), SystemClock())
+    connection.close()
+
+
+def query(path: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    """What the file says, read beside the server."""
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(sql, values).fetchall()
+    finally:
+        connection.close()
+
+
+def settings_for(path: Path, *assignments: str) -> Settings:
+    return load(None, {}, [f"database.url=sqlite:///{path}", "server.ws_port=0", *assignments])
+
+
+class TestServer:
+    """A server of this process. `path` is its database; `app` connects."""
+
+    __test__ = False
+
+    def __init__(self, running: Running, path: Path) -> None:
+        self.running = running
+        self.path = path
+        self.url = f"ws://127.0.0.1:{running.ws_port}/api/ws"
+
+    @asynccontextmanager
+    async def wire(self) -> AsyncIterator[Wire]:
+        """A connection before its handshake."""
+        async with connect(self.url, compression=None, proxy=None, ping_interval=None) as connection:
+            yield Wire(connection)
+
+    @asynccontextmanager
+    async def app(self, account: str) -> AsyncIterator[Wire]:
+        """A connection of an account, its handshake done."""
+        async with self.wire() as wire:
+            await wire.online(account)
+            yield wire
+
+
+@asynccontextmanager
+async def server(
+    path: Path, *assignments: str, clock: Clock | None = None, times: Times | None = QUICK, filled: bool = True
+) -> AsyncIterator[TestServer]:
+    """A server on the database file `path`, filled with the kit's accounts and devices."""
+    if filled:
+        fill(path)
+    async with serving(settings_for(path, *assignments), clock=clock, times=times) as running:
+        yield TestServer(running, path)
+
+
+class Wire:
+    """Frames as dicts, in the order in which they come."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.account = ""
+
+    async def send(self, frame: object) -> None:
+        """Send a frame; text as it is, anything else as JSON."""
+        await self.connection.send(frame if isinstance(frame, str | bytes) else json.dumps(frame))
+
+    async def heard(self) -> Any:
+        """The next frame."""
+        async with asyncio.timeout(PATIENCE_S):
+            text = await self.connection.recv()
+        return text if text == "pong" else json.loads(text)
+
+    async def silence(self) -> None:
+        """Nothing has come by the time the server answers a ping."""
+        await self.send("ping")
+        assert await self.heard() == "pong"
+
+    async def ask(self, frame: object) -> Any:
+        """Send, and take the next frame for the answer."""
+        await self.send(frame)
+        return await self.heard()
+
+    async def online(self, account: str, **fields: Any) -> Any:
+        """The handshake."""
+        self.account = account
+        frame = {"action": "userOnline", "at": at(account), "apikey": account, "userAgent": "app", "sequence": "0"}
+        return await self.ask(frame | fields)
+
+    async def closed(self) -> int:
+        """Waits for the close; its code."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self.connection.wait_closed()
+        return int(self.connection.close_code)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        await self.connection.close()
+
+
+def share(device: str = "lamp", uid: str = UIDS[GUEST], *, sequence: object = "1", **fields: Any) -> dict[str, Any]:
+    """A `share` frame of the owner's. Fields of `params` and of the frame itself go by their names."""
+    params = {"uid": uid, "deviceName": "Lamp", "userName": "Ann", "note": ""}
+    frame = {"action": "share", "apikey": OWNER, "deviceid": device, "userAgent": "app", "sequence": sequence}
+    outer = {"apikey", "userAgent", "selfApikey", "action", "s_seq", "params"}
+    params |= {name: value for name, value in fields.items() if name not in outer}
+    return frame | {"params": params} | {name: value for name, value in fields.items() if name in outer}
+
+
+def answer(offer: dict[str, Any], result: int, **fields: Any) -> dict[str, Any]:
+    """The guest's answer to an offer as it was pushed."""
+    frame = {"error": 0, "result": result, "apikey": offer["selfApikey"], "deviceid": offer["deviceid"]}
+    return frame | {"sequence": offer["sequence"], "s_seq": offer["s_seq"]} | fields

@@ -1,0 +1,145 @@
+"""The test kit's small world: a clock that stands still, accounts and devices, commands decided, who heard what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import count
+from typing import Any
+
+from sharesrv.domain.commands import Answer, Cancel, Command, Connect, Expire, Request, Update
+from sharesrv.domain.decide import decide, lapse
+from sharesrv.domain.facts import Account, Device, Facts, Recent, Token, gather
+from sharesrv.domain.outcome import Counted, Notice, Outcome, Put, Reply
+from sharesrv.domain.rules import Rules
+from sharesrv.domain.share import Share
+from sharesrv.errors import Refused
+from tests.plain import PlainStore
+
+START_MS = 1_700_000_000_000
+
+
+class FakeClock:
+    """Time that moves when told to; ids and codes that count."""
+
+    def __init__(self, now_ms: int = START_MS) -> None:
+        self._now_ms = now_ms
+        self._ids = count(1)
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    def advance(self, *, ms: int) -> None:
+        self._now_ms += ms
+
+    def new_id(self) -> int:
+        return next(self._ids)
+
+    def new_code(self) -> str:
+        return f"code-{next(self._ids)}"
+
+
+class World:
+    """Owner, guest and other; a lamp, and a bridge with two sub-devices; all of them the owner's."""
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        self.clock = FakeClock()
+        self.rules = rules or Rules()
+        self.store = PlainStore()
+        self.recent: list[Recent] = []
+        self.notices: list[Notice] = []
+        for id, uid in (("owner", "+8613570211955"), ("guest", "Guest@Example.org"), ("other", "other@example.org")):
+            self.store.accounts[id] = Account(id, uid, id.title(), 1)
+            self.store.tokens[f"token of {id}"] = Token(f"token of {id}", id, 1, 0)
+        for id in ("lamp", "bridge"):
+            self.device(id)
+        for id in ("sub-1", "sub-2"):
+            self.device(id, bridge_id="bridge")
+
+    def device(self, id: str, **fields: Any) -> Device:
+        """Add, or replace, a device of the owner's."""
+        defaults = {"owner_id": "owner", "name": id, "bridge_id": None, "verified": True, "shareable": True}
+        device = self.store.devices[id] = Device(id, **(defaults | fields))
+        return device
+
+    # Commands in short.
+
+    def connect(self, account: str, **fields: Any) -> Connect:
+        return Connect(**({"digest": f"token of {account}", "account_id": account} | fields))
+
+    def request(self, device: str = "lamp", uid: str = "guest@example.org", **fields: Any) -> Request:
+        defaults = {"sharer_id": "owner", "device_id": device, "uid": uid, "sequence": "1", "note": ""}
+        return Request(**(defaults | {"device_name": "Lamp", "user_name": "Ann"} | fields))
+
+    def answer(self, accepts: bool = True, code: str | None = None, device: str = "lamp", **fields: Any) -> Answer:
+        defaults: dict[str, Any] = {
+            "sharee_id": "guest",
+            "accepts": accepts,
+            "code": code,
+            "device_id": device,
+            "sequence": "1",
+        }
+        return Answer(**(defaults | fields))
+
+    def update(self, device: str = "lamp", uid: str = "guest@example.org", **fields: Any) -> Update:
+        return Update(**({"sharer_id": "owner", "device_id": device, "uid": uid} | fields))
+
+    def cancel(self, device: str = "lamp", uid: str = "guest@example.org", **fields: Any) -> Cancel:
+        return Cancel(**({"sharer_id": "owner", "device_id": device, "uid": uid} | fields))
+
+    def expire(self, share_id: int) -> Expire:
+        return Expire(share_id)
+
+    # What happens.
+
+    def do(self, command: Command) -> Reply | None:
+        """Decide one command, as a batch of its own. What it tells is added to `notices`, in order."""
+        return self.batch([command])[0]
+
+    def batch(self, commands: Iterable[Command]) -> list[Reply | None]:
+        """Decide commands as one batch."""
+        commands = list(commands)
+        facts = Facts(self.rules, self.clock.now_ms(), self.recent.count)
+        self.store.find_all(gather(commands, facts))
+        outcomes = [(command, self._decide(command, facts)) for command in commands]
+        return [self._carry_out(parts) for _command, parts in outcomes]
+
+    def _decide(self, command: Command, facts: Facts) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for lapsed in lapse(command, facts, self.clock):
+            lapsed.apply(facts)
+            outcomes.append(lapsed)
+        try:
+            outcomes.append(decide(command, facts, self.clock))
+        except Refused as refused:
+            outcomes.append(Outcome(refused))
+        outcomes[-1].apply(facts)
+        return outcomes
+
+    def _carry_out(self, outcomes: list[Outcome]) -> Reply | None:
+        for outcome in outcomes:
+            self.store.write([change for change in outcome.changes if isinstance(change, Put)])
+            self.recent += [change.key for change in outcome.changes if isinstance(change, Counted)]
+            self.notices += [*outcome.first, *outcome.after]
+        return outcomes[-1].reply
+
+    def heard_by(self, account_id: str) -> list[Notice]:
+        """What this account was told since it was last asked."""
+        heard = [notice for notice in self.notices if notice.account_id == account_id]
+        self.notices = [notice for notice in self.notices if notice.account_id != account_id]
+        return heard
+
+    def shares(self, device: str | None = None) -> list[Share]:
+        """The rows of the ledger, oldest first."""
+        rows = sorted(self.store.shares.values(), key=lambda share: share.id)
+        return [share for share in rows if device in (None, share.device_id)]
+
+    def share(self, device: str = "lamp") -> Share:
+        """The newest share of a device."""
+        return self.shares(device)[-1]
+
+    def granted(self, device: str = "lamp", **fields: Any) -> Share:
+        """Share a device with the guest, who accepts; nobody remembers having heard of it."""
+        self.do(self.request(device, **fields))
+        self.do(self.answer(device=device, code=self.share(device).code))
+        self.notices.clear()
+        return self.share(device)
