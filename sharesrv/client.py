@@ -13,9 +13,10 @@ import contextlib
 import random
 import ssl
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
@@ -26,6 +27,7 @@ LONGEST_WAIT_S: Final = 30.0
 ANSWER_WAIT_S: Final = 30.0  # for a handshake
 
 Direction = Literal["→", "←"]
+Value = TypeVar("Value")
 
 
 class HandshakeRefused(Exception):  # noqa: N818
@@ -102,6 +104,7 @@ class AppClient:
         self._offers: asyncio.Queue[Offer] = asyncio.Queue()
         self._seen: dict[str, int] = {}
         self._last_sequence = 0
+        self._pings: deque[asyncio.Future[None]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -162,6 +165,13 @@ class AppClient:
         }
         return await self._ask(sequence, frame)
 
+    async def ping(self) -> None:
+        """Wait until the server has read all that was sent before, and all that it had written is here."""
+        ponged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pings.append(ponged)
+        await self._send("ping", shown=False)
+        await self._unless_over(ponged)
+
     async def call(
         self, action: str, device_id: str, params: object, *, sequence: str | None = None, apikey: str | None = None
     ) -> Answer:
@@ -193,8 +203,8 @@ class AppClient:
         finally:
             del self._waiting[sequence]
 
-    async def _unless_over(self, answered: asyncio.Future[Answer]) -> Answer:
-        """The answer; or the reason why this client has given up."""
+    async def _unless_over(self, answered: asyncio.Future[Value]) -> Value:
+        """What is waited for; or the reason why this client has given up."""
         assert self._task is not None, "use `async with AppClient(…)`"
         both: set[asyncio.Future[Any]] = {answered, self._task}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -202,10 +212,11 @@ class AppClient:
             self._task.result()
         return answered.result()
 
-    async def _send(self, text: str) -> None:
+    async def _send(self, text: str, *, shown: bool = True) -> None:
         """Send if there is a connection; otherwise it is sent after the next handshake."""
         if self._connection is not None:
-            self._on_frame("→", text)
+            if shown:
+                self._on_frame("→", text)
             with contextlib.suppress(ConnectionClosed):
                 await self._connection.send(text)
 
@@ -221,6 +232,7 @@ class AppClient:
                 pass
             finally:
                 self._online.clear()
+                self._ponged()
                 beating.cancel()
             connection, hb_interval_s = await self._come_back()
 
@@ -280,6 +292,7 @@ class AppClient:
 
     def _take(self, text: str) -> None:
         if text == "pong":
+            self._ponged()
             return
         self._on_frame("←", text)
         frame = msgspec.json.decode(text)
@@ -292,6 +305,11 @@ class AppClient:
             self._offer(Offer(self, frame))
         else:
             self._on_push(frame)
+
+    def _ponged(self) -> None:
+        while self._pings:
+            if not (ponged := self._pings.popleft()).done():
+                ponged.set_result(None)
 
     def _offer(self, offer: Offer) -> None:
         """After a reconnection an open offer comes again."""

@@ -1,1 +1,166 @@
-def demo() -> None: ...
+"""`sharesrv demo`: one command to see it work. A server on a temporary file, real sockets, every frame printed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from sharesrv.auth import digest, new_token
+from sharesrv.cli.composition import serving
+from sharesrv.cli.options import log_to_stderr, run
+from sharesrv.cli.serve import address
+from sharesrv.client import Answer, AppClient, Direction, Offer
+from sharesrv.clock import SystemClock
+from sharesrv.config import Settings, load
+from sharesrv.store.sqlite import connection as sqlite_connection
+from sharesrv.store.sqlite.load import AccountRow, Batch, DeviceRow, TokenRow
+from sharesrv.store.sqlite.load import load as load_rows
+
+OWNER, GUEST = "owner", "guest"
+UIDS = {OWNER: "+8613570211955", GUEST: "guest@example.org"}
+COLOURS = {OWNER: "cyan", GUEST: "magenta"}
+SHORT_S = 1.5  # instead of three minutes, for the offer that nobody answers
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def demo(
+    exit: Annotated[bool, typer.Option("--exit", help="End after the demonstration.")] = False,
+) -> None:
+    """Show the main job, frame by frame, on a temporary database; then stay up until Ctrl-C."""
+    log_to_stderr()
+    with tempfile.TemporaryDirectory(prefix="sharesrv-demo-") as folder, contextlib.suppress(KeyboardInterrupt):
+        run(_demo(Path(folder) / "demo.db", stay=not exit))
+
+
+async def _demo(path: Path, *, stay: bool) -> None:
+    tokens = {account: new_token() for account in UIDS}
+    _fill(path, tokens)
+    short = _settings(path, f"sharing.confirm_timeout={SHORT_S}", f"sharing.resend_cooldown={SHORT_S}")
+    async with serving(short) as running:
+        url = address(short, running)
+        _say(f"A server is up at {url}, its database is {path}. The owner's and the guest's apps connect.")
+        async with _app(url, OWNER, tokens) as owner, _app(url, GUEST, tokens) as guest:
+            await _scenes(owner, guest)
+    if stay:
+        await _stay(_settings(path), tokens)
+
+
+def _settings(path: Path, *assignments: str) -> Settings:
+    return load(None, {}, [f"database.url=sqlite:///{path}", "server.ws_port=0", *assignments])
+
+
+def _fill(path: Path, tokens: dict[str, str]) -> None:
+    devices = [
+        ("lamp", None),
+        ("fan", None),
+        ("plug", None),
+        ("bridge", None),
+        ("sensor-1", "bridge"),
+        ("sensor-2", "bridge"),
+    ]
+    batch = Batch(
+        accounts=[AccountRow(account, uid, account.title()) for account, uid in UIDS.items()],
+        tokens=[TokenRow(account, digest(at), 0) for account, at in tokens.items()],
+        devices=[_device(id, bridge_id) for id, bridge_id in devices],
+    )
+    connection: sqlite3.Connection = sqlite_connection.connect(path)
+    load_rows(connection, batch, SystemClock().now_ms(), SystemClock())
+    connection.close()
+
+
+def _device(id: str, bridge_id: str | None) -> DeviceRow:
+    return DeviceRow(
+        id=id,
+        owner_id=OWNER,
+        name=id,
+        key_digest=digest(f"key of {id}"),
+        pk=None,
+        dk=None,
+        uiid=None,
+        bridge_id=bridge_id,
+        auth_key=None,
+        verified=True,
+        shareable=True,
+        params=None,
+    )
+
+
+@asynccontextmanager
+async def _app(url: str, account: str, tokens: dict[str, str]) -> AsyncIterator[AppClient]:
+    def show(direction: Direction, text: str) -> None:
+        hidden = text.replace(tokens[account], "…token…")
+        arrow = f"{account:>6} {'──►' if direction == '→' else '◄──'} "
+        console.print(
+            Text(arrow, style=f"bold {COLOURS[account]}") + Text(hidden, style="" if direction == "→" else "green")
+        )
+
+    async with AppClient(url, account, tokens[account], on_frame=show) as app:
+        yield app
+
+
+def _say(text: str) -> None:
+    console.print(f"\n[bold]{text}[/bold]")
+
+
+async def _share(owner: AppClient, device: str, uid: str = UIDS[GUEST], permit: int = 0) -> Answer:
+    return await owner.share(device, uid, device_name=device.title(), user_name="Owner", note="hello", permit=permit)
+
+
+async def _next(guest: AppClient) -> Offer:
+    async for offer in guest.offers():
+        return offer
+    raise AssertionError("offers do not end")
+
+
+async def _answered(owner: AppClient, guest: AppClient, device: str, *, accept: bool, permit: int = 0) -> None:
+    asking = asyncio.create_task(_share(owner, device, permit=permit))
+    offer = await _next(guest)
+    await (offer.accept() if accept else offer.refuse())
+    await asking
+
+
+async def _scenes(owner: AppClient, guest: AppClient) -> None:
+    _say("The owner shares the lamp; the guest is asked, accepts; the owner gets result 2 under its sequence.")
+    await _answered(owner, guest, "lamp", accept=True, permit=3)
+    _say("The fan is refused: result 3.")
+    await _answered(owner, guest, "fan", accept=False)
+    _say(f"Nobody answers about the plug within {SHORT_S} s (S4: three minutes): 504, and asking again at once is 403.")
+    asking = asyncio.create_task(_share(owner, "plug"))
+    await _next(guest)
+    await asking
+    await _share(owner, "plug")
+    _say("The lamp again, which the guest has already: result 4.")
+    await _share(owner, "lamp")
+    _say("A login name that nobody has: result 1.")
+    await _share(owner, "lamp", uid="nobody@example.org")
+    _say("A bridge and its two sub-devices: three requests, one question, one answer, three results.")
+    requests = [asyncio.create_task(_share(owner, device)) for device in ("bridge", "sensor-1", "sensor-2")]
+    offer = await _next(guest)
+    await owner.ping()
+    await offer.accept()
+    await asyncio.gather(*requests)
+    _say("The owner changes what the guest may do with the lamp's timers, then takes the lamp back.")
+    await owner.update_share("lamp", UIDS[GUEST], permit=11, note="timers too")
+    await owner.cancel_share("lamp", UIDS[GUEST], device_name="Lamp")
+    await guest.ping()
+
+
+async def _stay(settings: Settings, tokens: dict[str, str]) -> None:
+    async with serving(settings) as running:
+        _say(
+            f"The server stays up at {address(settings, running)} until Ctrl-C, now with S4's three minutes. Connect with:"
+        )
+        for account, uid in UIDS.items():
+            console.print(f"  apikey {account}, uid {uid}, at {tokens[account]}")
+        await asyncio.Event().wait()
