@@ -48,6 +48,10 @@ class Sharing(Section, frozen=True):
     bridge_cascade: bool = True
 
 
+class Devices(Section, frozen=True):
+    response_timeout: Positive = 5.0
+
+
 class Limits(Section, frozen=True):
     frame_bytes: Limit = 65536
     frames_per_second: Limit = 50
@@ -70,6 +74,7 @@ class Settings(Section, frozen=True):
     database: Database = msgspec.field(default_factory=Database)
     sessions: Sessions = msgspec.field(default_factory=Sessions)
     sharing: Sharing = msgspec.field(default_factory=Sharing)
+    devices: Devices = msgspec.field(default_factory=Devices)
     limits: Limits = msgspec.field(default_factory=Limits)
     auth: Auth = msgspec.field(default_factory=Auth)
 

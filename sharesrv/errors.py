@@ -35,6 +35,14 @@ class Refusal(Enum):
     OFFER_WITHDRAWN = "the offer was withdrawn"
     ANSWERED_OTHERWISE = "the offer was answered otherwise before"
     TIMED_OUT = "no answer in time"
+    NO_SUCH_DEVICE = "there is no such device"
+    WRONG_DEVICE_KEY = "the devicekey is not that of the device"
+    NOT_ITS_DEVICE = "the session of a device speaks for itself and its sub-devices only"
+    NO_GRANT = "no such device, or no grant on it"
+    NO_TIMER_PERMIT = "the grant lacks a permission for timers"
+    PARAMS_TOO_LARGE = "the device's params would be larger than 16 KiB"
+    OFFLINE = "the device is offline"
+    NO_RESPONSE = "the device did not respond in time"
     INTERNAL = "internal error, nothing was changed"
 
 

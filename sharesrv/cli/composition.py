@@ -19,8 +19,10 @@ from sharesrv.faces.websocket.conversation import Conversation, Speaking
 from sharesrv.faces.websocket.server import Door, tls_context
 from sharesrv.faces.websocket.transport import GRACE_S, Times
 from sharesrv.live.deadlines import Deadlines
+from sharesrv.live.exchange import Exchange
 from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
+from sharesrv.live.presence import Devices
 from sharesrv.live.watch import Watch
 from sharesrv.store.sqlite.connection import path_of
 from sharesrv.store.sqlite.store import SqliteStore
@@ -68,7 +70,9 @@ async def serving(
         deadlines = Deadlines(store, clock, ledger.submit)
         ledger.on_due(deadlines.at)
         watch = Watch(store, ledger.submit, lambda: deadlines.at(0))
-        speaking = Speaking(ledger, hub, settings.sessions.heartbeat)
+        devices = Devices(ledger.submit, hub.tell)
+        exchange = Exchange(ledger, devices, settings.devices.response_timeout)
+        speaking = Speaking(ledger, hub, devices, exchange, settings.sessions.heartbeat)
         door = Door(settings.limits, times, partial(Conversation, speaking=speaking))
         await stack.enter_async_context(door.connections())
         await stack.enter_async_context(_drained(ledger))

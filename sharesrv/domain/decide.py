@@ -7,14 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sharesrv.domain import answers, grants, offers, sessions
+from sharesrv.domain import answers, control, grants, offers, presence, sessions
 from sharesrv.domain.commands import (
     Answer,
     Cancel,
     Command,
     Connect,
+    Control,
+    Controlled,
+    DeviceCommand,
     Expire,
+    Hear,
+    OnDevice,
+    Query,
+    Recall,
     Received,
+    Register,
+    Report,
     Request,
     Retell,
     ToSharee,
@@ -47,7 +56,27 @@ def decide(command: Command, facts: Facts, mint: Mint) -> Outcome:
             draft.outcome.reply = Done()  # `lapse` has done it
         case Retell():
             sessions.retell(command, draft)
+        case _:
+            _decide_on_device(command, draft)
     return draft.outcome
+
+
+def _decide_on_device(command: DeviceCommand, draft: Draft) -> None:
+    match command:
+        case Control():
+            control.control(command, draft)
+        case Report():
+            control.report(command, draft)
+        case Controlled():
+            control.controlled(command, draft)
+        case Query():
+            control.query(command, draft)
+        case Recall():
+            control.recall(command, draft)
+        case Register():
+            presence.register(command, draft)
+        case Hear():
+            presence.hear(command, draft)
 
 
 def lapse(command: Command, facts: Facts, mint: Mint) -> Iterator[Outcome]:
@@ -72,6 +101,6 @@ def _touched(command: Command, facts: Facts) -> Iterator[Share]:
 
 def _actor(command: Command) -> str:
     match command:
-        case ToSharee(sharer_id=account_id) | Answer(sharee_id=account_id):
+        case ToSharee(sharer_id=account_id) | Answer(sharee_id=account_id) | OnDevice(account_id=account_id):
             return account_id
     return SERVER

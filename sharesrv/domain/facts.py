@@ -45,6 +45,7 @@ class Device(msgspec.Struct, frozen=True):
     bridge_id: str | None
     verified: bool
     shareable: bool
+    key_digest: str = ""
 
 
 class Key(msgspec.Struct, Generic[Row], frozen=True):
@@ -65,6 +66,18 @@ class LoginKey(Key[Account], frozen=True):
 
 class DeviceKey(Key[Device], frozen=True):
     id: str
+
+
+class ParamsKey(Key[str], frozen=True):
+    """What is stored of a device's state: a JSON object as text."""
+
+    device_id: str
+
+
+class SubDevicesKey(Key[list[Device]], frozen=True):
+    """The devices whose bridge it is."""
+
+    bridge_id: str
 
 
 class ShareKeys(msgspec.Struct, frozen=True):
@@ -98,6 +111,15 @@ class TreeKey(ShareKeys, frozen=True):
 
     def holds(self, share: Share) -> bool:
         return share.state in LIVE
+
+
+class HoldersKey(ShareKeys, frozen=True):
+    """The grants, and what is barred from them, of all accounts on a device and on those whose bridge it is."""
+
+    root_id: str
+
+    def holds(self, share: Share) -> bool:
+        return share.state in (State.ACTIVE, State.BARRED)
 
 
 class CoolingKey(ShareKeys, frozen=True):
@@ -236,6 +258,10 @@ class Facts:
             self._open[counted] += opened
         self._file(share)
 
+    def put_params(self, device_id: str, params: str) -> None:
+        """Take the new state of a device."""
+        self._rows[ParamsKey(device_id)] = params
+
     def add(self, key: Recent) -> None:
         """It was done once more."""
         self._added[key] += 1
@@ -247,7 +273,8 @@ class Facts:
             keys += [AskedKey(sharee_id, share.device_id, share.sequence), InboxKey(sharee_id)]
             keys += [self.cooling(share.device_id, sharee_id), HeldKey(share.sharer_id, sharee_id)]
             if device is not None:
-                keys.append(TreeKey(self.root_id(device), sharee_id))
+                root_id = self.root_id(device)
+                keys += [TreeKey(root_id, sharee_id), HoldersKey(root_id)]
         for key in keys:
             ids = self._ids.get(key)
             if ids is not None and share.id not in ids:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sharesrv.domain.facts import Facts, Recent
+from sharesrv.domain.facts import Device, Facts, Recent
 from sharesrv.domain.share import Cause, Share
 from sharesrv.errors import Refused
 
@@ -47,7 +47,51 @@ class Connected(msgspec.Struct, frozen=True):
     answers: list[Share]
 
 
-Reply = Done | Result | Waiting | Acknowledged | Connected | Refused
+class Audience(msgspec.Struct, frozen=True):
+    """Who hears of a device: its owner and every account with a grant."""
+
+    device_id: str
+    bridge_id: str | None
+    owner_id: str
+    account_ids: list[str]
+
+
+class Audiences(msgspec.Struct, frozen=True):
+    """Those of a device and of its sub-devices."""
+
+    of: list[Audience]
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """A device's handshake succeeded."""
+
+    device_id: str
+    owner_id: str
+    audiences: list[Audience]
+
+
+class Forward(msgspec.Struct, frozen=True):
+    """A command is permitted; it is for the device to carry it out."""
+
+    device: Device
+
+
+class Responded(msgspec.Struct, frozen=True):
+    """The device's own answer to a command; 0 is done, and on disk."""
+
+    error: int
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """Stored params that were asked for: name to JSON value."""
+
+    owner_id: str
+    params: dict[str, msgspec.Raw]
+
+
+Reply = (
+    Done | Result | Waiting | Acknowledged | Connected | Audiences | Registered | Forward | Responded | Stored | Refused
+)
 
 
 # Notices. `account_id` is who is told.
@@ -87,7 +131,28 @@ class Ended(msgspec.Struct, frozen=True):
     but: int = 0
 
 
-Notice = Offered | Settled | Updated | Ended
+class Changed(msgspec.Struct, frozen=True):
+    """A device has other params, by an app or by itself. The session `but` has done it."""
+
+    account_id: str
+    owner_id: str
+    device_id: str
+    by_device: bool
+    sequence: str
+    params: dict[str, msgspec.Raw]
+    but: int = 0
+
+
+class Presence(msgspec.Struct, frozen=True):
+    """A device has come online or gone offline."""
+
+    account_id: str
+    owner_id: str
+    device_id: str
+    online: bool
+
+
+Notice = Offered | Settled | Updated | Ended | Changed | Presence
 
 
 # Changes.
@@ -106,7 +171,15 @@ class Counted(msgspec.Struct, frozen=True):
     key: Recent
 
 
-Change = Put | Counted
+class PutParams(msgspec.Struct, frozen=True):
+    """The state of a device, whole: a JSON object as text."""
+
+    device_id: str
+    params: str
+
+
+Change = Put | PutParams | Counted
+Written = Put | PutParams
 
 
 @dataclass(slots=True)
@@ -124,5 +197,7 @@ class Outcome:
             match change:
                 case Put(new=share):
                     facts.put(share)
+                case PutParams(device_id=device_id, params=params):
+                    facts.put_params(device_id, params)
                 case Counted(key=key):
                     facts.add(key)

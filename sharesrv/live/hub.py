@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sharesrv.domain.outcome import Ended, Notice, Offered, Settled
+from sharesrv.domain.outcome import Changed, Ended, Notice, Offered, Settled
 from sharesrv.domain.share import Share
 from sharesrv.live.sessions import Session
 
@@ -73,5 +73,5 @@ class Hub:
         if isinstance(notice, Settled):
             asking = [session for session in self._asking.pop(notice.share.id, ()) if session.attached]
             return asking or self.sessions(notice.account_id)
-        but = notice.but if isinstance(notice, Ended) else 0
+        but = notice.but if isinstance(notice, Ended | Changed) else 0
         return [session for session in self._sessions.get(notice.account_id, ()) if session.id != but]

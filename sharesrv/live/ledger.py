@@ -18,7 +18,7 @@ from sharesrv.clock import Clock
 from sharesrv.domain.commands import Command
 from sharesrv.domain.decide import decide, lapse
 from sharesrv.domain.facts import Facts, NotRead, gather
-from sharesrv.domain.outcome import Counted, Notice, Outcome, Put, Reply
+from sharesrv.domain.outcome import Counted, Notice, Outcome, Put, Reply, Written
 from sharesrv.domain.rules import Rules
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.limits import Recents
@@ -138,7 +138,7 @@ class Ledger:
                     "a command needs a row that it does not name", command=type(batch[0].command), key=str(missed)
                 )
                 decided = _all_failed(batch[:1])
-        await self._store.commit(_puts(decided))
+        await self._store.commit(_written(decided))
         return decided
 
     def _decide(self, command: Command, facts: Facts) -> list[Outcome]:
@@ -188,11 +188,11 @@ def _all_failed(batch: list[Entry]) -> list[Decided]:
     return [Decided(entry, [Outcome(Refused(Refusal.INTERNAL))]) for entry in batch]
 
 
-def _puts(decided: list[Decided]) -> list[Put]:
+def _written(decided: list[Decided]) -> list[Written]:
     return [
         change
         for _entry, outcomes in decided
         for outcome in outcomes
         for change in outcome.changes
-        if isinstance(change, Put)
+        if not isinstance(change, Counted)
     ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sharesrv.domain.facts import Asking
-from sharesrv.domain.outcome import Put
+from sharesrv.domain.outcome import Written
 
 
 class StoreFailed(Exception):  # noqa: N818 - a batch answers 500 and the next one runs
@@ -31,7 +31,7 @@ class Ledgered(Protocol):
         """Answer the keys that `asking` yields with what is found for them. Raises StoreFailed."""
         ...
 
-    async def commit(self, changes: Sequence[Put]) -> None:
+    async def commit(self, changes: Sequence[Written]) -> None:
         """Make all changes durable, or none; end the batch. Raises StoreFailed, Conflict, OutcomeUnknown."""
         ...
 

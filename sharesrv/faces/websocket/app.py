@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from sharesrv.domain.commands import Answer, Cancel, Command, Request, Update
+from typing import Literal
+
+from sharesrv.domain.commands import Answer, Cancel, Command, Control, Query, Request, Update
 from sharesrv.domain.outcome import (
     Acknowledged,
+    Changed,
     Done,
     Ended,
     Notice,
     Offered,
+    Presence,
     Reply,
+    Responded,
     Result,
     Settled,
+    Stored,
     Updated,
     Waiting,
 )
@@ -30,11 +36,12 @@ _NOT_ACCEPTED = frozenset({State.REFUSED, State.WITHDRAWN})
 class AppSession(Session):
     """One app's connection, after its handshake."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "_hub")
 
-    def __init__(self, id: int, account_id: str, connection: Connection) -> None:
+    def __init__(self, id: int, account_id: str, connection: Connection, hub: Hub) -> None:
         super().__init__(id, account_id)
         self._connection = connection
+        self._hub = hub
 
     def render(self, notice: Notice) -> bytes:
         """See `Session`."""
@@ -48,17 +55,29 @@ class AppSession(Session):
         """See `Session`."""
         self._connection.close_later(Goodbye.SUPERSEDED, self._connection.times.superseded_s)
 
-    def command(self, heading: Heading, frame: inbound.AnyFrame) -> Command:
-        """What the frame asks of the ledger. Raises Refused: an apikey that is not this account's."""
+    def take(self, heading: Heading, frame: inbound.AnyFrame) -> Command:
+        """What the frame asks of the ledger. Raises Refused: an apikey that is not this account's, a device's frame."""
         match frame:
             case inbound.ShareAnswer():
                 self._require(frame.apikey)
                 return self._answer(heading, frame)
-            case inbound.Share():
+            case inbound.Share() | inbound.UpdateShare() | inbound.CancelShare():
                 self._require(frame.apikey, frame.selfApikey)
+                return self._share_command(heading, frame)
+            case inbound.Update() | inbound.Query() if frame.userAgent != "device":
+                return self._device_command(heading, frame)
+            case inbound.DeviceAnswer():
+                raise Refused(Refusal.UNREADABLE)
+            case _:
+                raise Refused(Refusal.WRONG_SESSION, "a device's command on an app's session")
+
+    def _share_command(
+        self, heading: Heading, frame: inbound.Share | inbound.UpdateShare | inbound.CancelShare
+    ) -> Command:
+        match frame:
+            case inbound.Share():
                 return self._request(heading, frame)
             case inbound.UpdateShare(params=params):
-                self._require(frame.apikey, frame.selfApikey)
                 return Update(
                     sharer_id=self.account_id,
                     device_id=frame.deviceid,
@@ -66,11 +85,22 @@ class AppSession(Session):
                     permit=params.permit,
                     note=params.note,
                 )
-            case inbound.CancelShare(params=params):
-                self._require(frame.apikey, frame.selfApikey)
-                return Cancel(sharer_id=self.account_id, device_id=frame.deviceid, uid=params.uid)
-            case _:
-                raise Refused(Refusal.UNREADABLE)
+            case inbound.CancelShare(params=cancelled):
+                return Cancel(sharer_id=self.account_id, device_id=frame.deviceid, uid=cancelled.uid)
+
+    def _device_command(self, heading: Heading, frame: inbound.Update | inbound.Query) -> Command:
+        apikeys = tuple(apikey for apikey in (frame.apikey, frame.selfApikey) if apikey is not None)
+        if isinstance(frame, inbound.Query):
+            wanted = tuple(frame.params or ())
+            return Query(account_id=self.account_id, device_id=frame.deviceid, apikeys=apikeys, wanted=wanted)
+        return Control(
+            account_id=self.account_id,
+            device_id=frame.deviceid,
+            apikeys=apikeys,
+            sequence=heading.sequence or "",
+            params=frame.params,
+            session=self.id,
+        )
 
     def _require(self, *apikeys: str | None) -> None:
         if any(apikey is not None and apikey != self.account_id for apikey in apikeys):
@@ -100,17 +130,21 @@ class AppSession(Session):
             session=self.id,
         )
 
-    def reply(self, heading: Heading, reply: Reply, hub: Hub) -> None:
+    def reply(self, heading: Heading, reply: Reply) -> None:
         """Send the answer to a frame. To a request that waits for the sharee there is none yet."""
         match reply:
             case Refused():
                 self.send(outbound.refused(heading, reply))
             case Waiting(share_id=share_id):
-                hub.asks(share_id, self)
+                self._hub.asks(share_id, self)
             case Result(result=result):
                 self.send(outbound.done(heading, result))
             case Acknowledged(share=share, accepted=accepted):
                 self.send(outbound.done(heading, ACCEPTED if accepted else REFUSED, share.code))
+            case Stored(owner_id=owner_id, params=params):
+                self.send(outbound.stored(heading, owner_id, params))
+            case Responded(error=error):
+                self.send(outbound.relayed(heading, error))
             case Done():
                 self.send(outbound.done(heading))
 
@@ -125,6 +159,12 @@ def render(notice: Notice) -> bytes:
         case Updated():
             params = outbound.UpdatedParams(notice.uid, notice.permit, notice.note)
             return outbound.push(outbound.Updated(notice.owner_id, notice.device_id, params))
+        case Changed():
+            by: Literal["app", "device"] = "device" if notice.by_device else "app"
+            return outbound.push(outbound.Change(notice.owner_id, notice.device_id, by, notice.sequence, notice.params))
+        case Presence():
+            online = outbound.PresenceParams(notice.online)
+            return outbound.push(outbound.Presence(notice.owner_id, notice.device_id, online))
         case Ended():
             return outbound.push(
                 outbound.Ended(notice.owner_id, notice.device_id, outbound.EndedParams(notice.uid, notice.cause))

@@ -11,13 +11,16 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from sharesrv.auth import digest
-from sharesrv.domain.commands import Command, Connect, Received
-from sharesrv.domain.outcome import Connected, Reply
+from sharesrv.domain.commands import Connect, Control, Received, Register
+from sharesrv.domain.outcome import Connected, Registered, Reply
 from sharesrv.errors import Goodbye, Refusal, Refused
 from sharesrv.faces.websocket.app import AppSession
+from sharesrv.faces.websocket.device import DeviceSession
 from sharesrv.faces.websocket.transport import Connection
+from sharesrv.live.exchange import Exchange
 from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
+from sharesrv.live.presence import Devices
 from sharesrv.protocol.coolkit import inbound, outbound
 from sharesrv.protocol.coolkit.codes import AFTER_HANDSHAKE, ERRORS
 from sharesrv.protocol.coolkit.inbound import Fault, Heading
@@ -33,6 +36,8 @@ class Speaking(NamedTuple):
 
     ledger: Ledger
     hub: Hub
+    devices: Devices
+    exchange: Exchange
     hb_interval_s: int
 
 
@@ -44,7 +49,7 @@ class Conversation:
     def __init__(self, connection: Connection, speaking: Speaking) -> None:
         self._connection = connection
         self._with = speaking
-        self._session: AppSession | None = None
+        self._session: AppSession | DeviceSession | None = None
         self._in_hand = 0
         self._over = False
         self.begun = False
@@ -52,14 +57,18 @@ class Conversation:
     def heard(self) -> None:
         """Answers written before have been received (PROTOCOL 2.4)."""
         session = self._session
-        if session is not None and session.unreceived:
+        if isinstance(session, AppSession) and session.unreceived:
             self._with.ledger.submit(Received(tuple(session.unreceived)))
             session.unreceived.clear()
 
     def gone(self) -> None:
         """The connection is over."""
-        if self._session is not None:
-            self._with.hub.detach(self._session)
+        match self._session:
+            case AppSession():
+                self._with.hub.detach(self._session)
+            case DeviceSession():
+                self._with.exchange.lost(self._session)
+                self._with.devices.detach(self._session)
 
     def binary(self, *, within_rate: bool) -> None:
         """400, and the connection stays open."""
@@ -77,58 +86,82 @@ class Conversation:
 
     def _take(self, heading: Heading, frame: inbound.AnyFrame | Fault, within_rate: bool) -> None:
         session = self._session
+        if isinstance(session, DeviceSession):
+            heading.apikey = None
         if isinstance(frame, Fault) and frame.refusal is Refusal.UNREADABLE:
             raise Refused(frame.refusal, frame.reason)
         if not within_rate:
             raise Refused(Refusal.TOO_MANY_FRAMES)
         if session is None and heading.action not in HANDSHAKES:
             raise Refused(Refusal.NO_HANDSHAKE)
-        if session is not None and session.superseded:
+        if isinstance(session, AppSession) and session.superseded:
             raise Refused(Refusal.SUPERSEDED)
         if isinstance(frame, Fault):
             raise Refused(frame.refusal, frame.reason)
-        if isinstance(frame, inbound.UserOnline):
-            self._connect(heading, frame)
+        if isinstance(frame, inbound.UserOnline | inbound.Register):
+            self._shake_hands(heading, frame)
         elif session is not None:
-            self._submit(session.command(heading, frame), partial(session.reply, heading, hub=self._with.hub))
+            self._carry_out(session, heading, frame)
 
-    def _submit(self, command: Command, answer: Callable[[Reply], None]) -> None:
-        """To the ledger; with many commands in hand, or a long queue there, nothing more is read for a while."""
+    def _carry_out(self, session: AppSession | DeviceSession, heading: Heading, frame: inbound.AnyFrame) -> None:
+        command = session.take(heading, frame)
+        answer = partial(session.reply, heading)
+        if isinstance(command, Control):
+            self._with.exchange.control(command, self._counted(answer))
+        elif command is not None:
+            self._with.ledger.submit(command, self._counted(answer))
+
+    def _counted(self, answer: Callable[[Reply], None]) -> Callable[[Reply], None]:
+        """With many commands in hand, or a long queue in the ledger, nothing more is read for a while."""
         self._in_hand += 1
         if self._in_hand == IN_HAND_MAX:
             self._connection.hold()
-        self._with.ledger.submit(command, partial(self._replied, answer))
         if self._with.ledger.crowded:
             self._connection.hold()
             self._with.ledger.when_relieved(self._connection.release)
+        return partial(self._replied, answer)
 
     def _replied(self, answer: Callable[[Reply], None], reply: Reply) -> None:
-        if self._session is None or not self._session.superseded:
-            answer(reply)
-        self._in_hand -= 1
-        if self._in_hand == IN_HAND_MAX - 1:
-            self._connection.release()
+        """A session that was superseded meanwhile gets no more answers."""
+        try:
+            if not (isinstance(self._session, AppSession) and self._session.superseded):
+                answer(reply)
+        finally:
+            self._in_hand -= 1
+            if self._in_hand == IN_HAND_MAX - 1:
+                self._connection.release()
 
-    def _connect(self, heading: Heading, frame: inbound.UserOnline) -> None:
+    def _shake_hands(self, heading: Heading, frame: inbound.UserOnline | inbound.Register) -> None:
         """What comes behind a handshake waits until it is answered."""
+        self._refuse_other_kind(frame)
         self.begun = True
         self._connection.hold()
-        self._submit(Connect(digest(frame.at), frame.apikey), partial(self._connected, heading))
+        command = _handshake(frame)
+        self._with.ledger.submit(command, partial(self._shaken, heading, command))
 
-    def _connected(self, heading: Heading, reply: Reply) -> None:
-        """The handshake's answer, and only then what waits for this account, each thing once."""
+    def _refuse_other_kind(self, frame: inbound.UserOnline | inbound.Register) -> None:
+        kind = AppSession if isinstance(frame, inbound.UserOnline) else DeviceSession
+        if self._session is not None and not isinstance(self._session, kind):
+            raise Refused(Refusal.WRONG_SESSION)
+
+    def _shaken(self, heading: Heading, command: Connect | Register, reply: Reply) -> None:
         try:
             if isinstance(reply, Refused):
                 self._refuse(heading, reply)
-            elif isinstance(reply, Connected) and self._connection.is_open:
-                self._welcome(heading, reply)
+            elif not self._connection.is_open:
+                return
+            elif isinstance(reply, Connected):
+                self._welcome_app(heading, reply)
+            elif isinstance(reply, Registered) and isinstance(command, Register):
+                self._welcome_device(heading, reply, command)
         finally:
             self._connection.release()
 
-    def _welcome(self, heading: Heading, connected: Connected) -> None:
+    def _welcome_app(self, heading: Heading, connected: Connected) -> None:
+        """The handshake's answer, and only then what waits for this account, each thing once."""
         session, again = self._session, self._session is not None
-        if session is None:
-            session = self._session = AppSession(next(_ids), connected.account_id, self._connection)
+        if not isinstance(session, AppSession):
+            session = self._session = AppSession(next(_ids), connected.account_id, self._connection, self._with.hub)
         elif session.account_id != connected.account_id:
             self._refuse(heading, Refused(Refusal.WRONG_SESSION))
             return
@@ -136,6 +169,25 @@ class Conversation:
         if not again:
             self._with.hub.attach(session)
             self._with.hub.tell_waiting(session, connected.offers, connected.answers)
+
+    def _welcome_device(self, heading: Heading, registered: Registered, command: Register) -> None:
+        session = self._session
+        if isinstance(session, DeviceSession) and session.device_id != registered.device_id:
+            self._refuse(heading, Refused(Refusal.WRONG_SESSION))
+            return
+        self._connection.send(outbound.registered(heading, registered.owner_id, self._with.hb_interval_s))
+        if session is None:
+            session = self._session = DeviceSession(
+                next(_ids),
+                registered.device_id,
+                self._connection,
+                owner_id=registered.owner_id,
+                key_digest=command.key_digest,
+                exchange=self._with.exchange,
+            )
+            if (older := self._with.devices.attach(session, registered.audiences)) is not None:
+                self._with.exchange.lost(older)
+                older.replaced()
 
     def _refuse(self, heading: Heading, refused: Refused) -> None:
         """Answer; and close, where it was a handshake that is not just a mistake on a connection that has its session."""
@@ -145,3 +197,9 @@ class Conversation:
             self._over = True
             goodbye = AFTER_HANDSHAKE.get(error, Goodbye.UNAUTHORIZED)
             self._connection.close_later(goodbye, self._connection.times.refused_s)
+
+
+def _handshake(frame: inbound.UserOnline | inbound.Register) -> Connect | Register:
+    if isinstance(frame, inbound.UserOnline):
+        return Connect(digest(frame.at), frame.apikey)
+    return Register(frame.deviceid, digest(frame.apikey))

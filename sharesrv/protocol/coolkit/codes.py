@@ -31,6 +31,14 @@ ERRORS: Final = {
     Refusal.TOO_MANY_OFFERS: 412,
     Refusal.INTERNAL: 500,
     Refusal.TIMED_OUT: 504,
+    Refusal.NO_SUCH_DEVICE: 404,
+    Refusal.WRONG_DEVICE_KEY: 401,
+    Refusal.NOT_ITS_DEVICE: 403,
+    Refusal.NO_GRANT: 403,
+    Refusal.NO_TIMER_PERMIT: 403,
+    Refusal.PARAMS_TOO_LARGE: 400,
+    Refusal.OFFLINE: 503,
+    Refusal.NO_RESPONSE: 504,
 }
 
 CLOSES: Final = {

@@ -38,6 +38,14 @@ class UserOnline(Frame, tag="userOnline"):
     userAgent: Literal["app"] | None = None  # noqa: N815 - the wire's spelling
 
 
+class Register(Frame, tag="register"):
+    """A device's handshake (PROTOCOL 2.3): its `apikey` is the devicekey, which is never echoed."""
+
+    deviceid: Text
+    apikey: Annotated[str, msgspec.Meta(max_length=128)]
+    userAgent: Literal["device"] | None = None  # noqa: N815
+
+
 class AppFrame(Frame):
     """What every command of an app has."""
 
@@ -98,14 +106,66 @@ class ShareAnswer(msgspec.Struct):
     action: Literal["share"] | None = None
 
 
-Inbound = UserOnline | Share | UpdateShare | CancelShare
-AnyFrame = Inbound | ShareAnswer
+class OnDevice(Frame):
+    """What an app asks of a device, or a device says of itself. An app names itself, or the owner, as `apikey`."""
+
+    deviceid: Text
+    apikey: Id | None = None
+    selfApikey: Id | None = None  # noqa: N815
+
+
+class Timer(msgspec.Struct):
+    mId: str | int  # noqa: N815
+
+
+class Update(OnDevice, tag="update", kw_only=True):
+    """New params for a device, or of one (PROTOCOL 2.8)."""
+
+    userAgent: Literal["app", "device"]  # noqa: N815
+    params: dict[str, msgspec.Raw]
+
+    def __post_init__(self) -> None:
+        if self.userAgent == "app":
+            _require_apikey(self.apikey)
+            _check_timers(self.params.get("timers"))
+
+
+class Query(OnDevice, tag="query", kw_only=True):
+    """What is stored of a device: the names that are wanted, none for all."""
+
+    userAgent: Literal["app", "device"] | None = None  # noqa: N815
+    params: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.userAgent == "app":
+            _require_apikey(self.apikey)
+
+
+class DeviceAnswer(msgspec.Struct):
+    """A device's answer to a command: has `error` and no `action`."""
+
+    sequence: msgspec.Raw
+    error: int
+    deviceid: Text | None = None
+
+
+Inbound = UserOnline | Register | Share | UpdateShare | CancelShare | Update | Query
+AnyFrame = Inbound | ShareAnswer | DeviceAnswer
 
 _COMMAND: Final = msgspec.json.Decoder(Inbound)
 _ANSWER: Final = msgspec.json.Decoder(ShareAnswer)
 _TEXT: Final = msgspec.json.Decoder(str)
-_ACTIONS: Final = {"userOnline": UserOnline, "share": Share, "updateShare": UpdateShare, "cancelShare": CancelShare}
-_SECRET_APIKEY: Final = {"register"}  # there it is the devicekey, which is never echoed
+_TIMERS: Final = msgspec.json.Decoder(list[Timer])
+_DEVICE_ANSWER: Final = msgspec.json.Decoder(DeviceAnswer)
+_ACTIONS: Final[dict[str, type[AnyFrame]]] = {
+    "userOnline": UserOnline,
+    "register": Register,
+    "share": Share,
+    "updateShare": UpdateShare,
+    "cancelShare": CancelShare,
+    "update": Update,
+    "query": Query,
+}
 _SALVAGE: Final = re.compile(rb'"sequence"\s*:\s*("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*)')
 
 
@@ -133,6 +193,8 @@ def read(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
         if b'"result"' in data and b'"params"' not in data:
             answer = _ANSWER.decode(data)
             return Heading("share", _sequence(answer.sequence), answer.apikey, answer.deviceid), answer
+        if b'"action"' not in data and b'"error"' in data:
+            return _device_answer(_DEVICE_ANSWER.decode(data))
         frame = _COMMAND.decode(data)
         return _heading(frame), frame
     except (ValueError, RecursionError):
@@ -140,10 +202,16 @@ def read(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
 
 
 def _heading(frame: Inbound) -> Heading:
+    action, sequence = str(type(frame).__struct_config__.tag), _sequence(frame.sequence)
     if isinstance(frame, UserOnline):
-        return Heading("userOnline", _sequence(frame.sequence), frame.apikey)
-    action = type(frame).__struct_config__.tag
-    return Heading(str(action), _sequence(frame.sequence), frame.apikey, frame.deviceid)
+        return Heading(action, sequence, frame.apikey)
+    if isinstance(frame, Register) or frame.userAgent == "device":
+        return Heading(action, sequence, None, frame.deviceid)
+    return Heading(action, sequence, frame.apikey, frame.deviceid)
+
+
+def _device_answer(frame: DeviceAnswer) -> tuple[Heading, DeviceAnswer]:
+    return Heading("", _sequence(frame.sequence), None, frame.deviceid), frame
 
 
 def _sequence(raw: msgspec.Raw) -> str:
@@ -165,6 +233,20 @@ def _check_note(note: str) -> None:
         raise ValueError(f"note is wider than {NOTE_COLUMNS} columns")
 
 
+def _require_apikey(apikey: str | None) -> None:
+    if apikey is None:
+        raise ValueError("apikey is missing")
+
+
+def _check_timers(timers: msgspec.Raw | None) -> None:
+    """An array of objects, each with an `mId` of its own; nothing else of a timer is looked at."""
+    if timers is None:
+        return
+    ids = [timer.mId for timer in _TIMERS.decode(timers)]
+    if len(set(ids)) != len(ids):
+        raise ValueError("two timers have the same mId")
+
+
 class _Number(str):
     """A number, kept as it was written."""
 
@@ -183,21 +265,31 @@ def _diagnose(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
 
 
 def _judge(data: bytes, found: dict[str, Any]) -> tuple[Heading, AnyFrame | Fault]:
-    is_answer = "result" in found and "params" not in found and found.get("action", "share") == "share"
-    action = "share" if is_answer else _text(found.get("action")) or ""
-    apikey = None if action in _SECRET_APIKEY else _text(found.get("apikey"))
+    action, kind = _kind(found)
+    secret = action == "register" or found.get("userAgent") == "device"
+    apikey = None if secret else _text(found.get("apikey"))
     heading = Heading(action, _written(found.get("sequence")), apikey, _text(found.get("deviceid")))
-    if action not in _ACTIONS:
+    if kind is None:
         return heading, Fault(Refusal.UNREADABLE, "unknown action")
     try:
         last_keys = msgspec.json.encode(msgspec.json.decode(data, type=dict[str, msgspec.Raw]))
-        frame: AnyFrame = msgspec.json.decode(last_keys, type=ShareAnswer if is_answer else _ACTIONS[action])
+        frame = msgspec.json.decode(last_keys, type=kind)
         heading.sequence = _sequence(frame.sequence)
         _refuse_nul(found)
     except (ValueError, RecursionError) as error:
         not_json = isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError)
         return heading, Fault(Refusal.UNREADABLE if not_json else Refusal.MALFORMED, str(error))
     return heading, frame
+
+
+def _kind(found: dict[str, Any]) -> tuple[str, type[AnyFrame] | None]:
+    """The action of a frame, and as what it is to be read."""
+    if "result" in found and "params" not in found and found.get("action", "share") == "share":
+        return "share", ShareAnswer
+    if "action" not in found and "error" in found:
+        return "", DeviceAnswer
+    action = _text(found.get("action")) or ""
+    return action, _ACTIONS.get(action)
 
 
 def _text(value: object) -> str | None:

@@ -32,6 +32,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
     s_seq: str | UnsetType = UNSET
     config: Config | UnsetType = UNSET
     socketid: str | UnsetType = UNSET
+    params: dict[str, msgspec.Raw] | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     actionName: str | UnsetType = UNSET  # noqa: N815
     retryAfter: int | UnsetType = UNSET  # noqa: N815
@@ -76,6 +77,48 @@ def online(heading: Heading, hb_interval_s: int, socket_id: str) -> bytes:
             config=Config(hb_interval_s),
             sequence=heading.sequence,
             socketid=socket_id,
+        )
+    )
+
+
+def registered(heading: Heading, owner_id: str, hb_interval_s: int) -> bytes:
+    """The answer to `register` (PROTOCOL 2.3): `apikey` is the owner's."""
+    return _ENCODER.encode(
+        Answer(
+            error=0,
+            apikey=owner_id,
+            deviceid=heading.deviceid,
+            config=Config(hb_interval_s),
+            sequence=heading.sequence,
+        )
+    )
+
+
+def stored(heading: Heading, owner_id: str, params: dict[str, msgspec.Raw]) -> bytes:
+    """The answer to `query` (PROTOCOL 2.8)."""
+    return _ENCODER.encode(
+        Answer(
+            error=0,
+            apikey=heading.apikey or owner_id,
+            deviceid=heading.deviceid,
+            sequence=heading.sequence,
+            params=params,
+        )
+    )
+
+
+def relayed(heading: Heading, error: int) -> bytes:
+    """A device's own answer to a command, as the app that sent it reads it."""
+    if error == 0:
+        return done(heading)
+    return _ENCODER.encode(
+        Answer(
+            error=error,
+            apikey=heading.apikey,
+            deviceid=heading.deviceid,
+            sequence=heading.sequence,
+            reason="the device answered with an error",
+            actionName=heading.action,
         )
     )
 
@@ -132,6 +175,30 @@ class Ended(msgspec.Struct, tag_field="action", tag="cancelShare"):
     params: EndedParams
 
 
-def push(frame: Offer | Updated | Ended) -> bytes:
+class Change(msgspec.Struct, tag_field="action", tag="update"):
+    """New params: to the device for which they are, or to those who hear of it (PROTOCOL 2.8)."""
+
+    apikey: str
+    deviceid: str
+    userAgent: Literal["app", "device"]  # noqa: N815
+    sequence: str
+    params: dict[str, msgspec.Raw]
+    ts: int = 0
+
+
+class PresenceParams(msgspec.Struct):
+    online: bool
+
+
+class Presence(msgspec.Struct, tag_field="action", tag="sysmsg"):
+    """A device has come online or gone offline (PROTOCOL 2.3)."""
+
+    apikey: str
+    deviceid: str
+    params: PresenceParams
+    ts: int = 0
+
+
+def push(frame: Offer | Updated | Ended | Change | Presence) -> bytes:
     """The bytes of a push."""
     return _ENCODER.encode(frame)

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sharesrv.domain.outcome import Put
+from sharesrv.domain.outcome import Put, PutParams, Written
 from sharesrv.domain.share import Share
 from sharesrv.store.base import Conflict
 from sharesrv.store.sqlite import rows
@@ -18,14 +18,24 @@ _PLACES: Final = tuple(rows.SHARE_FIELDS.index(field) for field in _CHANGING)
 
 _INSERT: Final = f"INSERT INTO share VALUES ({', '.join('?' * len(rows.SHARE_FIELDS))})"
 _UPDATE: Final = f"UPDATE share SET {', '.join(f'{field} = ?' for field in _CHANGING)} WHERE id = ? AND version = ?"
+PARAMS: Final = (
+    "INSERT INTO device_params (device_id, params) VALUES (?, ?) ON CONFLICT DO UPDATE SET params = excluded.params"
+)
 _JOURNAL: Final = (
     "INSERT INTO journal (at_ms, share_id, device_id, sharer_id, sharee_id, from_state, to_state, cause, by, door) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
-def write(connection: sqlite3.Connection, changes: Sequence[Put], now_ms: int) -> None:
+def write(connection: sqlite3.Connection, changes: Sequence[Written], now_ms: int) -> None:
     """Write `changes` inside the transaction that is open. Raises Conflict where a row is not what was read."""
+    _write_shares(connection, [change for change in changes if isinstance(change, Put)], now_ms)
+    params = {change.device_id: change.params for change in changes if isinstance(change, PutParams)}
+    if params:
+        connection.executemany(PARAMS, list(params.items()))
+
+
+def _write_shares(connection: sqlite3.Connection, changes: Sequence[Put], now_ms: int) -> None:
     before: dict[int, Share | None] = {}
     after: dict[int, Share] = {}
     for change in changes:

@@ -19,10 +19,13 @@ from sharesrv.domain.facts import (
     DeviceKey,
     Found,
     HeldKey,
+    HoldersKey,
     InboxKey,
     LoginKey,
     OpenOffers,
+    ParamsKey,
     ShareKey,
+    SubDevicesKey,
     TokenKey,
     TreeKey,
 )
@@ -38,6 +41,7 @@ _ONE_ROW: Final[dict[type, tuple[str, str, str, Callable[[tuple[Any, ...]], obje
     AccountKey: ("account", rows.ACCOUNT, "id", rows.account),
     LoginKey: ("account", rows.ACCOUNT, "uid_folded", rows.account),
     DeviceKey: ("device", rows.DEVICE, "id", rows.device),
+    ParamsKey: ("device_params", "params", "device_id", rows.params),
 }
 
 # A kind of key that names shares: the statements' tails behind `SELECT k.key, s.…`. The fields of the key are `k.value`.
@@ -53,6 +57,11 @@ _SHARES: Final[dict[type, tuple[str, ...]]] = {
         f"{_EACH} device d ON d.bridge_id = {_AT[0]} CROSS JOIN share s ON s.device_id = d.id AND s.sharee_id = {_AT[1]} "
         f"WHERE {_LIVE}",
     ),
+    HoldersKey: (
+        f"{_EACH} share s ON s.device_id = {_AT[0]} WHERE {_LIVE} AND s.state IN ('active', 'barred')",
+        f"{_EACH} device d ON d.bridge_id = {_AT[0]} CROSS JOIN share s ON s.device_id = d.id "
+        f"WHERE {_LIVE} AND s.state IN ('active', 'barred')",
+    ),
     CoolingKey: (
         f"{_EACH} share s ON s.device_id = {_AT[0]} AND s.sharee_id = {_AT[1]} AND s.deadline_ms > {_AT[2]} "
         "WHERE s.state = 'timed_out' AND s.door = 'offer'",
@@ -64,6 +73,9 @@ _SHARES: Final[dict[type, tuple[str, ...]]] = {
     HeldKey: (f"{_EACH} share s ON s.sharer_id = {_AT[0]} AND s.sharee_id = {_AT[1]} WHERE s.state = 'active'",),
 }
 
+_SUB_DEVICES: Final = (
+    f"SELECT {rows.DEVICE} FROM device WHERE bridge_id IN (SELECT value FROM json_each(?1)) ORDER BY id"
+)
 _OPEN_OFFERS: Final = (
     f"SELECT k.key, (SELECT count(*) FROM share s WHERE s.sharer_id = {_AT[0]} AND s.state = 'open' AND s.door = 'offer') "
     "FROM json_each(?1) AS k"
@@ -79,6 +91,8 @@ def find(connection: sqlite3.Connection, keys: Iterable[AnyKey]) -> Found:
     for kind, named in kinds.items():
         if kind in _ONE_ROW:
             _find_rows(connection, kind, named, found)
+        elif kind is SubDevicesKey:
+            _find_sub_devices(connection, named, found)
         elif kind in _SHARES:
             _find_shares(connection, kind, named, found)
         else:
@@ -93,6 +107,14 @@ def _find_rows(connection: sqlite3.Connection, kind: type, keys: list[Any], foun
     values = [msgspec.structs.astuple(key)[0] for key in keys]
     by_value = {row[0]: read(row[1:]) for row in connection.execute(sql, (rows.json_list(values),))}
     found.rows += [(key, by_value.get(value)) for key, value in zip(keys, values, strict=True)]
+
+
+def _find_sub_devices(connection: sqlite3.Connection, keys: list[SubDevicesKey], found: Found) -> None:
+    sub_devices: defaultdict[str, list[Device]] = defaultdict(list)
+    for row in connection.execute(_SUB_DEVICES, (rows.json_list([key.bridge_id for key in keys]),)):
+        device = rows.device(row)
+        sub_devices[device.bridge_id or ""].append(device)
+    found.rows += [(key, sub_devices[key.bridge_id]) for key in keys]
 
 
 def _find_shares(connection: sqlite3.Connection, kind: type, keys: list[Any], found: Found) -> None:

@@ -16,7 +16,7 @@ from sharesrv.domain.rules import Mint, Rules
 from sharesrv.domain.share import Asked, Door, Share, State
 from sharesrv.names import fold
 from sharesrv.store.sqlite import rows
-from sharesrv.store.sqlite.commit import write
+from sharesrv.store.sqlite.commit import PARAMS, write
 from sharesrv.store.sqlite.find import find
 
 IMPORT: Final = "import"
@@ -79,9 +79,6 @@ _DEVICE: Final = (
     f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{column} = excluded.{column}' for column in _DEVICE_COLUMNS[1:])}, "
     "version = version + 1"
 )
-_PARAMS: Final = (
-    "INSERT INTO device_params (device_id, params) VALUES (?, ?) ON CONFLICT DO UPDATE SET params = excluded.params"
-)
 
 
 def load(connection: sqlite3.Connection, batch: Batch, now_ms: int, mint: Mint) -> None:
@@ -104,7 +101,7 @@ def _load(connection: sqlite3.Connection, batch: Batch, now_ms: int, mint: Mint)
     bridges_first = sorted(batch.devices, key=lambda row: row.bridge_id is not None)
     connection.executemany(_DEVICE, [(*row[:-1], now_ms) for row in bridges_first])
     params = [(row.id, row.params) for row in batch.devices if row.params is not None]
-    connection.executemany(_PARAMS, params)
+    connection.executemany(PARAMS, params)
     write(connection, list(_grants(connection, batch.grants, now_ms, mint)), now_ms)
 
 

@@ -18,7 +18,7 @@ _CAUSES: Final = {cause.value: cause for cause in Cause}
 
 ACCOUNT: Final = "id, uid, nickname, token_serial"
 TOKEN: Final = "digest, account_id, serial, expires_ms"
-DEVICE: Final = "id, owner_id, name, bridge_id, verified, shareable"
+DEVICE: Final = "id, owner_id, name, bridge_id, verified, shareable, key_digest"
 _SHARE_COLUMNS: Final = (
     "id", "code", "door", "state", "device_id", "sharer_id", "sharee_id", "asked", "created_ms", "deadline_ms",
     "sequence", "cause", "permit", "note", "cover_mark", "accepted_ms", "ends_ms", "settled_ms", "owed",
@@ -37,8 +37,12 @@ def token(row: tuple[Any, ...]) -> Token:
 
 
 def device(row: tuple[Any, ...]) -> Device:
-    id, owner_id, name, bridge_id, verified, shareable = row
-    return Device(id, owner_id, name, bridge_id, bool(verified), bool(shareable))
+    id, owner_id, name, bridge_id, verified, shareable, key_digest = row
+    return Device(id, owner_id, name, bridge_id, bool(verified), bool(shareable), key_digest)
+
+
+def params(row: tuple[Any, ...]) -> str:
+    return str(row[0])
 
 
 def share(row: tuple[Any, ...]) -> Share:

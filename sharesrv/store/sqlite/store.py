@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from sharesrv.domain.facts import Asking
-from sharesrv.domain.outcome import Put
+from sharesrv.domain.outcome import Written
 from sharesrv.store.base import Conflict, OutcomeUnknown, StoreFailed
 from sharesrv.store.sqlite import queries
 from sharesrv.store.sqlite.commit import write
@@ -67,7 +67,7 @@ class SqliteStore:
         """See `Ledgered`."""
         await self._writer.run(_read, asking)
 
-    async def commit(self, changes: Sequence[Put]) -> None:
+    async def commit(self, changes: Sequence[Written]) -> None:
         """See `Ledgered`. Without changes there is nothing to wait for."""
         trip = self._writer.start(_commit, changes, self._now_ms())
         if changes:
@@ -106,7 +106,7 @@ def _read(connection: sqlite3.Connection, asking: Asking) -> None:
         raise
 
 
-def _commit(connection: sqlite3.Connection, changes: Sequence[Put], now_ms: int) -> None:
+def _commit(connection: sqlite3.Connection, changes: Sequence[Written], now_ms: int) -> None:
     try:
         write(connection, changes, now_ms)
     except (sqlite3.Error, Conflict) as error:
