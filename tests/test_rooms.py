@@ -23,7 +23,7 @@ MAY: dict[str, set[str]] = {
     "live": {"live", "domain", "store.base"} | LEAVES,
     "faces.websocket": {"faces.websocket", "protocol", "live", "domain", "store.base", "auth"} | LEAVES,
     "faces.http": {"faces.http", "protocol", "live", "domain", "store.base", "auth"} | LEAVES,
-    "client": {"protocol"} | LEAVES,
+    "client": {"client", "protocol"} | LEAVES,
 }
 NEVER = {
     "domain": DOMAIN_NEVER,

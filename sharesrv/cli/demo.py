@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +18,7 @@ from sharesrv.auth import digest, new_token
 from sharesrv.cli.composition import serving
 from sharesrv.cli.options import log_to_stderr, run
 from sharesrv.cli.serve import address
-from sharesrv.client import Answer, AppClient, Direction, Offer
+from sharesrv.client import Answer, AppClient, DeviceClient, Direction, Offer
 from sharesrv.clock import SystemClock
 from sharesrv.config import Settings, load
 from sharesrv.store.sqlite import connection as sqlite_connection
@@ -28,7 +27,7 @@ from sharesrv.store.sqlite.load import load as load_rows
 
 OWNER, GUEST = "owner", "guest"
 UIDS = {OWNER: "+8613570211955", GUEST: "guest@example.org"}
-COLOURS = {OWNER: "cyan", GUEST: "magenta"}
+COLOURS = {OWNER: "cyan", GUEST: "magenta", "lamp": "yellow"}
 SHORT_S = 1.5  # instead of three minutes, for the offer that nobody answers
 
 console = Console(soft_wrap=True, highlight=False)
@@ -51,7 +50,8 @@ async def _demo(path: Path, *, stay: bool) -> None:
         url = address(short, running)
         _say(f"A server is up at {url}, its database is {path}. The owner's and the guest's apps connect.")
         async with _app(url, OWNER, tokens) as owner, _app(url, GUEST, tokens) as guest:
-            await _scenes(owner, guest)
+            await _shares(owner, guest)
+            await _control(owner, guest, url)
     if stay:
         await _stay(_settings(path), tokens)
 
@@ -84,7 +84,7 @@ def _device(id: str, bridge_id: str | None) -> DeviceRow:
         id=id,
         owner_id=OWNER,
         name=id,
-        key_digest=digest(f"key of {id}"),
+        key_digest=digest(_key(id)),
         pk=None,
         dk=None,
         uiid=None,
@@ -96,17 +96,18 @@ def _device(id: str, bridge_id: str | None) -> DeviceRow:
     )
 
 
-@asynccontextmanager
-async def _app(url: str, account: str, tokens: dict[str, str]) -> AsyncIterator[AppClient]:
-    def show(direction: Direction, text: str) -> None:
-        hidden = text.replace(tokens[account], "…token…")
-        arrow = f"{account:>6} {'──►' if direction == '→' else '◄──'} "
-        console.print(
-            Text(arrow, style=f"bold {COLOURS[account]}") + Text(hidden, style="" if direction == "→" else "green")
-        )
+def _show(name: str, secret: str) -> Callable[[Direction, str], None]:
+    """Prints the frames of one party, with its secret left out."""
 
-    async with AppClient(url, account, tokens[account], on_frame=show) as app:
-        yield app
+    def show(direction: Direction, text: str) -> None:
+        arrow = Text(f"{name:>6} {'──►' if direction == '→' else '◄──'} ", style=f"bold {COLOURS[name]}")
+        console.print(arrow + Text(text.replace(secret, "…secret…"), style="" if direction == "→" else "green"))
+
+    return show
+
+
+def _app(url: str, account: str, tokens: dict[str, str]) -> AppClient:
+    return AppClient(url, account, tokens[account], on_frame=_show(account, tokens[account]))
 
 
 def _say(text: str) -> None:
@@ -130,9 +131,9 @@ async def _answered(owner: AppClient, guest: AppClient, device: str, *, accept: 
     await asking
 
 
-async def _scenes(owner: AppClient, guest: AppClient) -> None:
+async def _shares(owner: AppClient, guest: AppClient) -> None:
     _say("The owner shares the lamp; the guest is asked, accepts; the owner gets result 2 under its sequence.")
-    await _answered(owner, guest, "lamp", accept=True, permit=3)
+    await _answered(owner, guest, "lamp", accept=True)
     _say("The fan is refused: result 3.")
     await _answered(owner, guest, "fan", accept=False)
     _say(f"Nobody answers about the plug within {SHORT_S} s (S4: three minutes): 504, and asking again at once is 403.")
@@ -150,10 +151,31 @@ async def _scenes(owner: AppClient, guest: AppClient) -> None:
     await owner.ping()
     await offer.accept()
     await asyncio.gather(*requests)
-    _say("The owner changes what the guest may do with the lamp's timers, then takes the lamp back.")
-    await owner.update_share("lamp", UIDS[GUEST], permit=11, note="timers too")
-    await owner.cancel_share("lamp", UIDS[GUEST], device_name="Lamp")
-    await guest.ping()
+
+
+async def _control(owner: AppClient, guest: AppClient, url: str) -> None:
+    _say("The lamp connects: the owner, and the guest who has a grant on it, are told that it is online.")
+    async with DeviceClient(url, "lamp", _key("lamp"), lambda _id, _params: None, on_frame=_show("lamp", _key("lamp"))):
+        await asyncio.gather(owner.ping(), guest.ping())
+        _say("The guest turns the switch on; the lamp says yes; the owner's app sees it.")
+        await guest.update("lamp", {"switch": "on"}, owner=OWNER)
+        await owner.ping()
+        _say("The guest adds a timer: 403, its permit lacks bit 1. The owner grants that, and it works.")
+        timers = [{"mId": "1", "type": "repeat", "at": "36 8 * * 1,3", "enabled": 1, "do": {"switch": "off"}}]
+        await guest.update("lamp", {"timers": timers}, owner=OWNER)
+        await owner.update_share("lamp", UIDS[GUEST], permit=1, note="timers too")
+        await guest.ping()
+        await guest.update("lamp", {"timers": timers}, owner=OWNER)
+        await owner.ping()
+        _say("The owner takes the lamp back: what the guest still sends is 403.")
+        await owner.cancel_share("lamp", UIDS[GUEST], device_name="Lamp")
+        await guest.ping()
+        await guest.update("lamp", {"switch": "off"}, owner=OWNER)
+    await owner.ping()
+
+
+def _key(device: str) -> str:
+    return f"key of {device}"
 
 
 async def _stay(settings: Settings, tokens: dict[str, str]) -> None:

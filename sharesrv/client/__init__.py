@@ -1,0 +1,23 @@
+"""The async client: what tests, scripts and integrators use.
+
+    async with AppClient(url, apikey, at) as app:
+        answer = await app.share(deviceid, "+8613570211955", device_name="Lamp", user_name="Ann")
+
+It reconnects by itself with back-off and resumes: a request that was under way is found again under its sequence.
+"""
+
+from sharesrv.client.app import Answer, AppClient, CommandRefused, Offer
+from sharesrv.client.base import Client, Direction, Frame, HandshakeRefused
+from sharesrv.client.device import DeviceClient
+
+__all__ = [
+    "Answer",
+    "AppClient",
+    "Client",
+    "CommandRefused",
+    "DeviceClient",
+    "Direction",
+    "Frame",
+    "HandshakeRefused",
+    "Offer",
+]

@@ -1,0 +1,210 @@
+"""An app: shares, answers, commands to devices."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from sharesrv.client.base import Client, Direction, Frame
+
+
+class Answer(msgspec.Struct, rename={"retry_after_s": "retryAfter"}):
+    """An answer of the server. `error` 0 is done; `result` is S4's; `retry_after_s` in whole seconds."""
+
+    error: int
+    sequence: str | None = None
+    result: int | None = None
+    apikey: str | None = None
+    deviceid: str | None = None
+    reason: str = ""
+    retry_after_s: int | None = None
+    params: Frame | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a share was accepted (result 2)."""
+        return self.error == 0 and self.result == 2
+
+
+class CommandRefused(Exception):  # noqa: N818
+    """A command whose result cannot be told was refused. `answer` says why."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"{answer.error}: {answer.reason}")
+        self.answer = answer
+
+
+class Offer:
+    """A question to this account: may `sharer` share `device_id`? `params` as in PROTOCOL 2.5."""
+
+    def __init__(self, app: AppClient, frame: dict[str, Any]) -> None:
+        self._app = app
+        self.sharer: str = frame["apikey"]
+        self.device_id: str = frame["deviceid"]
+        self.sequence: str = frame["sequence"]
+        self.s_seq: str = frame["s_seq"]
+        self.params: dict[str, Any] = frame["params"]
+
+    async def accept(self) -> Answer:
+        """Say yes; the server's acknowledgement."""
+        return await self._app.answer(self, result=2)
+
+    async def refuse(self) -> Answer:
+        """Say no; the server's acknowledgement."""
+        return await self._app.answer(self, result=3)
+
+
+class AppClient(Client):
+    """An app: one account's session, across reconnections.
+
+    `on_push` gets every push but offers, `on_update` those by which a device has other params: as the frames they are.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        apikey: str,
+        at: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        on_push: Callable[[Frame], None] | None = None,
+        on_update: Callable[[Frame], None] | None = None,
+        on_frame: Callable[[Direction, str], None] | None = None,
+    ) -> None:
+        super().__init__(url, tls=tls, on_frame=on_frame)
+        self.apikey = apikey
+        self._at = at
+        self._on_push = on_push or (lambda _frame: None)
+        self._on_update = on_update or (lambda _frame: None)
+        self._waiting: dict[str, tuple[str, asyncio.Future[Answer]]] = {}
+        self._offers: asyncio.Queue[Offer] = asyncio.Queue()
+        self._seen: dict[str, int] = {}
+
+    async def share(
+        self,
+        device_id: str,
+        uid: str,
+        *,
+        device_name: str,
+        user_name: str,
+        note: str = "",
+        permit: int = 0,
+        sequence: str | None = None,
+    ) -> Answer:
+        """Offer a device to the account with this login name, and wait for the end of it: up to three minutes."""
+        params = {"uid": uid, "deviceName": device_name, "userName": user_name, "note": note, "permit": permit}
+        return await self.call("share", device_id, params, sequence=sequence)
+
+    async def update_share(
+        self, device_id: str, uid: str, *, permit: int | None = None, note: str | None = None
+    ) -> Answer:
+        """Change a grant: result 2 done, 0 no active grant, 1 no such account."""
+        return await self.call("updateShare", device_id, {"uid": uid, "permit": permit, "note": note})
+
+    async def cancel_share(self, device_id: str, uid: str, *, device_name: str) -> Answer:
+        """End the grants of an account, or withdraw the open offer to it."""
+        return await self.call("cancelShare", device_id, {"uid": uid, "deviceName": device_name})
+
+    async def update(self, device_id: str, params: Frame, *, owner: str | None = None) -> Answer:
+        """Control a device: `params` go to it, and its answer comes back. `owner` is its owner's apikey, where known."""
+        return await self.call("update", device_id, params, apikey=owner)
+
+    async def query(self, device_id: str, names: Sequence[str] = (), *, owner: str | None = None) -> Frame:
+        """The stored params of a device; without names, all. Raises CommandRefused."""
+        answer = await self.call("query", device_id, list(names), apikey=owner)
+        if answer.error != 0 or answer.params is None:
+            raise CommandRefused(answer)
+        return answer.params
+
+    async def offers(self) -> AsyncIterator[Offer]:
+        """The offers to this account, as they come, each once."""
+        while True:
+            yield await self._offers.get()
+
+    async def answer(self, offer: Offer, *, result: int) -> Answer:
+        """Answer an offer, which its `s_seq` names; the acknowledgement comes under a sequence of ours."""
+        sequence = self.new_sequence()
+        frame = {
+            "error": 0,
+            "result": result,
+            "apikey": self.apikey,
+            "deviceid": offer.device_id,
+            "sequence": sequence,
+            "s_seq": offer.s_seq,
+        }
+        return await self._ask(sequence, frame)
+
+    async def call(
+        self, action: str, device_id: str, params: object, *, sequence: str | None = None, apikey: str | None = None
+    ) -> Answer:
+        """Send a command and wait for its answer."""
+        sequence = sequence or self.new_sequence()
+        frame = {
+            "action": action,
+            "apikey": apikey or self.apikey,
+            "selfApikey": self.apikey if action in ("update", "query") else None,
+            "deviceid": device_id,
+            "userAgent": "app",
+            "sequence": sequence,
+            "params": params,
+        }
+        return await self._ask(sequence, frame)
+
+    async def _ask(self, sequence: str, frame: dict[str, Any]) -> Answer:
+        text = msgspec.json.encode(frame).decode()
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[sequence] = (text, answered)
+        try:
+            if self._online.is_set():
+                await self._send(text)
+            return await self._unless_over(answered)
+        finally:
+            del self._waiting[sequence]
+
+    def _hello(self, sequence: str) -> Frame:
+        return {
+            "action": "userOnline",
+            "version": 8,
+            "ts": int(time.time()),
+            "at": self._at,
+            "userAgent": "app",
+            "apikey": self.apikey,
+            "nonce": sequence,
+            "sequence": sequence,
+        }
+
+    async def _resumed(self) -> None:
+        """Ask again for what has not been answered; only now, as one asked twice would be new if the first has ended."""
+        for text, answered in list(self._waiting.values()):
+            if not answered.done():
+                await self._send(text)
+
+    async def _take(self, frame: Frame) -> None:
+        match frame.get("action"):
+            case None:
+                self._answered(msgspec.convert(frame, Answer))
+            case "share":
+                self._offer(Offer(self, frame))
+            case "update":
+                self._on_update(frame)
+                self._on_push(frame)
+            case _:
+                self._on_push(frame)
+
+    def _answered(self, answer: Answer) -> None:
+        _text, answered = self._waiting.get(answer.sequence or "", ("", None))
+        if answered is not None and not answered.done():
+            answered.set_result(answer)
+
+    def _offer(self, offer: Offer) -> None:
+        """After a reconnection an open offer comes again."""
+        now_ms = time.time_ns() // 1_000_000
+        self._seen = {s_seq: until_ms for s_seq, until_ms in self._seen.items() if until_ms > now_ms}
+        if offer.s_seq not in self._seen:
+            self._seen[offer.s_seq] = offer.params["expireAt"]
+            self._offers.put_nowait(offer)

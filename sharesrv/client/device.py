@@ -1,0 +1,70 @@
+"""A device, for whoever builds or simulates one."""
+
+from __future__ import annotations
+
+import inspect
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from sharesrv.client.base import Client, Direction, Frame
+
+Handler = Callable[[str, Frame], int | Awaitable[int] | None]
+
+
+class DeviceClient(Client):
+    """A device's session, across reconnections.
+
+    `on_update` gets the deviceid (a bridge's sub-devices are reached through it) and the params of each command; what it
+    returns is the device's answer: None or 0 for yes, else an error.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        device_id: str,
+        device_key: str,
+        on_update: Handler,
+        *,
+        tls: ssl.SSLContext | None = None,
+        on_frame: Callable[[Direction, str], None] | None = None,
+    ) -> None:
+        super().__init__(url, tls=tls, on_frame=on_frame)
+        self.device_id = device_id
+        self._device_key = device_key
+        self._handle = on_update
+
+    async def report(self, params: Frame, *, device_id: str | None = None) -> None:
+        """Say what has changed, here or in a sub-device."""
+        await self._say("update", params, device_id)
+
+    async def _say(self, action: str, params: object, device_id: str | None) -> None:
+        frame = {
+            "action": action,
+            "deviceid": device_id or self.device_id,
+            "userAgent": "device",
+            "sequence": self.new_sequence(),
+            "params": params,
+        }
+        await self._send(msgspec.json.encode(frame).decode())
+
+    def _hello(self, sequence: str) -> Frame:
+        return {
+            "action": "register",
+            "version": 8,
+            "ts": int(time.time()),
+            "deviceid": self.device_id,
+            "apikey": self._device_key,
+            "userAgent": "device",
+            "sequence": sequence,
+        }
+
+    async def _take(self, frame: Frame) -> None:
+        if frame.get("action") != "update":
+            return
+        answer = self._handle(frame["deviceid"], frame["params"])
+        error = await answer if inspect.isawaitable(answer) else answer
+        reply = {"error": error or 0, "deviceid": frame["deviceid"], "sequence": frame["sequence"]}
+        await self._send(msgspec.json.encode(reply).decode())
