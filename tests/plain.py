@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sharesrv.domain.facts import (
+from sharesrv.domain.facts import Asking
+from sharesrv.domain.keys import (
     Account,
     AccountKey,
     AnyKey,
     AskedKey,
-    Asking,
     CodeKey,
     CoolingKey,
     Device,

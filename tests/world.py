@@ -8,7 +8,8 @@ from typing import Any
 
 from sharesrv.domain.commands import Answer, Cancel, Command, Connect, Expire, Request, Update
 from sharesrv.domain.decide import decide, lapse
-from sharesrv.domain.facts import Account, Device, Facts, Recent, Token, gather
+from sharesrv.domain.facts import Facts, gather
+from sharesrv.domain.keys import Account, Device, Recent, Token
 from sharesrv.domain.outcome import Counted, Notice, Outcome, Put, Reply
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Share

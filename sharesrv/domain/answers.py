@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 from sharesrv.domain.commands import Answer, Cancel
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.facts import DeviceKey, TreeKey, login
-from sharesrv.domain.grants import active, bar, below, end, grants_of, on
-from sharesrv.domain.outcome import Acknowledged, Done, Notice, Settled
+from sharesrv.domain.grants import active, added, bar, below, end, grants_of, on
+from sharesrv.domain.keys import AccountKey, DeviceKey, TreeKey, login
+from sharesrv.domain.outcome import Acknowledged, Done, Notice, Settled, Updated
 from sharesrv.domain.share import WAITING, Cause, Door, Event, Share, State
 from sharesrv.errors import Refusal, Refused
 
 # What a sharee is told who answers an offer that is over: acknowledged again, or why not.
 ACCEPTED_BEFORE = frozenset({State.ACTIVE, State.ENDED})
+COEXIST, ONLY_LONGER = 2, 3  # S0: coverMark; 1 replaces
+_REPLACEABLE = frozenset({State.ACTIVE, State.BARRED})
 TOO_LATE = {State.TIMED_OUT: Refusal.TIMED_OUT, State.REFUSED: Refusal.ANSWERED_OTHERWISE}
 
 
@@ -28,13 +34,59 @@ def answer(command: Answer, draft: Draft) -> None:
 
 
 def _settle_by_answer(command: Answer, draft: Draft, offer: Share) -> None:
-    tree = draft.tree(offer)
-    draft.outcome.after += settle(draft, offer, Event.ACCEPT if command.accepts else Event.REFUSE)
     if command.accepts:
-        for share in on(tree, offer.device_id):
-            if share.state in (State.ACTIVE, State.BARRED):
-                draft.move(share, Event.END, Cause.REPLACED)
-    draft.outcome.after.append(draft.ended(offer, command.sharee_id, Cause.ANSWERED, command.session))
+        take(draft, offer, command.sharee_id, but=command.session)
+    else:
+        turn_down(draft, offer, command.sharee_id, but=command.session)
+
+
+def take(draft: Draft, offer: Share, sharee_id: str, *, device_name: str = "", but: int = 0) -> Share:
+    """The offer becomes a grant of `sharee_id`; `coverMark` says what of theirs it replaces (PROTOCOL 3.1)."""
+    edits: dict[str, Any] = {"sharee_id": sharee_id, "device_name": device_name}
+    rows = [share for share in on(_tree_of(draft, offer, sharee_id), offer.device_id) if share.state in _REPLACEABLE]
+    replaced = [] if offer.cover_mark == COEXIST else active(rows)
+    if offer.cover_mark == ONLY_LONGER and not all(lasts_longer(offer.ends_ms, share.ends_ms) for share in replaced):
+        raise Refused(Refusal.NOT_LONGER)
+    if replaced and offer.door is not Door.OFFER:
+        edits |= {"permit": added(replaced), "note": replaced[-1].note}
+    draft.outcome.after += settle(draft, offer, Event.ACCEPT, **edits)
+    for share in rows:
+        if share in replaced or share.state is State.BARRED:
+            draft.move(share, Event.END, Cause.REPLACED)
+    return _tell_taken(draft, msgspec.structs.replace(offer, **edits), but)
+
+
+def _tell_taken(draft: Draft, grant: Share, but: int) -> Share:
+    """Who asked gets its answer; of a grant by share code both sides are told as of a change (PROTOCOL 2.6)."""
+    sharee_id = grant.sharee_id or ""
+    if grant.door is not Door.OFFER:
+        sharee = draft.facts.get(AccountKey(sharee_id))
+        uid = sharee.uid if sharee else ""
+        for account_id in (sharee_id, grant.sharer_id):
+            draft.outcome.after.append(
+                Updated(account_id, grant.sharer_id, grant.device_id, uid, grant.permit, grant.note)
+            )
+    if grant.door is not Door.CODE:
+        draft.outcome.after.append(draft.ended(grant, sharee_id, Cause.ANSWERED, but))
+    return grant
+
+
+def turn_down(draft: Draft, offer: Share, sharee_id: str, *, but: int = 0) -> None:
+    """The offer is refused. Nobody waits for the answer to an invitation, so its owner is told."""
+    draft.outcome.after += settle(draft, offer, Event.REFUSE)
+    draft.outcome.after.append(draft.ended(offer, sharee_id, Cause.ANSWERED, but))
+    if offer.door is not Door.OFFER:
+        draft.outcome.after.append(draft.ended(offer, offer.sharer_id, Cause.ANSWERED))
+
+
+def lasts_longer(ends_ms: int, other_ms: int) -> bool:
+    """Whether one end of use is after another; 0 is no end, the longest."""
+    return other_ms != 0 and (ends_ms == 0 or ends_ms > other_ms)
+
+
+def _tree_of(draft: Draft, offer: Share, sharee_id: str) -> list[Share]:
+    device = draft.device(offer)
+    return [] if device is None else draft.facts.shares(TreeKey(draft.facts.root_id(device), sharee_id))
 
 
 def _refuse_unless_repeated(command: Answer, offer: Share) -> None:
@@ -48,12 +100,12 @@ def _refuse_unless_repeated(command: Answer, offer: Share) -> None:
         raise Refused(refusal)
 
 
-def settle(draft: Draft, offer: Share, event: Event, cause: Cause = Cause.NONE) -> list[Notice]:
-    """End the wait of `offer` and of the requests that joined it; the answers that their sharer is due."""
+def settle(draft: Draft, offer: Share, event: Event, cause: Cause = Cause.NONE, **edits: int | str) -> list[Notice]:
+    """End the wait of `offer`, with `edits`, and of the requests that joined it; the answers that their sharer is due."""
     joined = [share for share in draft.tree(offer) if share.bridge_offer_id == offer.id]
     notices: list[Notice] = []
     for share in [offer, *joined]:
-        moved = draft.move(share, event, cause)
+        moved = draft.move(share, event, cause, **(edits if share is offer else {}))
         if share.door is Door.OFFER:
             notices.append(Settled(share.sharer_id, moved))
     return notices

@@ -9,8 +9,9 @@ import msgspec
 
 from sharesrv.domain.commands import Control, Controlled, OnDevice, Query, Recall, Report
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.facts import Device, DeviceKey, Facts, ParamsKey
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import added, grants_of
+from sharesrv.domain.keys import Device, DeviceKey, ParamsKey
 from sharesrv.domain.outcome import Changed, Forward, PutParams, Responded, Stored
 from sharesrv.domain.presence import audience
 from sharesrv.domain.timers import needed

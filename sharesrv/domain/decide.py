@@ -5,32 +5,46 @@ Raises Refused where the command is refused and NotRead where a row was not read
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
-from sharesrv.domain import answers, control, grants, offers, presence, sessions
+from sharesrv.domain import answers, codes, control, grants, offers, presence, sessions, terms
 from sharesrv.domain.commands import (
+    Accept,
     Answer,
+    ByCode,
+    Called,
     Cancel,
+    CodeCommand,
     Command,
     Connect,
     Control,
     Controlled,
-    DeviceCommand,
+    CreateCode,
     Expire,
+    FindDevice,
     Hear,
+    Identify,
+    Inspect,
+    Invite,
+    Leave,
     OnDevice,
     Query,
     Recall,
     Received,
     Register,
+    Rename,
     Report,
     Request,
     Retell,
+    SetEnd,
     ToSharee,
+    Unshare,
     Update,
 )
-from sharesrv.domain.draft import CLOCK, SERVER, Draft
-from sharesrv.domain.facts import Facts, ShareKey, ShareKeys, TreeKey
+from sharesrv.domain.draft import CLOCK, HTTP, SERVER, WEBSOCKET, Draft
+from sharesrv.domain.facts import Facts
+from sharesrv.domain.keys import CodeKey, ShareKey, ShareKeys, TreeKey
 from sharesrv.domain.outcome import Done, Outcome
 from sharesrv.domain.rules import Mint
 from sharesrv.domain.share import Share
@@ -38,45 +52,44 @@ from sharesrv.domain.share import Share
 
 def decide(command: Command, facts: Facts, mint: Mint) -> Outcome:
     """What `command` comes to. Its outcome is not yet in the facts."""
-    draft = Draft(facts, mint, by=_actor(command))
-    match command:
-        case Connect():
-            sessions.connect(command, draft)
-        case Request():
-            offers.request(command, draft)
-        case Answer():
-            answers.answer(command, draft)
-        case Received():
-            sessions.received(command, draft)
-        case Update():
-            grants.update(command, draft)
-        case Cancel():
-            answers.cancel(command, draft)
-        case Expire():
-            draft.outcome.reply = Done()  # `lapse` has done it
-        case Retell():
-            sessions.retell(command, draft)
-        case _:
-            _decide_on_device(command, draft)
+    draft = Draft(facts, mint, by=_actor(command, facts), door=HTTP if isinstance(command, CodeCommand) else WEBSOCKET)
+    rule: Callable[[Any, Draft], None] = RULES[type(command)]
+    rule(command, draft)
     return draft.outcome
 
 
-def _decide_on_device(command: DeviceCommand, draft: Draft) -> None:
-    match command:
-        case Control():
-            control.control(command, draft)
-        case Report():
-            control.report(command, draft)
-        case Controlled():
-            control.controlled(command, draft)
-        case Query():
-            control.query(command, draft)
-        case Recall():
-            control.recall(command, draft)
-        case Register():
-            presence.register(command, draft)
-        case Hear():
-            presence.hear(command, draft)
+def _nothing_more(_command: Expire, draft: Draft) -> None:
+    """`lapse` has done it."""
+    draft.outcome.reply = Done()
+
+
+RULES: Final[dict[type, Callable[[Any, Draft], None]]] = {
+    Connect: sessions.connect,
+    Received: sessions.received,
+    Retell: sessions.retell,
+    Request: offers.request,
+    Answer: answers.answer,
+    Cancel: answers.cancel,
+    Update: grants.update,
+    Expire: _nothing_more,
+    Register: presence.register,
+    Hear: presence.hear,
+    Control: control.control,
+    Controlled: control.controlled,
+    Report: control.report,
+    Query: control.query,
+    Recall: control.recall,
+    Identify: terms.identify,
+    FindDevice: terms.find_device,
+    CreateCode: codes.create,
+    Invite: codes.invite,
+    Accept: codes.accept,
+    SetEnd: terms.set_end,
+    Unshare: terms.unshare,
+    Leave: terms.leave,
+    Rename: terms.rename,
+    Inspect: terms.inspect,
+}
 
 
 def lapse(command: Command, facts: Facts, mint: Mint) -> Iterator[Outcome]:
@@ -94,13 +107,17 @@ def _touched(command: Command, facts: Facts) -> Iterator[Share]:
     keys: list[ShareKeys] = [key for key in command.between(facts) if isinstance(key, TreeKey)]
     if isinstance(command, Expire):
         keys.append(ShareKey(command.share_id))
+    if isinstance(command, ByCode):
+        keys.append(CodeKey(command.code))
     for key in keys:
         while (due := next((share for share in facts.shares(key) if share.due(facts.now_ms)), None)) is not None:
             yield due
 
 
-def _actor(command: Command) -> str:
+def _actor(command: Command, facts: Facts) -> str:
     match command:
         case ToSharee(sharer_id=account_id) | Answer(sharee_id=account_id) | OnDevice(account_id=account_id):
             return account_id
+        case Called():
+            return command.caller_id(facts) or SERVER
     return SERVER

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sharesrv.domain.facts import AccountKey, Device, DeviceKey, Facts, TreeKey
+from sharesrv.domain.facts import Facts
+from sharesrv.domain.keys import AccountKey, Device, DeviceKey, TreeKey
 from sharesrv.domain.outcome import Ended, Outcome, Put
 from sharesrv.domain.rules import Mint
 from sharesrv.domain.share import Cause, Event, Share, move
 
 SERVER = "server"  # who ended it, where no account did
 WEBSOCKET = "websocket"
+HTTP = "http"
 CLOCK = "clock"
 
 

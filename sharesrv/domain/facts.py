@@ -1,191 +1,46 @@
 """The rows that a batch has read, with the changes that its earlier commands made.
 
-A key names rows; `Facts` holds the rows of each key that was read. What was never read raises `NotRead` and is never
-taken for an absent row.
+`Facts` holds the rows of each key that was read. What was never read raises `NotRead` and is never taken for an absent row.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
+from sharesrv.domain.keys import (
+    Account,
+    AccountKey,
+    AnyKey,
+    AskedKey,
+    CodeKey,
+    CodesKey,
+    CoolingKey,
+    Device,
+    DeviceKey,
+    Found,
+    HeldKey,
+    HoldersKey,
+    InboxKey,
+    Key,
+    OpenOffers,
+    ParamsKey,
+    Recent,
+    Row,
+    ShareKey,
+    ShareKeys,
+    TreeKey,
+)
 from sharesrv.domain.rules import Rules
-from sharesrv.domain.share import LIVE, Door, Share, State
-from sharesrv.names import fold
+from sharesrv.domain.share import Door, Share, State
 
 if TYPE_CHECKING:
     from sharesrv.domain.commands import Command
 
-Row = TypeVar("Row")
-
-
-class Account(msgspec.Struct, frozen=True):
-    id: str
-    uid: str
-    nickname: str
-    token_serial: int
-
-
-class Token(msgspec.Struct, frozen=True):
-    """`serial` is the account's `token_serial` when it was made; `expires_ms` 0 is never."""
-
-    digest: str
-    account_id: str
-    serial: int
-    expires_ms: int
-
-
-class Device(msgspec.Struct, frozen=True):
-    id: str
-    owner_id: str
-    name: str
-    bridge_id: str | None
-    verified: bool
-    shareable: bool
-    key_digest: str = ""
-
-
-class Key(msgspec.Struct, Generic[Row], frozen=True):
-    """Names one row, or none."""
-
-
-class TokenKey(Key[Token], frozen=True):
-    digest: str
-
-
-class AccountKey(Key[Account], frozen=True):
-    id: str
-
-
-class LoginKey(Key[Account], frozen=True):
-    uid: str  # folded
-
-
-class DeviceKey(Key[Device], frozen=True):
-    id: str
-
-
-class ParamsKey(Key[str], frozen=True):
-    """What is stored of a device's state: a JSON object as text."""
-
-    device_id: str
-
-
-class SubDevicesKey(Key[list[Device]], frozen=True):
-    """The devices whose bridge it is."""
-
-    bridge_id: str
-
-
-class ShareKeys(msgspec.Struct, frozen=True):
-    """Names shares; `holds` says which of those once read still belong."""
-
-    def holds(self, _share: Share) -> bool:
-        return True
-
-
-class ShareKey(ShareKeys, frozen=True):
-    id: int
-
-
-class CodeKey(ShareKeys, frozen=True):
-    code: str
-
-
-class AskedKey(ShareKeys, frozen=True):
-    """The newest offer to an account for a device under a sequence, in any state (PROTOCOL 2.5)."""
-
-    sharee_id: str
-    device_id: str
-    sequence: str
-
-
-class TreeKey(ShareKeys, frozen=True):
-    """The live shares of an account on a device and on those whose bridge it is."""
-
-    root_id: str
-    sharee_id: str
-
-    def holds(self, share: Share) -> bool:
-        return share.state in LIVE
-
-
-class HoldersKey(ShareKeys, frozen=True):
-    """The grants, and what is barred from them, of all accounts on a device and on those whose bridge it is."""
-
-    root_id: str
-
-    def holds(self, share: Share) -> bool:
-        return share.state in (State.ACTIVE, State.BARRED)
-
-
-class CoolingKey(ShareKeys, frozen=True):
-    """Offers of a device to an account whose deadline passed unanswered after `since_ms`."""
-
-    device_id: str
-    sharee_id: str
-    since_ms: int
-
-    def holds(self, share: Share) -> bool:
-        return share.state is State.TIMED_OUT and share.door is Door.OFFER
-
-
-class InboxKey(ShareKeys, frozen=True):
-    """The offers open to an account, and the answers that it has not received."""
-
-    account_id: str
-
-    def holds(self, share: Share) -> bool:
-        return self.asks(share) or self.owes(share)
-
-    def asks(self, share: Share) -> bool:
-        return share.state is State.OPEN and share.sharee_id == self.account_id
-
-    def owes(self, share: Share) -> bool:
-        return share.owed and share.sharer_id == self.account_id
-
-
-class HeldKey(ShareKeys, frozen=True):
-    """The active grants that one account has from another."""
-
-    sharer_id: str
-    sharee_id: str
-
-    def holds(self, share: Share) -> bool:
-        return share.state is State.ACTIVE
-
-
-class OpenOffers(msgspec.Struct, frozen=True):
-    """Counts the open offers of a sharer."""
-
-    sharer_id: str
-
-
-class Recent(msgspec.Struct, frozen=True):
-    """Counts what an account has done in the last minute: `what` names it, `whom` to whom. Kept in memory, never read."""
-
-    what: str
-    who: str
-    whom: str = ""
-
-
-AnyKey = Key[Any] | ShareKeys | OpenOffers
-
 
 class NotRead(LookupError):  # noqa: N818 - the batch is cut there
     """A decision asked for a row that its command did not name."""
-
-
-class Found(msgspec.Struct):
-    """What a store has read for a set of keys: rows by key, shares by key, counts by key, and the devices of the shares."""
-
-    rows: list[tuple[Key[Any], object]] = []
-    shares: list[tuple[ShareKeys, list[Share]]] = []
-    counts: list[tuple[OpenOffers, int]] = []
-    devices: list[Device] = []
 
 
 class Facts:
@@ -205,8 +60,11 @@ class Facts:
         """Take what was read. A row known already stays: it may have changed since."""
         for row_key, row in found.rows:
             self._rows.setdefault(row_key, row)
-            if isinstance(row, Account):
-                self._rows.setdefault(AccountKey(row.id), row)
+            match row:
+                case Account(id=id):
+                    self._rows.setdefault(AccountKey(id), row)
+                case Device(id=id):
+                    self._rows.setdefault(DeviceKey(id), row)
         for device in found.devices:
             self._rows.setdefault(DeviceKey(device.id), device)
         for key, shares in found.shares:
@@ -268,7 +126,12 @@ class Facts:
 
     def _file(self, share: Share) -> None:
         device = self.get(DeviceKey(share.device_id))
-        keys: list[ShareKeys] = [ShareKey(share.id), CodeKey(share.code), InboxKey(share.sharer_id)]
+        keys: list[ShareKeys] = [
+            ShareKey(share.id),
+            CodeKey(share.code),
+            InboxKey(share.sharer_id),
+            CodesKey(share.device_id),
+        ]
         if (sharee_id := share.sharee_id) is not None:
             keys += [AskedKey(sharee_id, share.device_id, share.sequence), InboxKey(sharee_id)]
             keys += [self.cooling(share.device_id, sharee_id), HeldKey(share.sharer_id, sharee_id)]
@@ -279,11 +142,6 @@ class Facts:
             ids = self._ids.get(key)
             if ids is not None and share.id not in ids:
                 ids.append(share.id)
-
-
-def login(uid: str) -> LoginKey:
-    """The key of the account with this login name, whatever its case."""
-    return LoginKey(fold(uid))
 
 
 Asking = Generator[set[AnyKey], Found, None]

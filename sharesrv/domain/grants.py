@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 from sharesrv.domain.commands import Update
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.facts import Device, Facts, TreeKey
+from sharesrv.domain.facts import Facts
+from sharesrv.domain.keys import Device, TreeKey
 from sharesrv.domain.outcome import Result, Updated
 from sharesrv.domain.parties import named, owned
 from sharesrv.domain.share import Cause, Door, Event, Share, State

@@ -6,8 +6,9 @@ import msgspec
 
 from sharesrv.domain.commands import OFFERS, Request
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.facts import Account, AccountKey, Device, Facts, Recent, TreeKey
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import below, grants_of, on
+from sharesrv.domain.keys import Account, AccountKey, Device, Recent, TreeKey
 from sharesrv.domain.outcome import Counted, Offered, Result, Waiting
 from sharesrv.domain.parties import named, owned
 from sharesrv.domain.share import WAITING, Asked, Cause, Door, Event, Share, State
@@ -50,10 +51,19 @@ def _ask(command: Request, draft: Draft, device: Device, sharee: Account, tree: 
         _refuse_while_cooling(draft.facts, device.id, sharee.id)
         _refuse_beyond_limits(draft.facts, command.sharer_id, sharee.id)
         draft.outcome.changes.append(Counted(Recent(OFFERS, command.sharer_id, sharee.id)))
+        _replace_invitations(draft, on(tree, device.id))
         _join(draft, share, _open_offers(below(tree, device, draft.facts)))
         draft.outcome.after.append(Offered(sharee.id, share))
     draft.make(share)
     draft.outcome.reply = Waiting(share.id)
+
+
+def _replace_invitations(draft: Draft, shares: list[Share]) -> None:
+    """A live offer takes the place of an invitation by share code (PROTOCOL 3.1)."""
+    for share in shares:
+        if share.state is State.OPEN and share.door is Door.INVITATION:
+            draft.move(share, Event.WITHDRAW, Cause.REPLACED)
+            draft.tell_ended(share, Cause.REPLACED)
 
 
 def _open_offers(shares: list[Share]) -> list[Share]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sharesrv.domain.facts import Device, Facts, Recent
+from sharesrv.domain.facts import Facts
+from sharesrv.domain.keys import Account, Device, Recent
 from sharesrv.domain.share import Cause, Share
 from sharesrv.errors import Refused
 
@@ -89,8 +90,40 @@ class Stored(msgspec.Struct, frozen=True):
     params: dict[str, msgspec.Raw]
 
 
+class Identified(msgspec.Struct, frozen=True):
+    """Whose token it is."""
+
+    account: Account
+
+
+class DeviceFound(msgspec.Struct, frozen=True):
+    """The caller's device."""
+
+    device: Device
+
+
+class Coded(msgspec.Struct, frozen=True):
+    """A share, for whoever showed its code or made it; with its device."""
+
+    share: Share
+    device: Device | None
+
+
 Reply = (
-    Done | Result | Waiting | Acknowledged | Connected | Audiences | Registered | Forward | Responded | Stored | Refused
+    Done
+    | Result
+    | Waiting
+    | Acknowledged
+    | Connected
+    | Audiences
+    | Registered
+    | Forward
+    | Responded
+    | Stored
+    | Refused
+    | Identified
+    | DeviceFound
+    | Coded
 )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sharesrv.domain.commands import UNKNOWN_UIDS, ToSharee
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.facts import Account, Device, DeviceKey, Facts, Recent, login
+from sharesrv.domain.facts import Facts
+from sharesrv.domain.keys import Account, Device, DeviceKey, Recent, login
 from sharesrv.domain.outcome import Counted, Result
 from sharesrv.errors import Refusal, Refused
 

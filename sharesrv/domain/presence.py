@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from sharesrv.domain.commands import AboutDevice, Hear, Register
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.facts import Device, DeviceKey, Facts, HoldersKey, SubDevicesKey
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import active, on
+from sharesrv.domain.keys import Device, DeviceKey, HoldersKey, SubDevicesKey
 from sharesrv.domain.outcome import Audience, Audiences, Registered
 from sharesrv.errors import Refusal, Refused
 

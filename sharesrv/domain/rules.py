@@ -8,6 +8,7 @@ import msgspec
 
 CONFIRM_TIMEOUT_S = 180  # S4: "share request can't be sent again in 3 minutes"
 RESEND_COOLDOWN_S = 180  # PROTOCOL 2.4: "may be repeated 3 minutes after its deadline, not before"
+INVITATION_S = 24 * 3600  # PROTOCOL 3.1: how long `shareByUid` waits
 ANSWER_KEPT_MS = 30 * 24 * 3600 * 1000  # PROTOCOL 2.4: an answer not received is told again "for 30 days"
 MINUTE_MS = 60_000
 
@@ -18,10 +19,12 @@ class Rules(msgspec.Struct, frozen=True):
     confirm_timeout_ms: int = CONFIRM_TIMEOUT_S * 1000
     resend_cooldown_ms: int = RESEND_COOLDOWN_S * 1000
     bridge_cascade: bool = True
+    invitation_ms: int = INVITATION_S * 1000
     newest_token_only: bool = True
     handshakes_per_minute: int = 120
     unknown_uids_per_minute: int = 20
     open_offers: int = 100
+    open_codes: int = 1000
     offers_per_minute: int = 10
 
 

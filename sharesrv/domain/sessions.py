@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from sharesrv.domain.callers import known_caller, refuse_outdated
 from sharesrv.domain.commands import HANDSHAKES, Connect, Received, Retell
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.facts import AccountKey, Facts, HeldKey, InboxKey, Recent, ShareKey, TokenKey
+from sharesrv.domain.facts import Facts
+from sharesrv.domain.keys import HeldKey, InboxKey, Recent, ShareKey
 from sharesrv.domain.outcome import Connected, Counted, Done, Put, Settled
 from sharesrv.domain.rules import ANSWER_KEPT_MS
 from sharesrv.domain.share import LIVE
@@ -33,16 +35,10 @@ def connect(command: Connect, draft: Draft) -> None:
 
 def _authenticated(command: Connect, facts: Facts) -> str:
     """Of several refusals 401 comes before 402 before 406 (PROTOCOL 2.2)."""
-    token = facts.get(TokenKey(command.digest))
-    account = facts.get(AccountKey(token.account_id)) if token else None
-    if token is None or account is None:
-        raise Refused(Refusal.UNKNOWN_TOKEN)
+    account, token = known_caller(command, facts)
     if command.account_id != account.id and not _has_grant_of(command.account_id, account.id, facts):
         raise Refused(Refusal.WRONG_ACCOUNT)
-    if 0 < token.expires_ms <= facts.now_ms:
-        raise Refused(Refusal.TOKEN_EXPIRED)
-    if facts.rules.newest_token_only and token.serial < account.token_serial:
-        raise Refused(Refusal.SUPERSEDED)
+    refuse_outdated(token, account, facts)
     return account.id
 
 

@@ -66,6 +66,7 @@ MOVES: Final = {
     (Event.REFUSE, State.JOINED): State.REFUSED,
     (Event.WITHDRAW, State.JOINED): State.WITHDRAWN,
     (Event.EXPIRE, State.JOINED): State.TIMED_OUT,
+    (Event.CHANGE, State.OPEN): State.OPEN,
     (Event.CHANGE, State.ACTIVE): State.ACTIVE,
     (Event.EXPIRE, State.ACTIVE): State.ENDED,
     (Event.END, State.ACTIVE): State.ENDED,
@@ -97,7 +98,7 @@ class Share(msgspec.Struct, frozen=True):
 
     `code` is its share code and, in a live question, its `s_seq`: both are unguessable, unique and shown to the same two
     parties, so they are one. `owed` is true while its sharer has an answer to get that was not received.
-    `bridge_offer_id` names the offer that a joined request waits for.
+    `bridge_offer_id` names the offer that a joined request waits for; `device_name` is the sharee's own name for the device.
     """
 
     id: int
@@ -118,8 +119,10 @@ class Share(msgspec.Struct, frozen=True):
     accepted_ms: int = 0
     ends_ms: int = 0
     settled_ms: int = 0
+    updated_ms: int = 0
     owed: bool = False
     bridge_offer_id: int = 0
+    device_name: str = ""
     version: int = 1
 
     def due(self, now_ms: int) -> bool:
@@ -149,5 +152,6 @@ def move(share: Share, event: Event, now_ms: int, cause: Cause = Cause.NONE) -> 
         accepted_ms=now_ms if event is Event.ACCEPT else share.accepted_ms,
         settled_ms=share.settled_ms if event in (Event.CHANGE, Event.JOIN) else now_ms,
         owed=share.owed or (settles and share.door is Door.OFFER),
+        updated_ms=now_ms,
         version=share.version + 1,
     )

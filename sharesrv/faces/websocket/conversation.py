@@ -201,5 +201,5 @@ class Conversation:
 
 def _handshake(frame: inbound.UserOnline | inbound.Register) -> Connect | Register:
     if isinstance(frame, inbound.UserOnline):
-        return Connect(digest(frame.at), frame.apikey)
+        return Connect(digest=digest(frame.at), account_id=frame.apikey)
     return Register(frame.deviceid, digest(frame.apikey))

@@ -35,6 +35,7 @@ ERRORS: Final = {
     Refusal.WRONG_DEVICE_KEY: 401,
     Refusal.NOT_ITS_DEVICE: 403,
     Refusal.NO_GRANT: 403,
+    Refusal.NOT_LONGER: 403,
     Refusal.NO_TIMER_PERMIT: 403,
     Refusal.PARAMS_TOO_LARGE: 400,
     Refusal.OFFLINE: 503,

@@ -61,8 +61,10 @@ CREATE TABLE share (
     accepted_ms INTEGER NOT NULL,
     ends_ms INTEGER NOT NULL,
     settled_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL,
     owed INTEGER NOT NULL, -- 1 while the sharer has not received its answer
     bridge_offer_id INTEGER NOT NULL,
+    device_name TEXT NOT NULL, -- the sharee's own name for it
     version INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX share_offer ON share (device_id, sharee_id) WHERE state = 'open' AND door = 'offer';
@@ -72,6 +74,7 @@ CREATE INDEX share_asked ON share (sharee_id, device_id, sequence, id) WHERE doo
 CREATE INDEX share_inbox ON share (sharee_id) WHERE state = 'open';
 CREATE INDEX share_outbox ON share (sharer_id) WHERE state = 'open' AND door = 'offer';
 CREATE INDEX share_owed ON share (sharer_id) WHERE owed = 1;
+CREATE INDEX share_codes ON share (device_id) WHERE state = 'open' AND door IN ('code', 'invitation');
 CREATE INDEX share_held ON share (sharee_id, sharer_id) WHERE state = 'active';
 CREATE INDEX share_deadline ON share (deadline_ms) WHERE state = 'open';
 CREATE INDEX share_ends ON share (ends_ms) WHERE state = 'active' AND ends_ms > 0;

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import msgspec
 
-from sharesrv.domain.facts import (
+from sharesrv.domain.keys import (
     AccountKey,
     AnyKey,
     AskedKey,
     CodeKey,
+    CodesKey,
     CoolingKey,
     Device,
     DeviceKey,
@@ -24,6 +25,7 @@ from sharesrv.domain.facts import (
     LoginKey,
     OpenOffers,
     ParamsKey,
+    ProductKey,
     ShareKey,
     SubDevicesKey,
     TokenKey,
@@ -70,12 +72,17 @@ _SHARES: Final[dict[type, tuple[str, ...]]] = {
         f"{_EACH} share s ON s.sharee_id = {_AT[0]} WHERE s.state = 'open'",
         f"{_EACH} share s ON s.sharer_id = {_AT[0]} WHERE s.owed = 1",
     ),
+    CodesKey: (
+        f"{_EACH} share s ON s.device_id = {_AT[0]} WHERE s.state = 'open' AND s.door IN ('code', 'invitation')",
+    ),
     HeldKey: (f"{_EACH} share s ON s.sharer_id = {_AT[0]} AND s.sharee_id = {_AT[1]} WHERE s.state = 'active'",),
 }
 
 _SUB_DEVICES: Final = (
     f"SELECT {rows.DEVICE} FROM device WHERE bridge_id IN (SELECT value FROM json_each(?1)) ORDER BY id"
 )
+_D: Final = ", ".join(f"d.{column}" for column in rows.DEVICE.split(", "))
+_PRODUCTS: Final = f"SELECT k.key, {_D} {_EACH} device d ON d.pk = {_AT[0]} AND d.dk = {_AT[1]}"
 _OPEN_OFFERS: Final = (
     f"SELECT k.key, (SELECT count(*) FROM share s WHERE s.sharer_id = {_AT[0]} AND s.state = 'open' AND s.door = 'offer') "
     "FROM json_each(?1) AS k"
@@ -93,6 +100,8 @@ def find(connection: sqlite3.Connection, keys: Iterable[AnyKey]) -> Found:
             _find_rows(connection, kind, named, found)
         elif kind is SubDevicesKey:
             _find_sub_devices(connection, named, found)
+        elif kind is ProductKey:
+            _find_products(connection, named, found)
         elif kind in _SHARES:
             _find_shares(connection, kind, named, found)
         else:
@@ -115,6 +124,12 @@ def _find_sub_devices(connection: sqlite3.Connection, keys: list[SubDevicesKey],
         device = rows.device(row)
         sub_devices[device.bridge_id or ""].append(device)
     found.rows += [(key, sub_devices[key.bridge_id]) for key in keys]
+
+
+def _find_products(connection: sqlite3.Connection, keys: list[ProductKey], found: Found) -> None:
+    named = rows.json_list([[key.pk, key.dk] for key in keys])
+    devices = {place: rows.device(tuple(row)) for place, *row in connection.execute(_PRODUCTS, (named,))}
+    found.rows += [(key, devices.get(place)) for place, key in enumerate(keys)]
 
 
 def _find_shares(connection: sqlite3.Connection, kind: type, keys: list[Any], found: Found) -> None:

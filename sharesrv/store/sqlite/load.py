@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.facts import AccountKey, Facts
+from sharesrv.domain.facts import Facts
+from sharesrv.domain.keys import AccountKey
 from sharesrv.domain.outcome import Put
 from sharesrv.domain.removal import hangs_on_bridge, release
 from sharesrv.domain.rules import Mint, Rules

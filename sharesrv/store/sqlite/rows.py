@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sharesrv.domain.facts import Account, Device, Token
+from sharesrv.domain.keys import Account, Device, Token
 from sharesrv.domain.share import Asked, Cause, Door, Share, State
 
 SHARE_FIELDS: Final = Share.__struct_fields__
@@ -18,11 +18,11 @@ _CAUSES: Final = {cause.value: cause for cause in Cause}
 
 ACCOUNT: Final = "id, uid, nickname, token_serial"
 TOKEN: Final = "digest, account_id, serial, expires_ms"
-DEVICE: Final = "id, owner_id, name, bridge_id, verified, shareable, key_digest"
+DEVICE: Final = "id, owner_id, name, bridge_id, verified, shareable, key_digest, pk, dk, auth_key"
 _SHARE_COLUMNS: Final = (
     "id", "code", "door", "state", "device_id", "sharer_id", "sharee_id", "asked", "created_ms", "deadline_ms",
-    "sequence", "cause", "permit", "note", "cover_mark", "accepted_ms", "ends_ms", "settled_ms", "owed",
-    "bridge_offer_id", "version",
+    "sequence", "cause", "permit", "note", "cover_mark", "accepted_ms", "ends_ms", "settled_ms", "updated_ms", "owed",
+    "bridge_offer_id", "device_name", "version",
 )  # fmt: skip
 assert _SHARE_COLUMNS == SHARE_FIELDS
 SHARE: Final = ", ".join(f"s.{column}" for column in SHARE_FIELDS)
@@ -37,8 +37,8 @@ def token(row: tuple[Any, ...]) -> Token:
 
 
 def device(row: tuple[Any, ...]) -> Device:
-    id, owner_id, name, bridge_id, verified, shareable, key_digest = row
-    return Device(id, owner_id, name, bridge_id, bool(verified), bool(shareable), key_digest)
+    id, owner_id, name, bridge_id, verified, shareable, *rest = row
+    return Device(id, owner_id, name, bridge_id, bool(verified), bool(shareable), *rest)
 
 
 def params(row: tuple[Any, ...]) -> str:
@@ -47,10 +47,11 @@ def params(row: tuple[Any, ...]) -> str:
 
 def share(row: tuple[Any, ...]) -> Share:
     id, code, door, state, device_id, sharer_id, sharee_id, asked, created, deadline, sequence, cause, *rest = row
-    permit, note, cover_mark, accepted, ends, settled, owed, bridge_offer_id, version = rest
+    permit, note, cover_mark, accepted, ends, settled, updated, owed, bridge_offer_id, device_name, version = rest
     return Share(
         id, code, _DOORS[door], _STATES[state], device_id, sharer_id, sharee_id, _ASKED.decode(asked), created, deadline,
-        sequence, _CAUSES[cause], permit, note, cover_mark, accepted, ends, settled, bool(owed), bridge_offer_id, version,
+        sequence, _CAUSES[cause], permit, note, cover_mark, accepted, ends, settled, bool(owed), bridge_offer_id,
+        device_name, version,
     )  # fmt: skip
 
 
