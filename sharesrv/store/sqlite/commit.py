@@ -16,7 +16,9 @@ _FIXED: Final = frozenset({"id", "code", "door", "device_id", "sharer_id", "crea
 _CHANGING: Final = tuple(field for field in rows.SHARE_FIELDS if field not in _FIXED)
 _PLACES: Final = tuple(rows.SHARE_FIELDS.index(field) for field in _CHANGING)
 
-_INSERT: Final = f"INSERT INTO share VALUES ({', '.join('?' * len(rows.SHARE_FIELDS))})"
+_INSERT: Final = (
+    f"INSERT INTO share ({', '.join(rows.SHARE_FIELDS)}) VALUES ({', '.join('?' * len(rows.SHARE_FIELDS))})"
+)
 _UPDATE: Final = f"UPDATE share SET {', '.join(f'{field} = ?' for field in _CHANGING)} WHERE id = ? AND version = ?"
 PARAMS: Final = (
     "INSERT INTO device_params (device_id, params) VALUES (?, ?) ON CONFLICT DO UPDATE SET params = excluded.params"

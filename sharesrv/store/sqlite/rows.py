@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -19,12 +20,14 @@ _CAUSES: Final = {cause.value: cause for cause in Cause}
 ACCOUNT: Final = "id, uid, nickname, token_serial"
 TOKEN: Final = "digest, account_id, serial, expires_ms"
 DEVICE: Final = "id, owner_id, name, bridge_id, verified, shareable, key_digest, pk, dk, auth_key"
-_SHARE_COLUMNS: Final = (
-    "id", "code", "door", "state", "device_id", "sharer_id", "sharee_id", "asked", "created_ms", "deadline_ms",
-    "sequence", "cause", "permit", "note", "cover_mark", "accepted_ms", "ends_ms", "settled_ms", "updated_ms", "owed",
-    "bridge_offer_id", "device_name", "version",
-)  # fmt: skip
-assert _SHARE_COLUMNS == SHARE_FIELDS
+_ASKED_AT: Final = SHARE_FIELDS.index("asked")
+_READ: Final[list[tuple[int, Callable[[Any], Any]]]] = [
+    (SHARE_FIELDS.index("door"), _DOORS.__getitem__),
+    (SHARE_FIELDS.index("state"), _STATES.__getitem__),
+    (SHARE_FIELDS.index("cause"), _CAUSES.__getitem__),
+    (SHARE_FIELDS.index("owed"), bool),
+    (_ASKED_AT, _ASKED.decode),
+]
 SHARE: Final = ", ".join(f"s.{column}" for column in SHARE_FIELDS)
 
 
@@ -46,19 +49,16 @@ def params(row: tuple[Any, ...]) -> str:
 
 
 def share(row: tuple[Any, ...]) -> Share:
-    id, code, door, state, device_id, sharer_id, sharee_id, asked, created, deadline, sequence, cause, *rest = row
-    permit, note, cover_mark, accepted, ends, settled, updated, owed, bridge_offer_id, device_name, version = rest
-    return Share(
-        id, code, _DOORS[door], _STATES[state], device_id, sharer_id, sharee_id, _ASKED.decode(asked), created, deadline,
-        sequence, _CAUSES[cause], permit, note, cover_mark, accepted, ends, settled, bool(owed), bridge_offer_id,
-        device_name, version,
-    )  # fmt: skip
+    values = list(row)
+    for place, read in _READ:
+        values[place] = read(values[place])
+    return Share(*values)
 
 
 def columns(share: Share) -> tuple[Any, ...]:
     """The columns of a share, in the order of `SHARE_FIELDS`."""
     values = list(msgspec.structs.astuple(share))
-    values[7] = _ENCODER.encode(share.asked).decode()
+    values[_ASKED_AT] = _ENCODER.encode(share.asked).decode()
     return tuple(values)
 
 
