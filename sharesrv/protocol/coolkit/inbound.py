@@ -21,7 +21,7 @@ _NUL = b"\\u0000"
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 PermitBits = Annotated[int, msgspec.Meta(ge=0, le=int(PERMIT_MAX))]
-Millis = Annotated[int, msgspec.Meta(ge=0, lt=10**15)] | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}$")]
+Millis = Annotated[int, msgspec.Meta(ge=0, lt=10**15)] | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}\Z")]
 
 
 class Frame(msgspec.Struct, tag_field="action"):
@@ -190,14 +190,23 @@ def _judge(data: bytes, found: dict[str, Any]) -> tuple[Heading, AnyFrame | Faul
     if action not in _ACTIONS:
         return heading, Fault(Refusal.UNREADABLE, "unknown action")
     try:
-        last_keys = msgspec.json.encode(msgspec.json.decode(data, type=dict[str, msgspec.Raw]))
-        frame: AnyFrame = msgspec.json.decode(last_keys, type=ShareAnswer if is_answer else _ACTIONS[action])
+        frame: AnyFrame = msgspec.json.decode(_last_keys(data), type=ShareAnswer if is_answer else _ACTIONS[action])
         heading.sequence = _sequence(frame.sequence)
         _refuse_nul(found)
     except (ValueError, RecursionError) as error:
         not_json = isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError)
         return heading, Fault(Refusal.UNREADABLE if not_json else Refusal.MALFORMED, str(error))
     return heading, frame
+
+
+def _last_keys(data: bytes) -> bytes:
+    """The frame without its repeated keys, of which the last counts, in `params` too (PROTOCOL 2.1)."""
+    keys = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    params = bytes(keys.get("params", b""))
+    if params.startswith(b"{"):
+        inner = msgspec.json.decode(params, type=dict[str, msgspec.Raw])
+        keys["params"] = msgspec.Raw(msgspec.json.encode(inner))
+    return msgspec.json.encode(keys)
 
 
 def _text(value: object) -> str | None:
