@@ -198,21 +198,25 @@ class Connection(asyncio.Protocol):
         assert self._head is not None
         self._head += data
         head, separator, rest = bytes(self._head).partition(b"\r\n\r\n")
-        if not separator and self._head[:1].isupper() and len(self._head) <= HEAD_MAX:
+        too_long = len(head) > HEAD_MAX
+        if not separator and not too_long and self._head[:1].isupper():
             return
         self._head = None
         self.expires_s = self._host.now_s() + self.times.opening_s
-        if not separator:
-            self._refuse_head(431 if len(rest) + len(head) > HEAD_MAX else 400)
-            return
-        self._ws.receive_data(head + separator)
-        if requests := self._ws.events_received():
-            self._ws.send_response(self._respond(cast("Request", requests[0])))
-        elif not self._ws.writes:
-            self._refuse_head(400)
+        if too_long or not separator:
+            self._refuse_head(431 if too_long else 400)
+        else:
+            self._parse_head(head + separator)
         self._flush()
         if rest and self.is_open:
             self._read(rest)
+
+    def _parse_head(self, head: bytes) -> None:
+        self._ws.receive_data(head)
+        if requests := self._ws.events_received():
+            self._ws.send_response(self._respond(cast("Request", requests[0])))
+        elif not any(self._ws.writes):
+            self._refuse_head(400)
 
     def _respond(self, request: Request) -> Response:
         if request.path.partition("?")[0] != PATH:
@@ -224,10 +228,15 @@ class Connection(asyncio.Protocol):
         return self._ws.accept(request)
 
     def _refuse_head(self, status: int) -> None:
-        """Where the parser sends nothing: a head that is too long, has a body, or is not HTTP/1.1 at all."""
-        if self._transport is not None and not self._gone:
-            self._transport.write(self._ws.reject(status, "This is not a WebSocket request\n").serialize())
-            self._transport.close()
+        """Where the parser says nothing: a head that is too long, has a body, or is not HTTP/1.1 at all.
+
+        Its own refusal is to end the stream; what goes out before that is the answer.
+        """
+        response = self._ws.reject(status, "This is not a WebSocket request\n")
+        if self._ws.eof_sent:
+            self._ws.writes.insert(0, response.serialize())
+        else:
+            self._ws.send_response(response)
 
     # Frames.
 
