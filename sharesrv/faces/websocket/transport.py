@@ -51,7 +51,7 @@ class Listener(Protocol):
         ...
 
     def heard(self) -> None:
-        """Any frame has come, a ping or a close too."""
+        """A frame has come, a ping or a close too, behind all that was sent until now."""
 
     def text(self, data: bytes, *, within_rate: bool) -> None:
         """A text message has come: valid UTF-8."""
@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
         elif self._stash or self._stopped:
             self._stash += data
         else:
-            self._read(data)
+            self._read(data, fresh=True)
 
     def eof_received(self) -> bool:
         self._ws.receive_eof()
@@ -256,10 +256,16 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.pause_reading()
 
-    def _read(self, data: bytes) -> None:
-        """Parse a chunk; the rest of it waits until the loop has had its turn."""
+    def _read(self, data: bytes, *, fresh: bool = False) -> None:
+        """Parse a chunk; the rest of it waits until the loop has had its turn.
+
+        What is not fresh has waited here, and may have come before what was sent meanwhile.
+        """
         self._ws.receive_data(data[:CHUNK])
-        self._frames.extend(cast("list[Frame]", self._ws.events_received()))
+        frames = cast("list[Frame]", self._ws.events_received())
+        self._frames.extend(frames)
+        if frames and fresh:
+            self.listener.heard()
         self._stash = data[CHUNK:]
         self._flush()
         self._work()
@@ -283,7 +289,6 @@ class Connection(asyncio.Protocol):
             self._reading(True)
 
     def _take(self, frame: Frame) -> None:
-        self.listener.heard()
         if self._closing:
             return
         now_s = self._host.now_s()
