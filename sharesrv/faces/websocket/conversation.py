@@ -57,7 +57,7 @@ class Conversation:
             session.unreceived.clear()
 
     def gone(self) -> None:
-        """The connection is over."""
+        """Nothing more can be told here."""
         if self._session is not None:
             self._with.hub.detach(self._session)
 

@@ -60,7 +60,7 @@ class Listener(Protocol):
         """A binary message has come."""
 
     def gone(self) -> None:
-        """The connection is over."""
+        """Nothing more can be sent over the connection. May be called again."""
 
 
 class Host(Protocol):
@@ -118,6 +118,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._ws.receive_eof()
         self._flush()
+        self.listener.gone()
         return False
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -340,6 +341,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._transport.close()
         if self._ws.close_expected():
+            self.listener.gone()
             self.expires_s = min(self.expires_s, self._host.now_s() + self.times.closing_s)
 
 
