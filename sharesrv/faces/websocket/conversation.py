@@ -103,8 +103,7 @@ class Conversation:
             self._with.ledger.when_relieved(self._connection.release)
 
     def _replied(self, answer: Callable[[Reply], None], reply: Reply) -> None:
-        if self._session is None or not self._session.superseded:
-            answer(reply)
+        answer(reply)
         self._in_hand -= 1
         if self._in_hand == IN_HAND_MAX - 1:
             self._connection.release()
@@ -118,6 +117,8 @@ class Conversation:
     def _connected(self, heading: Heading, reply: Reply) -> None:
         """The handshake's answer, and only then what waits for this account, each thing once."""
         try:
+            if self._session is not None and self._session.superseded:
+                return
             if isinstance(reply, Refused):
                 self._refuse(heading, reply)
             elif isinstance(reply, Connected) and self._connection.is_open:
