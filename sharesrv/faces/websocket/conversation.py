@@ -61,9 +61,9 @@ class Conversation:
         if self._session is not None:
             self._with.hub.detach(self._session)
 
-    def binary(self, *, within_rate: bool) -> None:
+    def binary(self) -> None:
         """400, and the connection stays open."""
-        self._refuse(Heading(), Refused(Refusal.BINARY if within_rate else Refusal.TOO_MANY_FRAMES))
+        self._refuse(Heading(), Refused(Refusal.BINARY))
 
     def text(self, data: bytes, *, within_rate: bool) -> None:
         """One frame: to the ledger, or refused."""

@@ -56,7 +56,7 @@ class Listener(Protocol):
     def text(self, data: bytes, *, within_rate: bool) -> None:
         """A text message has come: valid UTF-8."""
 
-    def binary(self, *, within_rate: bool) -> None:
+    def binary(self) -> None:
         """A binary message has come."""
 
     def gone(self) -> None:
@@ -315,7 +315,7 @@ class Connection(asyncio.Protocol):
 
     def _message(self, opcode: Opcode, data: bytes, within_rate: bool) -> None:
         if opcode is Opcode.BINARY:
-            self.listener.binary(within_rate=within_rate)
+            self.listener.binary()
         elif data == b"ping":
             if within_rate:
                 self.send(b"pong")
