@@ -297,7 +297,7 @@ def test_notes_that_are_too_wide(note: object) -> None:
         params(note="a\0"),
         params(SHARE, **{"x\0": 1}),
         SHARE | {"sequence": "\0"},
-        SHARE | {"more": [{"x": ["\0"]}]},
+        SHARE | {"more": [[1, None], {"x": ["\0"]}]},
         HELLO | {"at": "\0"},
         ANSWER | {"s_seq": "\0"},
     ],
