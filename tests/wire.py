@@ -26,7 +26,8 @@ PATIENCE_S = 10.0  # for anything that must come; a loaded machine takes its tim
 OWNER, GUEST, OTHER = "owner", "guest", "other"
 UIDS = {OWNER: "+8613570211955", GUEST: "Guest@Example.org", OTHER: "other@example.org"}
 # Quick enough for a test to wait through them; see `Times` for what they mean.
-QUICK = Times(opening_s=2.0, idle_s=30.0, refused_s=0.2, superseded_s=0.5, flood_s=10.0, closing_s=1.0)
+# Patient where a loaded machine would trip over it.
+QUICK = Times(opening_s=30.0, idle_s=60.0, refused_s=0.2, superseded_s=0.5, flood_s=10.0, closing_s=5.0)
 
 
 def at(account: str) -> str:

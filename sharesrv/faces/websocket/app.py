@@ -132,6 +132,8 @@ class AppSession(Session):
 
     def reply(self, heading: Heading, reply: Reply) -> None:
         """Send the answer to a frame. To a request that waits for the sharee there is none yet."""
+        if self.superseded:
+            return
         match reply:
             case Refused():
                 self.send(outbound.refused(heading, reply))

@@ -62,7 +62,7 @@ class Conversation:
             session.unreceived.clear()
 
     def gone(self) -> None:
-        """The connection is over."""
+        """Nothing more can be told here."""
         match self._session:
             case AppSession():
                 self._with.hub.detach(self._session)
@@ -70,9 +70,9 @@ class Conversation:
                 self._with.exchange.lost(self._session)
                 self._with.devices.detach(self._session)
 
-    def binary(self, *, within_rate: bool) -> None:
+    def binary(self) -> None:
         """400, and the connection stays open."""
-        self._refuse(Heading(), Refused(Refusal.BINARY if within_rate else Refusal.TOO_MANY_FRAMES))
+        self._refuse(Heading(), Refused(Refusal.BINARY))
 
     def text(self, data: bytes, *, within_rate: bool) -> None:
         """One frame: to the ledger, or refused."""
@@ -122,10 +122,8 @@ class Conversation:
         return partial(self._replied, answer)
 
     def _replied(self, answer: Callable[[Reply], None], reply: Reply) -> None:
-        """A session that was superseded meanwhile gets no more answers."""
         try:
-            if not (isinstance(self._session, AppSession) and self._session.superseded):
-                answer(reply)
+            answer(reply)
         finally:
             self._in_hand -= 1
             if self._in_hand == IN_HAND_MAX - 1:
@@ -146,6 +144,8 @@ class Conversation:
 
     def _shaken(self, heading: Heading, command: Connect | Register, reply: Reply) -> None:
         try:
+            if isinstance(self._session, AppSession) and self._session.superseded:
+                return
             if isinstance(reply, Refused):
                 self._refuse(heading, reply)
             elif not self._connection.is_open:

@@ -51,16 +51,16 @@ class Listener(Protocol):
         ...
 
     def heard(self) -> None:
-        """Any frame has come, a ping or a close too."""
+        """A frame has come, a ping or a close too, behind all that was sent until now."""
 
     def text(self, data: bytes, *, within_rate: bool) -> None:
         """A text message has come: valid UTF-8."""
 
-    def binary(self, *, within_rate: bool) -> None:
+    def binary(self) -> None:
         """A binary message has come."""
 
     def gone(self) -> None:
-        """The connection is over."""
+        """Nothing more can be sent over the connection. May be called again."""
 
 
 class Host(Protocol):
@@ -113,11 +113,12 @@ class Connection(asyncio.Protocol):
         elif self._stash or self._stopped:
             self._stash += data
         else:
-            self._read(data)
+            self._read(data, fresh=True)
 
     def eof_received(self) -> bool:
         self._ws.receive_eof()
         self._flush()
+        self.listener.gone()
         return False
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -198,21 +199,25 @@ class Connection(asyncio.Protocol):
         assert self._head is not None
         self._head += data
         head, separator, rest = bytes(self._head).partition(b"\r\n\r\n")
-        if not separator and self._head[:1].isupper() and len(self._head) <= HEAD_MAX:
+        too_long = len(head) > HEAD_MAX
+        if not separator and not too_long and self._head[:1].isupper():
             return
         self._head = None
         self.expires_s = self._host.now_s() + self.times.opening_s
-        if not separator:
-            self._refuse_head(431 if len(rest) + len(head) > HEAD_MAX else 400)
-            return
-        self._ws.receive_data(head + separator)
-        if requests := self._ws.events_received():
-            self._ws.send_response(self._respond(cast("Request", requests[0])))
-        elif not self._ws.writes:
-            self._refuse_head(400)
+        if too_long or not separator:
+            self._refuse_head(431 if too_long else 400)
+        else:
+            self._parse_head(head + separator)
         self._flush()
         if rest and self.is_open:
             self._read(rest)
+
+    def _parse_head(self, head: bytes) -> None:
+        self._ws.receive_data(head)
+        if requests := self._ws.events_received():
+            self._ws.send_response(self._respond(cast("Request", requests[0])))
+        elif not any(self._ws.writes):
+            self._refuse_head(400)
 
     def _respond(self, request: Request) -> Response:
         if request.path.partition("?")[0] != PATH:
@@ -224,10 +229,15 @@ class Connection(asyncio.Protocol):
         return self._ws.accept(request)
 
     def _refuse_head(self, status: int) -> None:
-        """Where the parser sends nothing: a head that is too long, has a body, or is not HTTP/1.1 at all."""
-        if self._transport is not None and not self._gone:
-            self._transport.write(self._ws.reject(status, "This is not a WebSocket request\n").serialize())
-            self._transport.close()
+        """Where the parser says nothing: a head that is too long, has a body, or is not HTTP/1.1 at all.
+
+        Its own refusal is to end the stream; what goes out before that is the answer.
+        """
+        response = self._ws.reject(status, "This is not a WebSocket request\n")
+        if self._ws.eof_sent:
+            self._ws.writes.insert(0, response.serialize())
+        else:
+            self._ws.send_response(response)
 
     # Frames.
 
@@ -247,10 +257,16 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.pause_reading()
 
-    def _read(self, data: bytes) -> None:
-        """Parse a chunk; the rest of it waits until the loop has had its turn."""
+    def _read(self, data: bytes, *, fresh: bool = False) -> None:
+        """Parse a chunk; the rest of it waits until the loop has had its turn.
+
+        What is not fresh has waited here, and may have come before what was sent meanwhile.
+        """
         self._ws.receive_data(data[:CHUNK])
-        self._frames.extend(cast("list[Frame]", self._ws.events_received()))
+        frames = cast("list[Frame]", self._ws.events_received())
+        self._frames.extend(frames)
+        if frames and fresh:
+            self.listener.heard()
         self._stash = data[CHUNK:]
         self._flush()
         self._work()
@@ -274,7 +290,6 @@ class Connection(asyncio.Protocol):
             self._reading(True)
 
     def _take(self, frame: Frame) -> None:
-        self.listener.heard()
         if self._closing:
             return
         now_s = self._host.now_s()
@@ -300,7 +315,7 @@ class Connection(asyncio.Protocol):
 
     def _message(self, opcode: Opcode, data: bytes, within_rate: bool) -> None:
         if opcode is Opcode.BINARY:
-            self.listener.binary(within_rate=within_rate)
+            self.listener.binary()
         elif data == b"ping":
             if within_rate:
                 self.send(b"pong")
@@ -326,6 +341,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._transport.close()
         if self._ws.close_expected():
+            self.listener.gone()
             self.expires_s = min(self.expires_s, self._host.now_s() + self.times.closing_s)
 
 

@@ -21,7 +21,7 @@ _NUL = b"\\u0000"
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 PermitBits = Annotated[int, msgspec.Meta(ge=0, le=int(PERMIT_MAX))]
-Millis = Annotated[int, msgspec.Meta(ge=0, lt=10**15)] | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}$")]
+Millis = Annotated[int, msgspec.Meta(ge=0, lt=10**15)] | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}\Z")]
 
 
 class Frame(msgspec.Struct, tag_field="action"):
@@ -190,11 +190,12 @@ def read(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
     try:
         if _NUL in data:
             return _diagnose(data)
-        if b'"result"' in data and b'"params"' not in data:
+        if b'"result"' not in data:
+            if b'"action"' not in data and b'"error"' in data:
+                return _device_answer(_DEVICE_ANSWER.decode(data))
+        elif b'"params"' not in data:
             answer = _ANSWER.decode(data)
             return Heading("share", _sequence(answer.sequence), answer.apikey, answer.deviceid), answer
-        if b'"action"' not in data and b'"error"' in data:
-            return _device_answer(_DEVICE_ANSWER.decode(data))
         frame = _COMMAND.decode(data)
         return _heading(frame), frame
     except (ValueError, RecursionError):
@@ -272,8 +273,7 @@ def _judge(data: bytes, found: dict[str, Any]) -> tuple[Heading, AnyFrame | Faul
     if kind is None:
         return heading, Fault(Refusal.UNREADABLE, "unknown action")
     try:
-        last_keys = msgspec.json.encode(msgspec.json.decode(data, type=dict[str, msgspec.Raw]))
-        frame = msgspec.json.decode(last_keys, type=kind)
+        frame = msgspec.json.decode(_last_keys(data), type=kind)
         heading.sequence = _sequence(frame.sequence)
         _refuse_nul(found)
     except (ValueError, RecursionError) as error:
@@ -290,6 +290,16 @@ def _kind(found: dict[str, Any]) -> tuple[str, type[AnyFrame] | None]:
         return "", DeviceAnswer
     action = _text(found.get("action")) or ""
     return action, _ACTIONS.get(action)
+
+
+def _last_keys(data: bytes) -> bytes:
+    """The frame without its repeated keys, of which the last counts, in `params` too (PROTOCOL 2.1)."""
+    keys = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    params = bytes(keys.get("params", b""))
+    if params.startswith(b"{"):
+        inner = msgspec.json.decode(params, type=dict[str, msgspec.Raw])
+        keys["params"] = msgspec.Raw(msgspec.json.encode(inner))
+    return msgspec.json.encode(keys)
 
 
 def _text(value: object) -> str | None:

@@ -1,0 +1,690 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trustme
+
+from sharesrv.faces.websocket.server import Door
+from sharesrv.faces.websocket.transport import CHUNK, HEAD_MAX, Connection
+from tests.raw import (
+    ACCEPT,
+    BINARY,
+    CLOSE,
+    CONT,
+    CUT_OFF,
+    PING,
+    PONG,
+    TEXT,
+    Raw,
+    close,
+    dialled,
+    frame,
+    head,
+    hello,
+    opened,
+    text,
+)
+from tests.wire import GUEST, OWNER, PATIENCE_S, QUICK, UIDS, TestServer, answer, server, share
+
+UNLIMITED = ("limits.frames_per_second=0",)
+BROKEN = b"\xe6\xb1"  # the beginning of a Chinese character
+
+
+class StoppedClock:
+    """The door's time stands still from here, until it is told to go on."""
+
+    def __init__(self, door: Door) -> None:
+        self._now_s = door.now_s()
+        self._door = door
+        door.now_s = lambda: self._now_s
+
+    def advance(self, seconds: float) -> None:
+        self._now_s += seconds
+        self._door.sweep()
+
+
+def stopped(running: TestServer) -> StoppedClock:
+    return StoppedClock(running.running.door)
+
+
+def connections(running: TestServer) -> set[Connection]:
+    return running.running.door._connections
+
+
+def buffers(running: TestServer) -> list[asyncio.Transport]:
+    """The server's transports, made to keep little in the kernel."""
+    found = [connection._transport for connection in connections(running) if connection._transport is not None]
+    for transport in found:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return found
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def ended(raw: Raw, running: TestServer) -> None:
+    """The server has let go of its only connection."""
+    await raw.rest()
+    raw.writer.close()
+    await until(lambda: not connections(running))
+
+
+# The opening handshake.
+
+
+@pytest.mark.parametrize("at", [1, 3, 20, -3, -2, -1])
+async def test_a_head_in_two_pieces(database: Path, at: int) -> None:
+    async with server(database) as running, dialled(running.running.ws_port) as raw:
+        await raw.send(head()[:at])
+        await asyncio.sleep(0)
+        await raw.send(head()[at:])
+        status, response = await raw.response()
+        assert status == 101
+        assert f"Sec-WebSocket-Accept: {ACCEPT}" in response
+        await raw.ping()
+
+
+async def test_a_byte_at_a_time(database: Path) -> None:
+    async with server(database) as running, dialled(running.running.ws_port) as raw:
+        for byte in head() + text("ping") + frame(PING, b"abc"):
+            await raw.send(bytes([byte]))
+            await asyncio.sleep(0)
+        assert (await raw.response())[0] == 101
+        assert await raw.heard() == (TEXT, b"pong")
+        assert await raw.heard() == (PONG, b"abc")
+
+
+async def test_frames_glued_to_the_request(database: Path) -> None:
+    async with server(database) as running, dialled(running.running.ws_port) as raw:
+        await raw.send(head(), text("ping"), text(hello(OWNER)), text("ping"))
+        assert (await raw.response())[0] == 101
+        assert await raw.heard() == (TEXT, b"pong")
+        assert await raw.error() == 0
+        assert await raw.heard() == (TEXT, b"pong")
+
+
+async def test_many_frames_glued_to_the_request(database: Path) -> None:
+    async with server(database, *UNLIMITED) as running, dialled(running.running.ws_port) as raw:
+        await raw.send(head(), *[frame(PING, bytes(100))] * (3 * CHUNK // 100))
+        assert (await raw.response())[0] == 101
+        for _ in range(3 * CHUNK // 100):
+            assert (await raw.heard()).opcode == PONG
+
+
+@pytest.mark.parametrize("path", ["/api/ws", "/api/ws?x=1"])
+async def test_the_path(database: Path, path: str) -> None:
+    async with server(database) as running, dialled(running.running.ws_port) as raw:
+        await raw.send(head(path=path))
+        assert (await raw.response())[0] == 101
+
+
+NO_UPGRADE = b"GET /api/ws HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "says"),
+    [
+        (head(path="/"), 404, "/api/ws"),
+        (head(path="/api/ws/"), 404, "/api/ws"),
+        (head(path="/API/WS"), 404, "/api/ws"),
+        (head(path="/api/wsx"), 404, "/api/ws"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, "/api/ws"),
+        (NO_UPGRADE, 426, "WebSocket"),
+        (head().replace(b"Version: 13", b"Version: 8"), 400, "WebSocket"),
+        (head().replace(b"Sec-WebSocket-Key", b"X-Key"), 400, "WebSocket"),
+        (NO_UPGRADE.replace(b"GET", b"POST"), 405, "WebSocket"),
+        (NO_UPGRADE.replace(b"HTTP/1.1", b"HTTP/1.0"), 505, "WebSocket"),
+        (b"GET /api/ws HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", 400, "WebSocket"),
+        (head("Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n", 400, "WebSocket"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", 400, "WebSocket"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400, "WebSocket"),
+        (b"get /api/ws HTTP/1.1\r\n\r\n", 405, "WebSocket"),
+        (b"\r\n\r\n", 400, "WebSocket"),
+        (b"NONSENSE\r\n\r\n", 400, "WebSocket"),
+        (b"GET /api/ws HTTP/1.1\r\nno colon\r\n\r\n", 400, "WebSocket"),
+        (head(path="/" + "a" * 9000), 414, "WebSocket"),
+        (head("X: " + "a" * 9000), 431, "WebSocket"),
+        (head(*["X: a"] * 200), 431, "WebSocket"),
+        (head(*["X: " + "a" * 1000] * 20), 431, "WebSocket"),
+        (head(*["X: " + "a" * 1000] * 20)[:-4], 431, "WebSocket"),
+        (b"A" * (HEAD_MAX + 1), 431, "WebSocket"),
+    ],
+    ids=range(24),
+)
+async def test_what_is_no_request_of_ours_gets_a_readable_answer(
+    database: Path, request_: bytes, status: int, says: str
+) -> None:
+    async with server(database) as running, dialled(running.running.ws_port) as raw:
+        await raw.send(request_)
+        found, response = await raw.response()
+        assert found == status
+        assert "text/plain" in response
+        body = (await raw.rest()).decode()
+        assert says in body
+        assert f"Content-Length: {len(body)}" in response
+        raw.writer.close()
+        await until(lambda: not connections(running))
+
+
+async def test_whoever_is_refused_and_stays_is_cut_off(database: Path) -> None:
+    async with server(database) as running, dialled(running.running.ws_port) as raw:
+        clock = stopped(running)
+        await raw.send(head(path="/"))
+        assert (await raw.response())[0] == 404
+        await raw.rest()
+        await raw.send(text("ping"), b"anything")
+        clock.advance(QUICK.closing_s)
+        await until(lambda: not connections(running))
+
+
+async def test_a_slow_head_is_cut_off(database: Path) -> None:
+    async with server(database) as running, dialled(running.running.ws_port) as raw:
+        clock = stopped(running)
+        await until(lambda: len(connections(running)) == 1)
+        for connection in connections(running):
+            connection.expires_s = running.running.door.now_s() + QUICK.opening_s
+        for byte in head()[:9]:
+            await raw.send(bytes([byte]))
+            clock.advance(QUICK.opening_s / 8)
+        assert await raw.rest() == b""
+        assert not connections(running)
+
+
+@pytest.mark.parametrize("offer", ["permessage-deflate", "permessage-deflate; client_max_window_bits", "x-unknown"])
+async def test_no_extension_is_selected(database: Path, offer: str) -> None:
+    async with server(database) as running, dialled(running.running.ws_port) as raw:
+        assert "extensions" not in (await raw.upgraded(f"Sec-WebSocket-Extensions: {offer}")).lower()
+        await raw.ping()
+
+
+async def test_no_subprotocol_is_selected(database: Path) -> None:
+    async with server(database) as running, dialled(running.running.ws_port) as raw:
+        assert "sec-websocket-protocol" not in (await raw.upgraded("Sec-WebSocket-Protocol: chat, mqtt")).lower()
+        await raw.ping()
+
+
+@pytest.mark.parametrize("origin", ["null", "https://example.org", ""])
+async def test_any_origin_will_do(database: Path, origin: str) -> None:
+    async with server(database) as running, opened(running, f"Origin: {origin}", account=OWNER) as raw:
+        await raw.ping()
+
+
+async def test_more_connections_than_the_limit(database: Path) -> None:
+    async with server(database, "limits.connections=1") as running, opened(running, account=OWNER) as first:
+        async with dialled(running.running.ws_port) as second:
+            await second.send(head())
+            status, response = await second.response()
+            assert status == 503
+            assert "\r\nRetry-After: 1\r\n" in response
+            second.writer.close()
+            await until(lambda: len(connections(running)) == 1)
+        await first.ping()
+        await first.send(close())
+        await ended(first, running)
+        async with opened(running, account=OWNER) as third:
+            await third.ping()
+
+
+async def test_more_new_connections_a_second_than_the_limit(database: Path) -> None:
+    async with server(database, "limits.connections_per_second=2") as running:
+        clock = stopped(running)
+        statuses = []
+        for _ in range(3):
+            async with dialled(running.running.ws_port) as raw:
+                await raw.send(head())
+                statuses.append((await raw.response())[0])
+        assert statuses == [101, 101, 503]
+        clock.advance(0.5)
+        async with opened(running, account=OWNER) as raw:
+            await raw.ping()
+
+
+# Frames.
+
+
+async def test_pings_before_and_after_the_handshake(database: Path) -> None:
+    async with server(database) as running, opened(running) as raw:
+        for _ in range(2):
+            await raw.ping()
+            await raw.send(frame(PING, b"x" * 125), frame(PING), frame(PONG, b"unasked"))
+            assert await raw.heard() == (PONG, b"x" * 125)
+            assert await raw.heard() == (PONG, b"")
+            await raw.online(OWNER)
+
+
+async def test_binary_frames_are_refused_and_it_stays_open(database: Path) -> None:
+    async with server(database) as running, opened(running) as raw:
+        for _ in range(2):
+            await raw.send(
+                frame(BINARY, b"ping"),
+                frame(BINARY, b"\xff"),
+                frame(BINARY, json.dumps(hello(OWNER))),
+                frame(BINARY, b"a", fin=False),
+                frame(CONT, b"\xff"),
+            )
+            for _ in range(4):
+                refused = await raw.json()
+                assert refused["error"] == 400
+                assert "sequence" not in refused
+            await raw.online(OWNER)
+
+
+async def test_fragmented_messages(database: Path) -> None:
+    async with server(database) as running, opened(running) as raw:
+        data = json.dumps(hello(OWNER, nonce="汉字"), ensure_ascii=False).encode()
+        await raw.send(frame(TEXT, data[:10], fin=False))
+        for byte in data[10:-10]:
+            await raw.send(frame(CONT, bytes([byte]), fin=False))
+        await raw.send(frame(CONT, fin=False), frame(PING, b"between"), frame(CONT, data[-10:]))
+        assert await raw.heard() == (PONG, b"between")
+        assert await raw.error() == 0
+        await raw.send(frame(TEXT, "pi", fin=False), frame(CONT, "ng"))
+        assert await raw.heard() == (TEXT, b"pong")
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [frame(TEXT, BROKEN)],
+        [frame(TEXT, b'{"x":"\xff"}')],
+        [frame(TEXT, b"\xed\xa0\x80")],
+        [frame(TEXT, BROKEN, fin=False), frame(CONT, b"")],
+        [frame(TEXT, b"", fin=False), frame(CONT, b"\xff", fin=False), frame(CONT, b"a")],
+        [close(1000, "").replace(b"\x82", b"\x83")[:6] + b"\x12\xca\xcc"],
+    ],
+    ids=["cut", "inside", "surrogate", "fragmented", "last fragment", "close reason"],
+)
+async def test_text_that_is_not_utf8(database: Path, frames: list[bytes]) -> None:
+    async with server(database) as running, opened(running, account=OWNER) as raw:
+        await raw.send(*frames)
+        assert await raw.closed() == 1007
+
+
+async def test_a_character_may_be_cut_by_a_fragment(database: Path) -> None:
+    async with server(database) as running, opened(running) as raw:
+        await raw.send(frame(TEXT, BROKEN, fin=False), frame(CONT, "汉".encode()[2:]))
+        assert await raw.error() == 400
+        await raw.ping()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [frame(TEXT, b"a" * 1001)],
+        [frame(BINARY, b"a" * 1001)],
+        [frame(TEXT, b"a" * 600, fin=False), frame(CONT, b"a" * 401)],
+        [frame(TEXT, b"a", fin=False), *[frame(CONT, b"a", fin=False)] * 1000],
+        [b"\x81\xfe\x03\xe9"],
+        [b"\x81\xff\x00\x00\x01\x00\x00\x00\x00\x00"],
+    ],
+    ids=["text", "binary", "fragments", "many fragments", "announced", "a terabyte announced"],
+)
+async def test_frames_beyond_the_limit(database: Path, frames: list[bytes]) -> None:
+    limits = (*UNLIMITED, "limits.frame_bytes=1000")
+    async with server(database, *limits) as running, opened(running, account=OWNER) as raw:
+        await raw.send(frame(TEXT, b"a" * 1000), frame(TEXT, b"a" * 600, fin=False), frame(CONT, b"a" * 400))
+        assert (await raw.error(), await raw.error()) == (400, 400)
+        await raw.send(*frames)
+        assert await raw.closed() == 1009
+
+
+async def test_a_name_of_10_mb(database: Path) -> None:
+    async with server(database) as running, opened(running, account=OWNER) as raw, opened(running) as other:
+        with suppress(ConnectionError):
+            await raw.send(text(share(deviceName="a" * 10_000_000)))
+        assert await raw.closed() in (1009, CUT_OFF)
+        await other.ping()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        frame(TEXT, "ping", masked=False),
+        frame(TEXT, "ping", rsv=4),
+        frame(TEXT, "ping", rsv=1),
+        frame(3),
+        frame(11),
+        frame(PING, fin=False),
+        frame(PING, b"x" * 126),
+        frame(CONT, "ping"),
+        frame(TEXT, "pi", fin=False) + frame(TEXT, "ng"),
+        frame(TEXT, "pi", fin=False) + close(),
+        close(1005),
+        close(999),
+        frame(CLOSE, b"x"),
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+    ids=[
+        "unmasked", "compressed", "rsv", "opcode 3", "opcode 11", "fragmented ping", "long ping", "continuation",
+        "text in text", "close in text", "close 1005", "close 999", "close of a byte", "http",
+    ],
+)  # fmt: skip
+async def test_protocol_errors(database: Path, wrong: bytes) -> None:
+    async with server(database) as running, opened(running, account=OWNER) as raw, opened(running) as other:
+        await raw.ping()
+        await raw.send(wrong, text("ping"))
+        assert await raw.closed() == 1002
+        assert await raw.rest() == b""
+        await other.ping()
+
+
+async def test_what_comes_before_a_protocol_error_is_still_done(database: Path) -> None:
+    async with server(database) as running, opened(running, account=OWNER) as raw, running.app(GUEST) as guest:
+        await raw.send(text(share()), frame(3))
+        assert (await guest.heard())["action"] == "share"
+
+
+# The closing handshake.
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])
+async def test_the_client_closes(database: Path, code: int) -> None:
+    async with server(database) as running, opened(running, account=OWNER) as raw:
+        await raw.send(close(code, "bye"), text("ping"))
+        assert await raw.closed() == code
+        assert await raw.rest() == b""
+        raw.writer.close()
+        await until(lambda: not connections(running))
+
+
+async def test_the_client_closes_without_a_code(database: Path) -> None:
+    async with server(database) as running, opened(running) as raw:
+        await raw.send(close(None))
+        assert (await raw.heard()).opcode == CLOSE
+        assert await raw.rest() == b""
+
+
+async def test_a_client_that_closes_and_stays_is_cut_off(database: Path) -> None:
+    async with server(database) as running, opened(running, account=OWNER) as raw:
+        clock = stopped(running)
+        await raw.send(close())
+        assert await raw.closed() == 1000
+        assert len(connections(running)) == 1
+        clock.advance(QUICK.closing_s)
+        await until(lambda: not connections(running))
+
+
+async def test_the_server_closes(database: Path) -> None:
+    async with server(database) as running, opened(running, account=OWNER) as raw:
+        await raw.send(frame(TEXT, BROKEN))
+        assert await raw.closed() == 1007
+        await raw.send(close(1007))
+        await ended(raw, running)
+
+
+async def test_a_peer_that_never_answers_our_close_is_cut_off(database: Path) -> None:
+    async with server(database) as running, opened(running, account=OWNER) as raw:
+        clock = stopped(running)
+        await raw.send(frame(TEXT, BROKEN))
+        assert await raw.closed() == 1007
+        await raw.send(text("ping"), text("ping"))
+        clock.advance(QUICK.closing_s / 2)
+        assert len(connections(running)) == 1
+        clock.advance(QUICK.closing_s / 2)
+        await ended(raw, running)
+
+
+async def test_nothing_is_done_behind_our_close(database: Path) -> None:
+    async with server(database) as running, opened(running, account=OWNER) as raw, running.app(GUEST) as guest:
+        await raw.send(frame(TEXT, BROKEN), text(share()))
+        assert await raw.closed() == 1007
+        await guest.silence()
+
+
+@pytest.mark.parametrize("account", ["", OWNER])
+async def test_a_client_that_ends_its_side(database: Path, account: str) -> None:
+    async with server(database) as running, opened(running, account=account) as raw:
+        await raw.send(text("ping"))
+        raw.writer.write_eof()
+        assert await raw.heard() == (TEXT, b"pong")
+        await ended(raw, running)
+
+
+async def test_a_client_that_ends_its_side_in_the_head(database: Path) -> None:
+    async with server(database) as running, dialled(running.running.ws_port) as raw:
+        await raw.send(head()[:30])
+        raw.writer.write_eof()
+        await ended(raw, running)
+
+
+async def test_a_client_that_ends_its_side_with_much_unread(database: Path) -> None:
+    async with server(database, *UNLIMITED) as running, opened(running) as raw:
+        await raw.send(frame(PONG) * 20_000)
+        raw.writer.write_eof()
+        await ended(raw, running)
+
+
+async def test_a_connection_that_drops(database: Path) -> None:
+    async with server(database) as running, running.app(GUEST) as guest:
+        async with opened(running, account=OWNER) as raw:
+            await raw.send(text(share()))
+            offer = await guest.heard()
+        await until(lambda: len(connections(running)) == 1)
+        assert (await guest.ask(answer(offer, 2)))["result"] == 2
+        async with running.app(OWNER) as owner:
+            assert (await owner.heard())["result"] == 2
+
+
+# What nobody may do to the others.
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        frame(TEXT) * (2**18 // 6),
+        frame(BINARY) * (2**18 // 6),
+        frame(PONG) * (2**18 // 6),
+        frame(PING) * (2**18 // 6),
+        frame(TEXT, fin=False) + frame(CONT, fin=False) * (2**18 // 6) + frame(CONT),
+        frame(TEXT, b"x", fin=False) + frame(CONT, b"x", fin=False) * (2**18 // 7) + frame(CONT),
+    ],
+    ids=["texts", "binaries", "pongs", "pings", "empty fragments", "tiny fragments"],
+)
+async def test_a_flood_of_tiny_frames_does_not_starve_others(database: Path, flood: bytes) -> None:
+    async with server(database, *UNLIMITED) as running, opened(running) as flooder, opened(running) as other:
+
+        async def heard_out() -> None:
+            while await flooder.heard() != (TEXT, b"pong"):
+                pass
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(flooder.send(flood, text("ping")))
+            hearing = tasks.create_task(heard_out())
+            for _ in range(3):
+                await other.ping()
+            assert not hearing.done()
+
+
+async def test_pings_by_one_who_does_not_read_fill_no_memory(database: Path) -> None:
+    async with server(database, *UNLIMITED) as running, opened(running, limit=256) as raw, opened(running) as other:
+        transports = buffers(running)
+        sending = asyncio.create_task(raw.send(frame(PING, b"x" * 125) * 100_000))
+        await until(lambda: not all(transport.is_reading() for transport in transports))
+        for _ in range(20):
+            await other.ping()
+        assert max(transport.get_write_buffer_size() for transport in transports) < 256 * 1024
+        blocked = [transport for transport in transports if transport.get_write_buffer_size() > 0]
+        assert [transport.is_reading() for transport in blocked] == [False]
+        sending.cancel()
+        with suppress(asyncio.CancelledError):
+            await sending
+
+
+async def test_one_who_does_not_read_for_a_while_gets_everything(database: Path) -> None:
+    async with server(database, *UNLIMITED) as running, opened(running, limit=256) as raw:
+        transports = buffers(running)
+        sending = asyncio.create_task(raw.send(frame(PING, b"x" * 125) * 20_000))
+        await until(lambda: not all(transport.is_reading() for transport in transports))
+        for _ in range(20_000):
+            assert (await raw.heard()).opcode == PONG
+        await sending
+        await raw.ping()
+
+
+async def test_one_who_does_not_read_what_it_is_pushed_is_closed(database: Path) -> None:
+    limits = (*UNLIMITED, "limits.unsent_bytes=8192")
+    async with server(database, *limits) as running, opened(running, account=GUEST, limit=256) as guest:
+        transports = buffers(running)
+        async with running.app(OWNER) as owner:
+            clock = stopped(running)
+            await owner.send(share())
+            await guest.send(text(answer(await guest.json(), 2)))
+            assert (await owner.heard())["result"] == 2
+            update = share() | {"action": "updateShare"}
+            pushed = 0
+            while not any(connection._closing for connection in connections(running)):
+                pushed += 1
+                assert pushed < 10_000
+                assert (await owner.ask(update | {"params": {"uid": UIDS[GUEST], "note": "汉" * 10}}))["result"] == 2
+            assert max(transport.get_write_buffer_size() for transport in transports) < 16384
+            clock.advance(QUICK.closing_s)
+            await until(lambda: len(connections(running)) == 1)
+            await owner.silence()
+        assert await guest.closed() in (1013, CUT_OFF)
+
+
+async def test_one_who_reads_too_late_hears_why(database: Path) -> None:
+    limits = (*UNLIMITED, "limits.unsent_bytes=8192")
+    async with server(database, *limits) as running, opened(running, limit=256) as raw:
+        stopped(running)
+        buffers(running)
+        await raw.send(frame(BINARY) * 10_000)
+        await until(lambda: any(connection._closing for connection in connections(running)))
+        assert await raw.closed() == 1013
+
+
+async def test_no_handshake_in_time(database: Path) -> None:
+    async with server(database) as running, opened(running) as raw:
+        clock = stopped(running)
+        await raw.ping()
+        clock.advance(QUICK.opening_s + 1)
+        assert await raw.closed() == 4401
+
+
+async def test_a_malformed_handshake_is_answered_and_closed(database: Path) -> None:
+    async with server(database) as running, opened(running) as raw:
+        await raw.send(text(hello(OWNER, apikey=5)))
+        assert await raw.error() == 400
+        assert await raw.closed() == 4401
+
+
+@pytest.mark.parametrize("life", [text("ping"), frame(PING), frame(PONG), frame(BINARY), text("{}")])
+async def test_silence_is_death(database: Path, life: bytes) -> None:
+    async with server(database) as running, opened(running, account=OWNER) as raw, opened(running) as other:
+        await other.online(GUEST)
+        clock = stopped(running)
+        await raw.ping()
+        await other.ping()
+        clock.advance(QUICK.idle_s - 1)
+        await raw.send(life)
+        if life != frame(PONG):
+            await raw.heard()
+        await raw.ping()
+        clock.advance(2)
+        assert await other.closed() == 4408
+        await raw.ping()
+        clock.advance(QUICK.idle_s + 1)
+        assert await raw.closed() == 4408
+
+
+async def test_more_frames_than_the_rate(database: Path) -> None:
+    limits = ("limits.frames_per_second=1", "limits.frame_burst=3")
+    async with server(database, *limits) as running:
+        clock = stopped(running)
+        async with opened(running, account=OWNER) as raw:
+            await raw.ping()
+            await raw.ping()
+            command = text(share(uid="nobody@example.org", sequence="7"))
+            await raw.send(command)
+            assert await raw.json() | {"reason": ""} == {
+                "error": 412,
+                "reason": "",
+                "actionName": "share",
+                "apikey": OWNER,
+                "deviceid": "lamp",
+                "sequence": "7",
+            }
+            clock.advance(1)
+            await raw.send(command)
+            assert (await raw.json())["result"] == 1
+
+
+async def test_too_many_frames_for_too_long(database: Path) -> None:
+    limits = ("limits.frames_per_second=1", "limits.frame_burst=1")
+    async with server(database, *limits) as running:
+        clock = stopped(running)
+        async with opened(running, account=OWNER) as raw:
+            command = text(share(uid="nobody@example.org"))
+            for _ in range(10):
+                await raw.send(command, command)
+                errors = [await raw.error(), await raw.error()]
+                assert 412 in errors
+                clock.advance(0.99)
+            await raw.send(command, command)
+            assert 412 in [await raw.error(), await raw.error()]
+            clock.advance(0.2)
+            await raw.send(command, command)
+            assert await raw.closed() == 4412
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [frame(PING), frame(PONG), text("ping"), frame(TEXT), frame(BINARY), frame(CONT, fin=False)],
+    ids=["ping", "pong", "text ping", "text", "binary", "continuation"],
+)
+async def test_every_kind_of_frame_counts(database: Path, flood: bytes) -> None:
+    limits = ("limits.frames_per_second=1", "limits.frame_burst=5")
+    async with server(database, *limits, times=QUICK._replace(flood_s=0.0)) as running:
+        stopped(running)
+        async with opened(running, account=OWNER) as raw:
+            if flood == frame(CONT, fin=False):
+                await raw.send(frame(TEXT, fin=False))
+            await raw.send(flood * 5)
+            assert await raw.closed() == 4412
+
+
+async def test_many_commands_at_once_are_all_answered_in_order(database: Path) -> None:
+    async with server(database, *UNLIMITED) as running, dialled(running.running.ws_port) as raw:
+        sequences = [str(number) for number in range(200)]
+        commands = [text(share(uid="nobody@example.org", sequence=sequence)) for sequence in sequences]
+        await raw.send(head(), text(hello(OWNER)), *commands, text("ping"))
+        assert (await raw.response())[0] == 101
+        assert await raw.error() == 0
+        heard = [await raw.heard() for _ in range(201)]
+        assert [json.loads(payload)["sequence"] for _, payload in heard if payload != b"pong"] == sequences
+
+
+# TLS.
+
+
+async def test_tls(database: Path, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with server(database, f"server.tls_cert={tmp_path / 'server.pem'}") as running:
+        async with dialled(running.running.ws_port, tls=context) as raw:
+            await raw.upgraded()
+            await raw.online(OWNER)
+            await raw.send(text("ping") * 50)
+            for _ in range(50):
+                assert await raw.heard() == (TEXT, b"pong")
+            await raw.send(close())
+            assert await raw.closed() == 1000
+            assert await raw.rest() == b""
+        async with dialled(running.running.ws_port) as raw:
+            await raw.send(head())
+            assert b"101" not in await raw.rest()
+        async with dialled(running.running.ws_port, tls=context) as raw:
+            await raw.send(head(path="/"))
+            assert (await raw.response())[0] == 404

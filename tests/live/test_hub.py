@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import pytest
+
+from sharesrv.domain.outcome import Ended, Notice, Offered, Settled, Updated
+from sharesrv.domain.share import Asked, Cause, Door, Share, State
+from sharesrv.live.hub import Hub
+from sharesrv.live.sessions import Session
+
+
+def share(id: int = 1) -> Share:
+    asked = Asked("guest", "Lamp", "Ann", "", 0, 0, "+86135")
+    return Share(
+        id, f"code-{id}", Door.OFFER, State.OPEN, "lamp", "owner", "guest", asked, 0, 180_000, sequence=str(id)
+    )
+
+
+class Fake(Session):
+    """Keeps what it is sent."""
+
+    def __init__(self, id: int, account_id: str = "owner") -> None:
+        super().__init__(id, account_id)
+        self.heard: list[str] = []
+        self.told_off = 0
+        self.rendered = 0
+        self.hub: Hub | None = None
+
+    def render(self, notice: Notice) -> bytes:
+        self.rendered += 1
+        return f"{type(notice).__name__} {notice.account_id}".encode()
+
+    def send(self, payload: bytes) -> None:
+        self.heard.append(payload.decode())
+        if self.hub is not None:
+            self.hub.detach(self)
+
+    def supersede(self) -> None:
+        self.told_off += 1
+
+
+class Other(Fake):
+    """Of another face."""
+
+    def render(self, notice: Notice) -> bytes:
+        return b"other " + super().render(notice)
+
+
+UPDATED = Updated("owner", "owner", "lamp", "guest", 3, "")
+
+
+def attached(hub: Hub, *sessions: Fake) -> None:
+    for session in sessions:
+        hub.attach(session)
+
+
+def test_a_notice_goes_to_every_session_of_its_account_and_to_no_other() -> None:
+    hub = Hub(single=False)
+    first, second, guest = Fake(1), Fake(2), Fake(3, "guest")
+    attached(hub, first, second, guest)
+    hub.tell(UPDATED)
+    assert (first.heard, second.heard, guest.heard) == (["Updated owner"], ["Updated owner"], [])
+    hub.tell(Offered("nobody", share()))
+    assert guest.heard == []
+
+
+def test_a_notice_is_rendered_once_for_each_kind_of_session() -> None:
+    hub = Hub(single=False)
+    sessions = [Fake(1), Other(2), Fake(3), Other(4)]
+    attached(hub, *sessions)
+    hub.tell(UPDATED)
+    assert [session.heard for session in sessions] == [["Updated owner"], ["other Updated owner"]] * 2
+    assert [session.rendered for session in sessions] == [1, 1, 0, 0]
+
+
+def test_the_session_that_knows_already_is_left_out_of_an_end() -> None:
+    hub = Hub(single=False)
+    first, second = Fake(1), Fake(2)
+    attached(hub, first, second)
+    hub.tell(Ended("owner", "owner", "lamp", "guest", Cause.ANSWERED, but=1))
+    hub.tell(Ended("owner", "owner", "lamp", "guest", Cause.LEFT))
+    assert (first.heard, second.heard) == (["Ended owner"], ["Ended owner"] * 2)
+
+
+def test_single_lets_the_newer_session_supersede_the_older() -> None:
+    hub = Hub(single=True)
+    older, newer, guest = Fake(1), Fake(2), Fake(3, "guest")
+    attached(hub, guest, older, newer)
+    assert (older.superseded, older.attached, older.told_off) == (True, False, 1)
+    assert (newer.superseded, newer.attached, newer.told_off) == (False, True, 0)
+    assert not guest.superseded
+    hub.tell(UPDATED)
+    assert (older.heard, newer.heard) == ([], ["Updated owner"])
+    hub.detach(older)
+    assert hub.sessions("owner") == [newer]
+
+
+def test_multi_lets_them_be() -> None:
+    hub = Hub(single=False)
+    older, newer = Fake(1), Fake(2)
+    attached(hub, older, newer)
+    assert (older.superseded, older.told_off) == (False, 0)
+    assert hub.sessions("owner") == [older, newer]
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_attached_twice_is_attached_once(single: bool) -> None:
+    hub = Hub(single=single)
+    session = Fake(1)
+    attached(hub, session, session)
+    assert (session.superseded, hub.sessions("owner")) == (False, [session])
+    hub.detach(session)
+    hub.detach(session)
+    assert (session.attached, hub.sessions("owner")) == (False, [])
+    hub.tell(UPDATED)
+    assert session.heard == []
+
+
+def test_the_answer_goes_to_the_session_that_asked() -> None:
+    hub = Hub(single=False)
+    asking, other = Fake(1), Fake(2)
+    attached(hub, asking, other)
+    hub.asks(7, asking)
+    hub.tell(Settled("owner", share(7)))
+    assert (asking.heard, other.heard) == (["Settled owner"], [])
+    assert (asking.unreceived, other.unreceived) == ([7], [])
+
+
+def test_one_that_asks_twice_is_answered_twice() -> None:
+    hub = Hub(single=False)
+    asking = Fake(1)
+    attached(hub, asking)
+    hub.asks(7, asking)
+    hub.asks(7, asking)
+    hub.tell(Settled("owner", share(7)))
+    assert asking.heard == ["Settled owner"] * 2
+
+
+def test_where_the_one_that_asked_is_gone_all_are_answered() -> None:
+    hub = Hub(single=False)
+    asking, first, second = Fake(1), Fake(2), Fake(3)
+    attached(hub, asking, first, second)
+    hub.asks(7, asking)
+    hub.detach(asking)
+    hub.tell(Settled("owner", share(7)))
+    assert (asking.heard, first.heard, second.heard) == ([], ["Settled owner"], ["Settled owner"])
+    assert (first.unreceived, second.unreceived) == ([7], [7])
+
+
+def test_a_superseded_session_is_not_answered_but_its_successor_is() -> None:
+    hub = Hub(single=True)
+    asking, newer = Fake(1), Fake(2)
+    attached(hub, asking)
+    hub.asks(7, asking)
+    attached(hub, newer)
+    hub.tell(Settled("owner", share(7)))
+    assert (asking.heard, newer.heard) == ([], ["Settled owner"])
+
+
+def test_an_answer_is_told_once_to_whom_asked() -> None:
+    hub = Hub(single=False)
+    asking, other = Fake(1), Fake(2)
+    attached(hub, asking, other)
+    hub.asks(7, asking)
+    hub.tell(Settled("owner", share(7)))
+    hub.tell(Settled("owner", share(7)))
+    assert (asking.heard, other.heard) == (["Settled owner"] * 2, ["Settled owner"])
+
+
+def test_what_waits_is_told_oldest_first_and_only_answers_must_be_received() -> None:
+    hub = Hub(single=False)
+    session, other = Fake(1), Fake(2)
+    attached(hub, session, other)
+    hub.tell_waiting(session, [share(1), share(2)], [share(3), share(4)])
+    assert session.heard == ["Offered owner"] * 2 + ["Settled owner"] * 2
+    assert (session.unreceived, other.heard) == ([3, 4], [])
+
+
+def test_a_session_may_end_while_it_is_told() -> None:
+    hub = Hub(single=False)
+    first, second = Fake(1), Fake(2)
+    attached(hub, first, second)
+    first.hub = hub
+    hub.tell(UPDATED)
+    hub.tell(UPDATED)
+    assert (first.heard, second.heard) == (["Updated owner"], ["Updated owner"] * 2)

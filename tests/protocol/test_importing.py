@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sharesrv.protocol.importing import Account, Device, Record, Share, Token, read
+
+ACCOUNT: dict[str, Any] = {"apikey": "owner", "uid": "+8613570211955"}
+TOKEN: dict[str, Any] = {"apikey": "owner", "at": "secret"}
+DEVICE: dict[str, Any] = {"deviceid": "lamp", "owner": "owner", "devicekey": "key"}
+SHARE: dict[str, Any] = {"device": "lamp", "sharee": "guest"}
+
+
+def line(**records: object) -> bytes:
+    return json.dumps(records).encode()
+
+
+def refused(data: bytes) -> str:
+    with pytest.raises(ValueError, match=r".") as raised:
+        read(data)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "record"),
+    [
+        (line(account=ACCOUNT), Account("owner", "+8613570211955")),
+        (line(account=ACCOUNT | {"nickname": "Ann"}), Account("owner", "+8613570211955", "Ann")),
+        (line(token=TOKEN), Token("owner", "secret")),
+        (line(token=TOKEN | {"expiresAt": 0}), Token("owner", "secret", 0)),
+        (line(device=DEVICE), Device("lamp", "owner", "key")),
+        (
+            line(device=DEVICE | {"pk": "p", "dk": "d", "uiid": 1, "params": {"switch": "on"}, "verified": False}),
+            Device("lamp", "owner", "key", pk="p", dk="d", uiid=1, params={"switch": "on"}, verified=False),
+        ),
+        (line(device=DEVICE | {"bridge": "bridge"}), Device("lamp", "owner", "key", bridge="bridge")),
+        (line(device=DEVICE | {"bridge": None, "pk": None}), Device("lamp", "owner", "key")),
+        (line(share=SHARE), Share("lamp", "guest")),
+        (line(share=SHARE | {"permit": 15, "note": "n", "sharingExpireAt": 5}), Share("lamp", "guest", 15, "n", 5)),
+        (line(share=SHARE, account=None), Share("lamp", "guest")),
+        (line(share=SHARE, unknown={"a": 1}), Share("lamp", "guest")),
+    ],
+    ids=range(12),
+)
+def test_each_kind_of_line(data: bytes, record: Record) -> None:
+    assert read(data) == record
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "truncated"),
+        (b"nothing", "malformed"),
+        (b"[]", "object"),
+        (line(), "one of account, token, device, share"),
+        (line(account=ACCOUNT, token=TOKEN), "one of account, token, device, share"),
+        (line(account=ACCOUNT | {"apikey": ""}), "$.account.apikey"),
+        (line(account={"apikey": "owner"}), "uid"),
+        (line(account=ACCOUNT | {"uid": "a" * 65}), "$.account.uid"),
+        (line(token=TOKEN | {"expiresAt": -1}), "$.token.expiresAt"),
+        (line(token=TOKEN | {"expiresAt": 10**25}), "$.token.expiresAt"),
+        (line(token=TOKEN | {"at": ""}), "$.token.at"),
+        (line(device=DEVICE | {"pk": "p"}), "pk and dk come together"),
+        (line(device=DEVICE | {"dk": "d"}), "pk and dk come together"),
+        (line(device=DEVICE | {"bridge": "lamp"}), "its own bridge"),
+        (line(device=DEVICE | {"params": {"x": "a" * 16384}}), "16384 bytes"),
+        (line(device=DEVICE | {"params": []}), "$.device.params"),
+        (line(device=DEVICE | {"uiid": 2**31}), "$.device.uiid"),
+        (line(device=DEVICE | {"verified": 1}), "$.device.verified"),
+        (line(share=SHARE | {"permit": 16}), "$.share.permit"),
+        (line(share=SHARE | {"permit": True}), "$.share.permit"),
+        (line(account=ACCOUNT | {"uid": "a\0"}), "U+0000"),
+        (line(account=ACCOUNT | {"uid": "\ud800"}), "truncated"),
+        (b'{"x":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "nested too deep"),
+    ],
+    ids=range(23),
+)
+def test_what_is_wrong_with_a_line(data: bytes, says: str) -> None:
+    assert says in refused(data)
+
+
+def test_params_of_just_16_kib_and_a_backslash_before_u0000() -> None:
+    params = {"x": "a" * (16384 - len('{"x":""}'))}
+    device = read(line(device=DEVICE | {"params": params}))
+    assert isinstance(device, Device)
+    assert device.params == params
+    account = read(line(account=ACCOUNT | {"nickname": "\\u0000"}))
+    assert isinstance(account, Account)
+    assert account.nickname == "\\u0000"
+
+
+@settings(deadline=None)
+@given(st.binary() | st.text().map(str.encode) | st.text().map(lambda text: line(account=ACCOUNT | {"nickname": text})))
+def test_a_line_is_read_or_refused_in_words(data: bytes) -> None:
+    assert says_why(data) != ""
+
+
+def says_why(data: bytes) -> str | None:
+    try:
+        read(data)
+    except ValueError as error:
+        return str(error)
+    return None
