@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from pathlib import Path
@@ -53,7 +54,7 @@ async def test_it_works_beside_a_server_and_supersedes_the_older_ones(
     database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with server(database) as running:
-        at = minted(database, capsys)
+        at = await asyncio.to_thread(minted, database, capsys)
         async with running.wire() as wire:
             assert (await wire.online(OWNER))["error"] == 406
             assert await wire.closed() == 4406
@@ -65,7 +66,7 @@ async def test_it_works_beside_a_server_and_supersedes_the_older_ones(
 
 async def test_with_policy_multi_the_older_ones_go_on(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with server(database, "sessions.policy=multi") as running:
-        at = minted(database, capsys)
+        at = await asyncio.to_thread(minted, database, capsys)
         async with running.wire() as old, running.wire() as new:
             assert (await old.online(OWNER))["error"] == 0
             assert (await new.online(OWNER, at=at))["error"] == 0
