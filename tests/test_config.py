@@ -12,7 +12,7 @@ from sharesrv.config import Settings, load
 from sharesrv.domain.rules import Rules
 from sharesrv.errors import Trouble
 
-DEFAULTS = {
+DEFAULTS: dict[str, dict[str, object]] = {
     "server": {"host": "127.0.0.1", "ws_port": 8765, "tls_cert": "", "tls_key": ""},
     "database": {"url": "sqlite:///sharesrv.db"},
     "sessions": {"policy": "single", "heartbeat": 145},
@@ -149,7 +149,7 @@ def test_a_wrong_value_or_name_is_said_with_its_place(file: Path, assignment: st
 
 @pytest.mark.parametrize("assignment", ["", "server", "server.ws_port", "ws_port=1", "=1"])
 def test_what_is_no_assignment_is_told_how_to_write_one(assignment: str) -> None:
-    with pytest.raises(Trouble, match="write section.key=value"):
+    with pytest.raises(Trouble, match=r"write section\.key=value"):
         load(None, {}, [assignment])
 
 

@@ -309,8 +309,8 @@ async def test_a_sharer_who_waits_and_those_who_hold_hear_that_a_device_has_gone
         await owner.send(share(sequence="1"))
         assert (await guest.heard())["action"] == "share"
         await load_beside(database, owners("lamp", OTHER))
-        removed = {"action": "cancelShare", "apikey": OWNER, "deviceid": "lamp"}
-        removed |= {"params": {"uid": UIDS[GUEST], "reason": "removed"}}
+        params = {"uid": UIDS[GUEST], "reason": "removed"}
+        removed = {"action": "cancelShare", "apikey": OWNER, "deviceid": "lamp", "params": params}
         assert await owner.heard() == {
             "error": 0,
             "result": 3,
@@ -342,7 +342,7 @@ async def test_a_sub_device_that_leaves_its_bridge_loses_what_it_had_through_it(
         await owner.send(share("bridge", sequence="1"))
         offer = await guest.heard()
         await owner.send(share("sub-1", sequence="2"))
-        await owner.silence()
+        await owner.quiet()
         await load_beside(database, owners("sub-1"))
         told = await owner.heard()
         assert (told["deviceid"], told["sequence"], told["result"]) == ("sub-1", "2", 3)
@@ -353,7 +353,7 @@ async def test_a_sub_device_that_leaves_its_bridge_loses_what_it_had_through_it(
         assert (told["deviceid"], told["result"]) == ("bridge", 2)
         assert (await owner.ask(share("sub-2", sequence="3")))["result"] == 4
         await owner.send(share("sub-1", sequence="4"))  # is not covered any more
-        await owner.silence()
+        await owner.quiet()
     assert query(database, "SELECT state FROM share WHERE sequence = '4'") == [("open",)]
 
 
