@@ -99,7 +99,7 @@ class AppClient:
         self._connection: ClientConnection | None = None
         self._online = asyncio.Event()
         self._waiting: dict[str, tuple[str, asyncio.Future[Answer]]] = {}
-        self._offers: asyncio.Queue[Offer] = asyncio.Queue()
+        self._offers: asyncio.Queue[Offer | None] = asyncio.Queue()
         self._seen: dict[str, int] = {}
         self._last_sequence = 0
         self._task: asyncio.Task[None] | None = None
@@ -107,6 +107,7 @@ class AppClient:
     async def __aenter__(self) -> Self:
         connection, hb_interval_s = await self._handshake()
         self._task = asyncio.create_task(self._stay(connection, hb_interval_s), name=f"app {self.apikey}")
+        self._task.add_done_callback(lambda _task: self._offers.put_nowait(None))
         return self
 
     async def __aexit__(
@@ -145,9 +146,12 @@ class AppClient:
         return await self.call("cancelShare", device_id, {"uid": uid, "deviceName": device_name})
 
     async def offers(self) -> AsyncIterator[Offer]:
-        """The offers to this account, as they come, each once."""
-        while True:
-            yield await self._offers.get()
+        """The offers to this account, as they come, each once, until the client is closed. Raises HandshakeRefused."""
+        while (offer := await self._offers.get()) is not None:
+            yield offer
+        self._offers.put_nowait(None)  # for whoever else is listening
+        if self._task is not None and not self._task.cancelled():
+            self._task.result()
 
     async def answer(self, offer: Offer, *, result: int) -> Answer:
         """Answer an offer, which its `s_seq` names; the acknowledgement comes under a sequence of ours."""
