@@ -150,12 +150,12 @@ async def test_a_clean_restart_loses_no_answer(database: Path) -> None:
 
 @pytest.mark.parametrize("cleanly", [False, True], ids=["killed", "stopped"])
 async def test_a_deadline_that_passes_while_the_server_is_down_is_a_timeout(database: Path, cleanly: bool) -> None:
-    with serve(database, "sharing.confirm_timeout=0.3") as process:
+    with serve(database, "sharing.confirm_timeout=1.5") as process:
         async with process.app(OWNER) as owner, process.app(GUEST) as guest:
             offer = await asked(owner, guest)
             await end(process, cleanly=cleanly)
     (before,) = query(database, "SELECT state, settled_ms FROM share")
-    with serve(database, "sharing.confirm_timeout=0.3") as process:
+    with serve(database, "sharing.confirm_timeout=1.5") as process:
         await settled(database, "timed_out")
         async with process.app(OWNER) as owner, process.app(GUEST) as guest:
             late = await owner.heard()

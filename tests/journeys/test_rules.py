@@ -571,7 +571,7 @@ async def test_a_bridges_grant_covers_its_sub_devices_now_and_later(database: Pa
 
 
 async def test_a_sub_device_joins_the_open_offer_of_its_bridge(database: Path) -> None:
-    async with table(database) as at:
+    async with table(database, still=True) as at:
         offer = await asked(at, "bridge", sequence="1")
         for sequence, device in (("2", "sub-1"), ("3", "sub-2"), ("2", "sub-1")):
             await at.owner.send(share(device, sequence=sequence))
