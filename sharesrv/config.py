@@ -18,8 +18,9 @@ PREFIX: Final = "SHARESRV_"
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Limit = Annotated[int, msgspec.Meta(ge=0)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+Days = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +67,7 @@ class Limits(Section, frozen=True):
 
 
 class Auth(Section, frozen=True):
-    token_days: Positive = 30.0
+    token_days: Days = 30.0
 
 
 class Settings(Section, frozen=True):

@@ -108,9 +108,17 @@ class PlainStore:
         raise AssertionError(key)
 
     def write(self, changes: Sequence[Put]) -> None:
+        """All of them or none. Each transition goes to the journal; the mark that an answer was received does not."""
+        after = dict(self.shares)
         for change in changes:
-            stored = self.shares.get(change.new.id)
+            stored = after.get(change.new.id)
             if (stored and stored.version) != (change.old and change.old.version):
                 raise Conflict(str(change.new.id))
-            self.shares[change.new.id] = change.new
-            self.journal.append(change)
+            after[change.new.id] = change.new
+        self.shares = after
+        self.journal += [change for change in changes if not _is_mark(change)]
+
+
+def _is_mark(change: Put) -> bool:
+    old, new = change.old, change.new
+    return old is not None and old.state is new.state and old.owed and not new.owed

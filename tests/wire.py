@@ -126,6 +126,11 @@ class Wire:
         await self.send("ping")
         assert await self.heard() == "pong"
 
+    async def quiet(self) -> None:
+        """Nothing has come by the time the ledger has done all that was sent to it before. After the handshake."""
+        nothing = share(action="cancelShare", apikey=self.account, uid="nobody", sequence="nothing")
+        assert (await self.ask(nothing))["sequence"] == "nothing"
+
     async def ask(self, frame: object) -> Any:
         """Send, and take the next frame for the answer."""
         await self.send(frame)

@@ -53,7 +53,10 @@ class Checker:
         """Whether every record fits. Raises Trouble."""
         self._check_logins()
         known = self._known_accounts()
+        holders: dict[str, str] = {}
         for number, token in self._tokens:
+            if holders.setdefault(token.at, token.apikey) != token.apikey:
+                _refuse(number, "the token is that of another account")
             if token.apikey not in known:
                 _refuse(number, f"there is no account {token.apikey}")
         trees = self._trees()

@@ -19,8 +19,6 @@ from sharesrv.protocol import importing
 from sharesrv.store.sqlite.connection import connect, path_of
 from sharesrv.store.sqlite.load import Batch, load
 
-LINE_MAX = 1024 * 1024
-
 
 def import_(
     file: Annotated[Path, typer.Argument(help="A file of JSON Lines.")],
@@ -28,7 +26,10 @@ def import_(
     assignments: Assignments = None,
 ) -> None:
     """Check the whole file, then write it in one short transaction. A bad line is named, and nothing is written."""
-    connection = connect(path_of(settings(config, assignments).database.url))
+    set_to = settings(config, assignments)
+    if not file.is_file():
+        raise Trouble(f"{file}: no such file")
+    connection = connect(path_of(set_to.database.url))
     try:
         with Progress(console=Console(stderr=True), transient=True) as progress:
             batch = _check(connection, file, progress)

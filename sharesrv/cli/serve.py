@@ -22,8 +22,9 @@ def serve(config: Config = None, assignments: Assignments = None) -> None:
 
 async def _serve(settings: Settings) -> None:
     async with serving(settings) as running:
+        came = _signal()
         print(f"sharesrv listens on {address(settings, running)}, database {settings.database.url}", flush=True)
-        number = await _signal()
+        number = await came
         structlog.get_logger().info("going down", signal=number.name)
 
 
@@ -34,8 +35,8 @@ def address(settings: Settings, running: Running) -> str:
     return f"{scheme}://{host}:{running.ws_port}{PATH}"
 
 
-async def _signal() -> signal.Signals:
-    """The signal that ends the server."""
+def _signal() -> asyncio.Future[signal.Signals]:
+    """The signal that ends the server; from here on, before anybody is told that it runs."""
     loop = asyncio.get_running_loop()
     came: asyncio.Future[signal.Signals] = loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -43,7 +44,7 @@ async def _signal() -> signal.Signals:
             signal.signal(number, lambda got, _frame: loop.call_soon_threadsafe(_set, came, signal.Signals(got)))
         else:
             loop.add_signal_handler(number, _set, came, number)
-    return await came
+    return came
 
 
 def _set(came: asyncio.Future[signal.Signals], number: signal.Signals) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -82,8 +82,14 @@ class AppClient(Client):
         self._on_push = on_push or (lambda _frame: None)
         self._on_update = on_update or (lambda _frame: None)
         self._waiting: dict[str, tuple[str, asyncio.Future[Answer]]] = {}
-        self._offers: asyncio.Queue[Offer] = asyncio.Queue()
+        self._offers: asyncio.Queue[Offer | None] = asyncio.Queue()
         self._seen: dict[str, int] = {}
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        if self._task is not None:
+            self._task.add_done_callback(lambda _task: self._offers.put_nowait(None))
+        return self
 
     async def share(
         self,
@@ -122,9 +128,12 @@ class AppClient(Client):
         return answer.params
 
     async def offers(self) -> AsyncIterator[Offer]:
-        """The offers to this account, as they come, each once."""
-        while True:
-            yield await self._offers.get()
+        """The offers to this account, as they come, each once, until the client is closed. Raises HandshakeRefused."""
+        while (offer := await self._offers.get()) is not None:
+            yield offer
+        self._offers.put_nowait(None)  # for whoever else is listening
+        if self._task is not None and not self._task.cancelled():
+            self._task.result()
 
     async def answer(self, offer: Offer, *, result: int) -> Answer:
         """Answer an offer, which its `s_seq` names; the acknowledgement comes under a sequence of ours."""
@@ -144,15 +153,10 @@ class AppClient(Client):
     ) -> Answer:
         """Send a command and wait for its answer."""
         sequence = sequence or self.new_sequence()
-        frame = {
-            "action": action,
-            "apikey": apikey or self.apikey,
-            "selfApikey": self.apikey if action in ("update", "query") else None,
-            "deviceid": device_id,
-            "userAgent": "app",
-            "sequence": sequence,
-            "params": params,
-        }
+        frame: Frame = {"action": action, "apikey": apikey or self.apikey}
+        if apikey is not None:
+            frame["selfApikey"] = self.apikey
+        frame |= {"deviceid": device_id, "userAgent": "app", "sequence": sequence, "params": params}
         return await self._ask(sequence, frame)
 
     async def _ask(self, sequence: str, frame: dict[str, Any]) -> Answer:

@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 FIRST_WAIT_S: Final = 0.25
 LONGEST_WAIT_S: Final = 30.0
 ANSWER_WAIT_S: Final = 30.0  # for a handshake
+SUPERSEDED: Final = 4406  # the close code of a connection that a newer one of the same party has replaced
 
 Direction = Literal["→", "←"]
 Frame = dict[str, Any]
@@ -95,9 +96,12 @@ class Client(ABC):
         assert self._task is not None, "use `async with`"
         both: set[asyncio.Future[Any]] = {awaited, self._task}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not awaited.done():
-            self._task.result()
-        return awaited.result()
+        if awaited.done():
+            return awaited.result()
+        if self._task.cancelled():
+            raise ConnectionError("the client was closed")
+        self._task.result()
+        raise AssertionError("a client stays until it is closed or refused")
 
     async def _send(self, text: str, *, shown: bool = True) -> None:
         """Send if there is a connection."""
@@ -108,7 +112,7 @@ class Client(ABC):
                 await self._connection.send(text)
 
     async def _stay(self, connection: ClientConnection, hb_interval_s: float) -> None:
-        """Read, and come back when the connection is lost. Ends with HandshakeRefused."""
+        """Read, and come back when the connection is lost. Ends with HandshakeRefused, when superseded too."""
         while True:
             beating = asyncio.create_task(self._beat(connection, hb_interval_s))
             try:
@@ -121,6 +125,8 @@ class Client(ABC):
                 self._online.clear()
                 self._ponged()
                 beating.cancel()
+            if connection.close_code == SUPERSEDED:
+                raise HandshakeRefused(406, "logged in elsewhere; whoever came back would only push that one out")
             connection, hb_interval_s = await self._come_back()
 
     async def _come_back(self) -> tuple[ClientConnection, float]:

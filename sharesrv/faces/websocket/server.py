@@ -99,7 +99,7 @@ class Door:
         everyone = list(self._connections)
         for start in range(0, len(everyone), WAVE):
             for connection in everyone[start : start + WAVE]:
-                connection.close(Goodbye.GOING_AWAY)
+                connection.close(Goodbye.GOING_AWAY) if connection.is_open else connection.abort()
                 connection.release()
             await asyncio.sleep(WAVE_GAP_S)
         with contextlib.suppress(TimeoutError):

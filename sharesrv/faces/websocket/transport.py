@@ -307,7 +307,8 @@ class Connection(asyncio.Protocol):
         """A message in fragments. The parser has counted its size and seen to the order."""
         if self._parts is None:
             self._parts = [bytes([frame.opcode])]
-        self._parts.append(bytes(frame.data))
+        if frame.data:
+            self._parts.append(bytes(frame.data))
         if frame.fin:
             opcode, *parts = self._parts
             self._parts = None

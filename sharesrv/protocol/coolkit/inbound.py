@@ -16,7 +16,7 @@ from sharesrv.errors import Refusal
 from sharesrv.names import NOTE_COLUMNS, PERMIT_MAX, columns
 
 SEQUENCE_MAX = 64
-_NUL = b"\\u0000"
+_ESCAPED_ASCII = b"\\u00"  # it may be a U+0000, or hide a key from a look at the bytes
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -188,7 +188,7 @@ class Fault(msgspec.Struct):
 def read(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
     """The frame in `data`, which is valid UTF-8, with its heading."""
     try:
-        if _NUL in data:
+        if _ESCAPED_ASCII in data:
             return _diagnose(data)
         if b'"result"' not in data:
             if b'"action"' not in data and b'"error"' in data:

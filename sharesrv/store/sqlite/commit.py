@@ -43,12 +43,12 @@ def _write_shares(connection: sqlite3.Connection, changes: Sequence[Put], now_ms
     for change in changes:
         before.setdefault(change.new.id, change.old)
         after[change.new.id] = change.new
-    made = [share for id, share in after.items() if before[id] is None]
-    if made:
-        connection.executemany(_INSERT, [rows.columns(share) for share in made])
     updates = [_update(old, after[id]) for id, old in before.items() if old is not None]
     if updates and connection.executemany(_UPDATE, updates).rowcount != len(updates):
         raise Conflict("a share was changed by another process")
+    made = [share for id, share in after.items() if before[id] is None]
+    if made:  # behind the updates: an offer that ends in this batch makes room for the next to the same account
+        connection.executemany(_INSERT, [rows.columns(share) for share in made])
     connection.executemany(_JOURNAL, [_entry(change, now_ms) for change in changes if _is_transition(change)])
 
 

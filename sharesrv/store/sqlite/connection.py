@@ -22,19 +22,25 @@ def path_of(url: str) -> Path:
 def connect(path: Path) -> sqlite3.Connection:
     """A connection to the database, whose schema is brought up to date. Raises Trouble."""
     try:
-        connection = _open(path)
-        migrate(connection)
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
         raise Trouble(f"database {path}: {_explain(path, error)}") from error
+    try:
+        _prepare(connection)
+        migrate(connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise Trouble(f"database {path}: {_explain(path, error)}") from error
+    except Trouble:
+        connection.close()
+        raise
     return connection
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    return connection
 
 
 def _explain(path: Path, error: sqlite3.Error) -> str:

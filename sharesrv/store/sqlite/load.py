@@ -94,6 +94,7 @@ def load(connection: sqlite3.Connection, batch: Batch, now_ms: int, mint: Mint) 
 
 
 def _load(connection: sqlite3.Connection, batch: Batch, now_ms: int, mint: Mint) -> None:
+    _make_room(connection, batch)
     accounts = [(row.id, row.uid, fold(row.uid), row.nickname, now_ms) for row in batch.accounts]
     connection.executemany(_ACCOUNT, accounts)
     for token in batch.tokens:
@@ -104,6 +105,14 @@ def _load(connection: sqlite3.Connection, batch: Batch, now_ms: int, mint: Mint)
     params = [(row.id, row.params) for row in batch.devices if row.params is not None]
     connection.executemany(PARAMS, params)
     write(connection, list(_grants(connection, batch.grants, now_ms, mint)), now_ms)
+
+
+def _make_room(connection: sqlite3.Connection, batch: Batch) -> None:
+    """Free the login names and keys that are about to be set, so that rows can exchange them in any order."""
+    these = "WHERE id IN (SELECT value FROM json_each(?))"
+    accounts, devices = ([row.id for row in table] for table in (batch.accounts, batch.devices))
+    connection.execute(f"UPDATE account SET uid_folded = char(0) || id {these}", (rows.json_list(accounts),))
+    connection.execute(f"UPDATE device SET pk = NULL, dk = NULL {these}", (rows.json_list(devices),))
 
 
 def add_token(connection: sqlite3.Connection, token: TokenRow) -> None:

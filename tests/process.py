@@ -1,0 +1,101 @@
+"""The test kit for real processes: `sharesrv` as it is run, and ended, from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from websockets.asyncio.client import connect
+
+from tests.wire import Wire
+
+RUN_S = 60.0  # for a verb that ends by itself, and for a server to go down
+
+
+class Process:
+    """A server in a process of its own. `said` is the line it prints, `log` the file of what it logs."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self._process = process
+        self.log = log
+        assert process.stdout is not None
+        self.said = process.stdout.readline()
+        self.url = next((word.strip(",") for word in self.said.split() if word.startswith(("ws://", "wss://"))), "")
+
+    @asynccontextmanager
+    async def wire(self) -> AsyncIterator[Wire]:
+        """A connection before its handshake."""
+        async with connect(self.url, compression=None, proxy=None, ping_interval=None) as connection:
+            yield Wire(connection)
+
+    @asynccontextmanager
+    async def app(self, account: str) -> AsyncIterator[Wire]:
+        """A connection of an account, its handshake done."""
+        async with self.wire() as wire:
+            await wire.online(account)
+            yield wire
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """Nobody is told anything: `kill -9`."""
+        self._process.kill()
+        self._process.wait(RUN_S)
+
+    def stop(self) -> int:
+        """In order; the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        return self._process.wait(RUN_S)
+
+    def rest(self) -> str:
+        """What else it has printed; once it has ended."""
+        assert self._process.stdout is not None
+        return self._process.stdout.read()
+
+
+@contextmanager
+def serve(path: Path, *assignments: str) -> Iterator[Process]:
+    """A server process on the database file `path`, at a free port, killed with the block where it still runs."""
+    log = path.with_suffix(".log")
+    command = _command("serve", path, ("server.ws_port=0", *assignments))
+    with log.open("a") as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=_environment())
+    with process:
+        try:
+            yield Process(process, log)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def run(*arguments: str | Path, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`sharesrv` with these arguments, to its end."""
+    verb, *rest = map(str, arguments)
+    command = _command(verb, path, ()) + rest
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=RUN_S, check=False, env=_environment() | environment
+    )
+
+
+def _command(verb: str, path: Path | None, assignments: tuple[str, ...]) -> list[str]:
+    command = [sys.executable, "-W", "error", "-m", "sharesrv", verb]
+    database = [] if path is None else [f"database.url=sqlite:///{path}"]
+    for assignment in (*database, *assignments):
+        command += ["--set", assignment]
+    return command
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("SHARESRV_")} | {
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
