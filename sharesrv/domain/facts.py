@@ -108,7 +108,7 @@ class CoolingKey(ShareKeys, frozen=True):
     since_ms: int
 
     def holds(self, share: Share) -> bool:
-        return share.state is State.TIMED_OUT and share.door is Door.OFFER
+        return share.state is State.TIMED_OUT and share.door is Door.OFFER and share.deadline_ms > self.since_ms
 
 
 class InboxKey(ShareKeys, frozen=True):
