@@ -89,6 +89,9 @@ class AskedKey(ShareKeys, frozen=True):
     device_id: str
     sequence: str
 
+    def holds(self, share: Share) -> bool:
+        return share.door in (Door.OFFER, Door.INVITATION)
+
 
 class TreeKey(ShareKeys, frozen=True):
     """The live shares of an account on a device and on those whose bridge it is."""
