@@ -6,6 +6,7 @@ taken for an absent row.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -254,7 +255,7 @@ class Facts:
         for key in keys:
             ids = self._ids.get(key)
             if ids is not None and share.id not in ids:
-                ids.append(share.id)
+                insort(ids, share.id)
 
 
 def login(uid: str) -> LoginKey:
