@@ -25,18 +25,21 @@ _JOURNAL: Final = (
 
 
 def write(connection: sqlite3.Connection, changes: Sequence[Put], now_ms: int) -> None:
-    """Write `changes` inside the transaction that is open. Raises Conflict where a row is not what was read."""
+    """Write `changes` inside the transaction that is open. Raises Conflict where a row is not what was read.
+
+    What ends goes first: an offer may take the place of one that ended in the same batch.
+    """
     before: dict[int, Share | None] = {}
     after: dict[int, Share] = {}
     for change in changes:
         before.setdefault(change.new.id, change.old)
         after[change.new.id] = change.new
-    made = [share for id, share in after.items() if before[id] is None]
-    if made:
-        connection.executemany(_INSERT, [rows.columns(share) for share in made])
     updates = [_update(old, after[id]) for id, old in before.items() if old is not None]
     if updates and connection.executemany(_UPDATE, updates).rowcount != len(updates):
         raise Conflict("a share was changed by another process")
+    made = [share for id, share in after.items() if before[id] is None]
+    if made:
+        connection.executemany(_INSERT, [rows.columns(share) for share in made])
     connection.executemany(_JOURNAL, [_entry(change, now_ms) for change in changes if _is_transition(change)])
 
 
