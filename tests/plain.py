@@ -94,13 +94,12 @@ class PlainStore:
                 return share.code == code
             case AskedKey():
                 named = (share.sharee_id, share.device_id, share.sequence)
-                return share.door is Door.OFFER and named == (key.sharee_id, key.device_id, key.sequence)
+                return key.holds(share) and named == (key.sharee_id, key.device_id, key.sequence)
             case TreeKey(root_id=root_id, sharee_id=sharee_id):
                 bridge_id = self.devices[share.device_id].bridge_id if share.device_id in self.devices else None
                 return key.holds(share) and share.sharee_id == sharee_id and root_id in (share.device_id, bridge_id)
             case CoolingKey():
-                cooling = key.holds(share) and share.deadline_ms > key.since_ms
-                return cooling and (share.device_id, share.sharee_id) == (key.device_id, key.sharee_id)
+                return key.holds(share) and (share.device_id, share.sharee_id) == (key.device_id, key.sharee_id)
             case InboxKey():
                 return key.holds(share)
             case HeldKey():
