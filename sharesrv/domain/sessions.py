@@ -54,7 +54,7 @@ def _has_grant_of(owner_id: str, account_id: str, facts: Facts) -> bool:
 def received(command: Received, draft: Draft) -> None:
     """These answers need not be told again."""
     draft.outcome.reply = Done()
-    for share_id in command.share_ids:
+    for share_id in dict.fromkeys(command.share_ids):
         share = draft.facts.share(ShareKey(share_id))
         if share is not None and share.owed:
             kept = msgspec.structs.replace(share, owed=False, version=share.version + 1)
