@@ -102,6 +102,14 @@ class World:
         """Decide one command, as a batch of its own. What it tells is added to `notices`, in order."""
         return self.batch([command])[0]
 
+    def decided(self, command: Command) -> Outcome:
+        """The outcome of one command that nothing lapses before, carried out too."""
+        facts = Facts(self.rules, self.clock.now_ms(), self.recents.count)
+        self.store.find_all(gather([command], facts))
+        [outcome] = self._decide(command, facts)
+        self._carry_out([outcome])
+        return outcome
+
     def batch(self, commands: Iterable[Command]) -> list[Reply | None]:
         """Decide commands as one batch."""
         commands = list(commands)
@@ -141,7 +149,13 @@ class World:
         """Write a share of the owner's to the guest straight into the store, in this state."""
         id, now_ms = self.clock.new_id(), self.clock.now_ms()
         asked = Asked("guest@example.org", "Lamp", "Ann", "", 0, now_ms, "+8613570211955")
-        defaults = {"door": Door.OFFER, "sharer_id": "owner", "sharee_id": "guest", "asked": asked, "sequence": "0"}
+        defaults: dict[str, Any] = {
+            "door": Door.OFFER,
+            "sharer_id": "owner",
+            "sharee_id": "guest",
+            "asked": asked,
+            "sequence": "0",
+        }
         times = {"created_ms": now_ms, "deadline_ms": now_ms + 180_000}
         share = Share(
             **({"id": id, "code": f"row-{id}", "state": state, "device_id": device} | defaults | times | fields)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
 
 from sharesrv.domain.facts import (
     AccountKey,
+    AnyKey,
     AskedKey,
     CodeKey,
     CoolingKey,
@@ -91,8 +93,8 @@ def test_a_second_reading_does_not_undo_a_change() -> None:
 
 def test_missing_names_what_is_still_to_be_read() -> None:
     facts = facts_of(World(), TreeKey("lamp", "guest"))
-    known = {DeviceKey("lamp"), TreeKey("lamp", "guest"), OpenOffers("owner")}
-    unknown = {DeviceKey("bridge"), TreeKey("lamp", "other"), OpenOffers("guest")}
+    known: set[AnyKey] = {DeviceKey("lamp"), TreeKey("lamp", "guest"), OpenOffers("owner")}
+    unknown: set[AnyKey] = {DeviceKey("bridge"), TreeKey("lamp", "other"), OpenOffers("guest")}
     assert facts.missing(known | unknown) == unknown
 
 
@@ -131,7 +133,7 @@ def filed(share: Share, *keys: ShareKeys) -> set[ShareKeys]:
     ],
 )
 def test_a_share_that_is_put_stands_under_every_key_that_a_store_would_find_it_by(
-    state: State, fields: dict[str, object], keys: set[ShareKeys]
+    state: State, fields: dict[str, Any], keys: set[ShareKeys]
 ) -> None:
     world = World()
     share = world.row(state, **fields)
