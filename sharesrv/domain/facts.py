@@ -184,7 +184,10 @@ class Facts:
         self._open: dict[OpenOffers, int] = {}
 
     def learn(self, found: Found) -> None:
-        """Take what was read. A row known already stays: it may have changed since."""
+        """Take what was read. A row known already stays: it may have changed since.
+
+        A store finds the devices of the shares with them; one that is not there is gone.
+        """
         for row_key, row in found.rows:
             self._rows.setdefault(row_key, row)
             if isinstance(row, Account):
@@ -194,6 +197,7 @@ class Facts:
         for key, shares in found.shares:
             for share in shares:
                 self._shares.setdefault(share.id, share)
+                self._rows.setdefault(DeviceKey(share.device_id), None)
             self._ids[key] = [share.id for share in shares]
         self._open.update(found.counts)
 
