@@ -149,17 +149,11 @@ class World:
         """Write a share of the owner's to the guest straight into the store, in this state."""
         id, now_ms = self.clock.new_id(), self.clock.now_ms()
         asked = Asked("guest@example.org", "Lamp", "Ann", "", 0, now_ms, "+8613570211955")
-        defaults: dict[str, Any] = {
-            "door": Door.OFFER,
-            "sharer_id": "owner",
-            "sharee_id": "guest",
-            "asked": asked,
-            "sequence": "0",
-        }
-        times = {"created_ms": now_ms, "deadline_ms": now_ms + 180_000}
-        share = Share(
-            **({"id": id, "code": f"row-{id}", "state": state, "device_id": device} | defaults | times | fields)
-        )
+        defaults: dict[str, Any] = {"door": Door.OFFER, "asked": asked, "sequence": "0"}
+        defaults |= {"id": id, "code": f"row-{id}", "state": state, "device_id": device}
+        defaults |= {"sharer_id": "owner", "sharee_id": "guest"}
+        defaults |= {"created_ms": now_ms, "deadline_ms": now_ms + 180_000}
+        share = Share(**(defaults | fields))
         self.store.shares[id] = share
         return share
 

@@ -188,6 +188,15 @@ def test_a_code_that_nobody_took_expires_quietly(sharee_id: str | None, told: li
     assert not world.share().owed
 
 
+def test_an_offer_of_a_device_that_is_gone_still_ends() -> None:
+    world = World()
+    offer = asked(world)
+    del world.store.devices["lamp"]
+    world.clock.advance(ms=180_000)
+    assert world.do(world.expire(offer.id)) == Done()
+    assert world.states() == [State.TIMED_OUT]
+
+
 def test_withdrawing_settles_the_offer_before_the_reply() -> None:
     world = World()
     asked(world)

@@ -45,7 +45,7 @@ def test_what_lives_ends_and_whom_it_concerns_is_told(
     [share] = after(outcome)
     assert (share.state, share.cause, share.owed) == (becomes, Cause.REMOVED, answered)
     expected: list[Notice] = [Settled("owner", share)] if answered else []
-    assert outcome.after == (expected + [SHAREE, OWNER] if told else expected)
+    assert outcome.after == ([*expected, SHAREE, OWNER] if told else expected)
 
 
 @pytest.mark.parametrize("state", [state for state in State if state not in LIVE])

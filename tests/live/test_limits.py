@@ -86,11 +86,10 @@ def test_a_flood_lasts_from_its_first_refusal_until_a_second_of_peace() -> None:
     bucket = Bucket(rate=1, burst=1, now_s=0.0)
     bucket.take(0.0)
     assert bucket.flooded_s(0.0) == 0.0
-    for now_s in (0.5, 0.6, 1.5, 1.9, 2.8):
-        bucket.take(now_s)
-    assert bucket.flooded_s(2.8) == pytest.approx(2.3)
-    assert bucket.flooded_s(3.8) == pytest.approx(3.3)
-    assert bucket.flooded_s(3.9) == 0.0
+    assert [bucket.take(now_s) for now_s in (0.2, 0.9, 1.5, 1.8)] == [False, False, True, False]
+    assert bucket.flooded_s(1.8) == pytest.approx(1.6)
+    assert bucket.flooded_s(2.8) == pytest.approx(2.6)
+    assert bucket.flooded_s(2.9) == 0.0
 
 
 def test_after_peace_a_flood_begins_anew() -> None:
