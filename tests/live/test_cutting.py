@@ -28,7 +28,7 @@ from tests.wire import UIDS, at, fill, query
 from tests.world import FakeClock, World
 
 RULES = Rules(open_offers=3, offers_per_minute=5, unknown_uids_per_minute=3, handshakes_per_minute=3)
-DEVICES = ("lamp", "bridge", "sub-1", "sub-2", "none")
+DEVICES = ("lamp", "bridge", "sub-1", "lamp", "bridge", "sub-1", "sub-2", "none")
 IDS = st.integers(1, 24)
 
 
@@ -57,20 +57,22 @@ def answer(sharee_id: str, accepts: bool, code: int | None, device: str, sequenc
 
 
 devices = st.sampled_from(DEVICES)
-uids = st.sampled_from([UIDS["guest"], UIDS["guest"], UIDS["other"], "nobody@example.org"])
-sharees = st.sampled_from(["guest", "guest", "other"])
-sequences = st.sampled_from(["", "1", "2"])
+uids = st.sampled_from([*[UIDS["guest"]] * 6, UIDS["other"], "nobody@example.org"])
+sharees = st.sampled_from([*["guest"] * 5, "other"])
+sequences = st.sampled_from(["1", "1", "1", "", "2"])
 named: dict[str, Any] = {"sharer_id": st.just("owner"), "device_id": devices, "uid": uids}
 commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(request, devices, uids, sequences, st.integers(0, 15)),
-    st.builds(answer, sharees, st.booleans(), st.none() | IDS, devices, sequences),
+    st.builds(request, devices, uids, sequences, st.integers(0, 15)),
+    st.builds(answer, sharees, st.booleans(), st.none(), devices, sequences),
+    st.builds(answer, sharees, st.booleans(), IDS, devices, sequences),
     st.builds(Update, **named, permit=st.none() | st.integers(0, 15), note=st.none() | st.just("note")),
     st.builds(Cancel, **named),
     st.builds(Expire, IDS),
     st.builds(Received, st.tuples(IDS, IDS)),
     st.builds(lambda account: Connect(digest(at(account)), account), st.sampled_from(list(UIDS))),
 )
-waits = st.builds(Wait, st.sampled_from([1, 60_000, 179_999, 180_000, 400_000]))
+waits = st.builds(Wait, st.sampled_from([1, 1, 60_000, 179_999, 180_000, 400_000]))
 steps = st.lists(st.one_of(commands, commands, commands, commands, waits), min_size=2, max_size=40)
 cuts = st.lists(st.integers(1, 8), min_size=1, max_size=12)
 
