@@ -1,7 +1,7 @@
 """A plain model of sharing, written from PROTOCOL 2.2 and 2.4 to 2.7, to be run beside the ledger.
 
-It knows nothing of the domain: it keeps its shares in a list and says what must be answered and told. Limits are few, so that
-random commands meet them: 3 open offers of a sharer, 6 a minute to one sharee, 3 unknown uids a minute.
+It knows nothing of the domain: it keeps its shares in a list and says what must be answered and told. Limits are low, so
+that random commands meet them: 3 open offers of a sharer, 6 a minute to one sharee, 3 unknown uids a minute.
 """
 
 from __future__ import annotations

@@ -73,7 +73,28 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(lambda account: Connect(digest(at(account)), account), st.sampled_from(list(UIDS))),
 )
 waits = st.builds(Wait, st.sampled_from([1, 1, 60_000, 179_999, 180_000, 400_000]))
-steps = st.lists(st.one_of(commands, commands, commands, commands, waits), min_size=2, max_size=40)
+
+
+def exchange(device: str, other: str, accepts: bool, reversed_: bool) -> list[Command | Wait]:
+    """Two offers, a moment, and their answers in this order or the other."""
+    uid = UIDS["guest"]
+    answers = [answer("guest", accepts, None, it, "1") for it in ([other, device] if reversed_ else [device, other])]
+    return [
+        request(device, uid, "1", 1),
+        request(other, uid, "1", 2),
+        Wait(1),
+        *answers,
+        Connect(digest(at("owner")), "owner"),
+    ]
+
+
+singles: st.SearchStrategy[list[Command | Wait]] = st.one_of(commands, commands, commands, waits).map(
+    lambda step: [step]
+)
+exchanges = st.builds(exchange, devices, devices, st.booleans(), st.booleans())
+steps = st.lists(st.one_of(singles, singles, exchanges), min_size=2, max_size=25).map(
+    lambda parts: [step for part in parts for step in part]
+)
 cuts = st.lists(st.integers(1, 8), min_size=1, max_size=12)
 
 
@@ -183,7 +204,7 @@ def test_however_commands_are_cut_into_batches_everything_is_the_same(
     assert in_memory(run, [512]) == one_by_one
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(run=steps, sizes=cuts)
 def test_and_over_sqlite_it_is_the_same_as_in_memory(
     template: Path, run: list[Command | Wait], sizes: list[int]
