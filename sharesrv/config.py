@@ -30,6 +30,8 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Server(Section, frozen=True):
     host: str = "127.0.0.1"
     ws_port: Port = 8765
+    http_port: Port = 8080
+    public_host: str = ""
     tls_cert: str = ""
     tls_key: str = ""
 
@@ -46,6 +48,7 @@ class Sessions(Section, frozen=True):
 class Sharing(Section, frozen=True):
     confirm_timeout: Positive = 180.0  # S4: "3 minutes"
     resend_cooldown: Seconds = 180.0
+    invitation_seconds: Positive = 86400.0
     bridge_cascade: bool = True
 
 
@@ -61,6 +64,7 @@ class Limits(Section, frozen=True):
     unknown_uids_per_minute: Limit = 20
     open_offers: Limit = 100
     offers_per_minute: Limit = 10
+    open_codes: Limit = 1000
     unsent_bytes: Limit = 1024 * 1024
     connections: Limit = 15000
     connections_per_second: Limit = 2000
@@ -68,6 +72,11 @@ class Limits(Section, frozen=True):
 
 class Auth(Section, frozen=True):
     token_days: Days = 30.0
+    admin_token: str = ""
+    jwt_jwks: str = ""
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    jwt_claim: str = "sub"
 
 
 class Settings(Section, frozen=True):

@@ -12,15 +12,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sharesrv import client
-from sharesrv.client import Answer, AppClient, HandshakeRefused, Offer
+from sharesrv.client import Answer, AppClient, HandshakeRefused, Offer, base
 from tests.wire import GUEST, OTHER, OWNER, PATIENCE_S, UIDS, TestServer, at, fill, query, server
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(client, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(base, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(base, "LONGEST_WAIT_S", 0.05)
 
 
 def app(running: TestServer, account: str, **fields: Any) -> AppClient:

@@ -13,10 +13,23 @@ from sharesrv.domain.rules import Rules
 from sharesrv.errors import Trouble
 
 DEFAULTS: dict[str, dict[str, object]] = {
-    "server": {"host": "127.0.0.1", "ws_port": 8765, "tls_cert": "", "tls_key": ""},
+    "server": {
+        "host": "127.0.0.1",
+        "ws_port": 8765,
+        "http_port": 8080,
+        "public_host": "",
+        "tls_cert": "",
+        "tls_key": "",
+    },
     "database": {"url": "sqlite:///sharesrv.db"},
     "sessions": {"policy": "single", "heartbeat": 145},
-    "sharing": {"confirm_timeout": 180.0, "resend_cooldown": 180.0, "bridge_cascade": True},
+    "sharing": {
+        "confirm_timeout": 180.0,
+        "resend_cooldown": 180.0,
+        "invitation_seconds": 86400.0,
+        "bridge_cascade": True,
+    },
+    "devices": {"response_timeout": 5.0},
     "limits": {
         "frame_bytes": 65536,
         "frames_per_second": 50,
@@ -25,11 +38,19 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "unknown_uids_per_minute": 20,
         "open_offers": 100,
         "offers_per_minute": 10,
+        "open_codes": 1000,
         "unsent_bytes": 1048576,
         "connections": 15000,
         "connections_per_second": 2000,
     },
-    "auth": {"token_days": 30.0},
+    "auth": {
+        "token_days": 30.0,
+        "admin_token": "",
+        "jwt_jwks": "",
+        "jwt_issuer": "",
+        "jwt_audience": "",
+        "jwt_claim": "sub",
+    },
 }
 
 
@@ -194,5 +215,18 @@ def test_every_setting_that_the_domain_goes_by_reaches_it() -> None:
         "limits.unknown_uids_per_minute=4",
         "limits.open_offers=5",
         "limits.offers_per_minute=6",
+        "limits.open_codes=7",
+        "sharing.invitation_seconds=8",
     ]
-    assert rules_of(load(None, {}, assignments)) == Rules(1000, 2000, False, False, 3, 4, 5, 6)
+    assert rules_of(load(None, {}, assignments)) == Rules(
+        confirm_timeout_ms=1000,
+        resend_cooldown_ms=2000,
+        bridge_cascade=False,
+        invitation_ms=8000,
+        newest_token_only=False,
+        handshakes_per_minute=3,
+        unknown_uids_per_minute=4,
+        open_offers=5,
+        open_codes=7,
+        offers_per_minute=6,
+    )

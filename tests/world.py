@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
-from sharesrv.domain.commands import Answer, Cancel, Command, Connect, Expire, Request, Update
+from sharesrv.domain.commands import Answer, Cancel, Command, Connect, Expire, Received, Request, Retell, Update
 from sharesrv.domain.decide import decide, lapse
 from sharesrv.domain.facts import Facts, gather
-from sharesrv.domain.keys import Account, Device, Recent, Token
-from sharesrv.domain.outcome import Counted, Notice, Outcome, Put, Reply
+from sharesrv.domain.keys import Account, Device, Token
+from sharesrv.domain.outcome import Counted, Notice, Outcome, Put, PutParams, Reply, Result
 from sharesrv.domain.rules import Rules
-from sharesrv.domain.share import Share
-from sharesrv.errors import Refused
+from sharesrv.domain.share import Asked, Door, Share, State
+from sharesrv.errors import Refusal, Refused
+from sharesrv.live.limits import Recents
 from tests.plain import PlainStore
 
 START_MS = 1_700_000_000_000
@@ -46,7 +47,7 @@ class World:
         self.clock = FakeClock()
         self.rules = rules or Rules()
         self.store = PlainStore()
-        self.recent: list[Recent] = []
+        self.recents = Recents(self.clock.now_ms)
         self.notices: list[Notice] = []
         for id, uid in (("owner", "+8613570211955"), ("guest", "Guest@Example.org"), ("other", "other@example.org")):
             self.store.accounts[id] = Account(id, uid, id.title(), 1)
@@ -90,16 +91,30 @@ class World:
     def expire(self, share_id: int) -> Expire:
         return Expire(share_id)
 
+    def received(self, *share_ids: int) -> Received:
+        return Received(share_ids)
+
+    def retell(self, share_id: int) -> Retell:
+        return Retell(share_id)
+
     # What happens.
 
     def do(self, command: Command) -> Reply | None:
         """Decide one command, as a batch of its own. What it tells is added to `notices`, in order."""
         return self.batch([command])[0]
 
+    def decided(self, command: Command) -> Outcome:
+        """The outcome of one command that nothing lapses before, carried out too."""
+        facts = Facts(self.rules, self.clock.now_ms(), self.recents.count)
+        self.store.find_all(gather([command], facts))
+        [outcome] = self._decide(command, facts)
+        self._carry_out([outcome])
+        return outcome
+
     def batch(self, commands: Iterable[Command]) -> list[Reply | None]:
         """Decide commands as one batch."""
         commands = list(commands)
-        facts = Facts(self.rules, self.clock.now_ms(), self.recent.count)
+        facts = Facts(self.rules, self.clock.now_ms(), self.recents.count)
         self.store.find_all(gather(commands, facts))
         outcomes = [(command, self._decide(command, facts)) for command in commands]
         return [self._carry_out(parts) for _command, parts in outcomes]
@@ -118,8 +133,10 @@ class World:
 
     def _carry_out(self, outcomes: list[Outcome]) -> Reply | None:
         for outcome in outcomes:
-            self.store.write([change for change in outcome.changes if isinstance(change, Put)])
-            self.recent += [change.key for change in outcome.changes if isinstance(change, Counted)]
+            self.store.write([change for change in outcome.changes if isinstance(change, Put | PutParams)])
+            for change in outcome.changes:
+                if isinstance(change, Counted):
+                    self.recents.add(change.key)
             self.notices += [*outcome.first, *outcome.after]
         return outcomes[-1].reply
 
@@ -128,6 +145,22 @@ class World:
         heard = [notice for notice in self.notices if notice.account_id == account_id]
         self.notices = [notice for notice in self.notices if notice.account_id != account_id]
         return heard
+
+    def row(self, state: State, device: str = "lamp", **fields: Any) -> Share:
+        """Write a share of the owner's to the guest straight into the store, in this state."""
+        id, now_ms = self.clock.new_id(), self.clock.now_ms()
+        asked = Asked("guest@example.org", "Lamp", "Ann", "", 0, now_ms, "+8613570211955")
+        defaults: dict[str, Any] = {"door": Door.OFFER, "asked": asked, "sequence": "0"}
+        defaults |= {"id": id, "code": f"row-{id}", "state": state, "device_id": device}
+        defaults |= {"sharer_id": "owner", "sharee_id": "guest"}
+        defaults |= {"created_ms": now_ms, "deadline_ms": now_ms + 180_000}
+        share = Share(**(defaults | fields))
+        self.store.shares[id] = share
+        return share
+
+    def states(self, device: str | None = None) -> list[State]:
+        """The states of the rows, oldest first."""
+        return [share.state for share in self.shares(device)]
 
     def shares(self, device: str | None = None) -> list[Share]:
         """The rows of the ledger, oldest first."""
@@ -144,3 +177,20 @@ class World:
         self.do(self.answer(device=device, code=self.share(device).code))
         self.notices.clear()
         return self.share(device)
+
+
+def came_to(reply: Reply | None) -> object:
+    """A reply in short: the refusal, the number of a result, or else what kind of reply it is."""
+    match reply:
+        case Refused(refusal=refusal):
+            return refusal
+        case Result(result=result):
+            return result
+    return type(reply)
+
+
+def retry_after_ms(reply: Reply | None) -> int | None:
+    """When the command may work that was refused as too soon."""
+    assert isinstance(reply, Refused)
+    assert reply.refusal is Refusal.TOO_SOON
+    return reply.retry_after_ms

@@ -46,12 +46,14 @@ def rules_of(settings: Settings) -> Rules:
     return Rules(
         confirm_timeout_ms=round(settings.sharing.confirm_timeout * 1000),
         resend_cooldown_ms=round(settings.sharing.resend_cooldown * 1000),
+        invitation_ms=round(settings.sharing.invitation_seconds * 1000),
         bridge_cascade=settings.sharing.bridge_cascade,
         newest_token_only=settings.sessions.policy == "single",
         handshakes_per_minute=limits.handshakes_per_minute,
         unknown_uids_per_minute=limits.unknown_uids_per_minute,
         open_offers=limits.open_offers,
         offers_per_minute=limits.offers_per_minute,
+        open_codes=limits.open_codes,
     )
 
 

@@ -11,7 +11,7 @@ from sharesrv.domain.draft import Draft
 from sharesrv.domain.grants import active, added, bar, below, end, grants_of, on
 from sharesrv.domain.keys import AccountKey, DeviceKey, TreeKey, login
 from sharesrv.domain.outcome import Acknowledged, Done, Notice, Settled, Updated
-from sharesrv.domain.share import WAITING, Cause, Door, Event, Share, State
+from sharesrv.domain.share import Cause, Door, Event, Share, State
 from sharesrv.errors import Refusal, Refused
 
 # What a sharee is told who answers an offer that is over: acknowledged again, or why not.
@@ -144,7 +144,7 @@ def overdue(draft: Draft, share: Share) -> None:
     if share.state is State.ACTIVE:
         due = [other for other in on(draft.tree(share), share.device_id) if other.due(draft.now_ms)]
         end(draft, active(due), Cause.EXPIRED)
-    elif share.state in WAITING:
+    else:
         draft.outcome.after += settle(draft, share, Event.EXPIRE, Cause.TIMEOUT)
         if share.sharee_id is not None:
             draft.tell_ended(share, Cause.TIMEOUT)

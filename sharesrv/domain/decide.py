@@ -6,6 +6,7 @@ Raises Refused where the command is refused and NotRead where a row was not read
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Final
 
 from sharesrv.domain import answers, codes, control, grants, offers, presence, sessions, terms
@@ -49,13 +50,19 @@ from sharesrv.domain.outcome import Done, Outcome
 from sharesrv.domain.rules import Mint
 from sharesrv.domain.share import Share
 
+Rule = Callable[[Any, Draft], None]
+
 
 def decide(command: Command, facts: Facts, mint: Mint) -> Outcome:
     """What `command` comes to. Its outcome is not yet in the facts."""
     draft = Draft(facts, mint, by=_actor(command, facts), door=HTTP if isinstance(command, CodeCommand) else WEBSOCKET)
-    rule: Callable[[Any, Draft], None] = RULES[type(command)]
-    rule(command, draft)
+    _rule_of(type(command))(command, draft)
     return draft.outcome
+
+
+@cache
+def _rule_of(kind: type) -> Rule:
+    return next(RULES[each] for each in kind.__mro__ if each in RULES)
 
 
 def _nothing_more(_command: Expire, draft: Draft) -> None:
@@ -63,7 +70,7 @@ def _nothing_more(_command: Expire, draft: Draft) -> None:
     draft.outcome.reply = Done()
 
 
-RULES: Final[dict[type, Callable[[Any, Draft], None]]] = {
+RULES: Final[dict[type, Rule]] = {
     Connect: sessions.connect,
     Received: sessions.received,
     Retell: sessions.retell,

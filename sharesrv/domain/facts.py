@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,10 @@ class Facts:
         self._open: dict[OpenOffers, int] = {}
 
     def learn(self, found: Found) -> None:
-        """Take what was read. A row known already stays: it may have changed since."""
+        """Take what was read. A row known already stays: it may have changed since.
+
+        A store finds the devices of the shares with them; one that is not there is gone.
+        """
         for row_key, row in found.rows:
             self._rows.setdefault(row_key, row)
             match row:
@@ -70,6 +74,7 @@ class Facts:
         for key, shares in found.shares:
             for share in shares:
                 self._shares.setdefault(share.id, share)
+                self._rows.setdefault(DeviceKey(share.device_id), None)
             self._ids[key] = [share.id for share in shares]
         self._open.update(found.counts)
 
@@ -141,7 +146,7 @@ class Facts:
         for key in keys:
             ids = self._ids.get(key)
             if ids is not None and share.id not in ids:
-                ids.append(share.id)
+                insort(ids, share.id)
 
 
 Asking = Generator[set[AnyKey], Found, None]

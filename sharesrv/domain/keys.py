@@ -102,6 +102,9 @@ class AskedKey(ShareKeys, frozen=True):
     device_id: str
     sequence: str
 
+    def holds(self, share: Share) -> bool:
+        return share.door in (Door.OFFER, Door.INVITATION)
+
 
 class TreeKey(ShareKeys, frozen=True):
     """The live shares of an account on a device and on those whose bridge it is."""
@@ -130,7 +133,7 @@ class CoolingKey(ShareKeys, frozen=True):
     since_ms: int
 
     def holds(self, share: Share) -> bool:
-        return share.state is State.TIMED_OUT and share.door is Door.OFFER
+        return share.state is State.TIMED_OUT and share.door is Door.OFFER and share.deadline_ms > self.since_ms
 
 
 class InboxKey(ShareKeys, frozen=True):

@@ -50,7 +50,7 @@ def _has_grant_of(owner_id: str, account_id: str, facts: Facts) -> bool:
 def received(command: Received, draft: Draft) -> None:
     """These answers need not be told again."""
     draft.outcome.reply = Done()
-    for share_id in command.share_ids:
+    for share_id in dict.fromkeys(command.share_ids):
         share = draft.facts.share(ShareKey(share_id))
         if share is not None and share.owed:
             kept = msgspec.structs.replace(share, owed=False, version=share.version + 1)
@@ -65,4 +65,5 @@ def retell(command: Retell, draft: Draft) -> None:
         return
     if share.owed:
         draft.outcome.after.append(Settled(share.sharer_id, share))
-    draft.tell_ended(share, share.cause)
+    if command.seen:
+        draft.tell_ended(share, share.cause)

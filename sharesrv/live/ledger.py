@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -31,6 +31,7 @@ _TRIES = 5  # times that a batch which met a conflict is decided anew
 log = structlog.get_logger()
 
 Answering = Callable[[Reply], None]
+Value = TypeVar("Value")
 
 
 class Entry(NamedTuple):
@@ -161,11 +162,8 @@ class Ledger:
     def _announce(self, decided: list[Decided]) -> None:
         for entry, outcomes in decided:
             for outcome in outcomes:
-                try:
-                    self._record(outcome)
-                    self._tell_all(entry, outcome)
-                except Exception:
-                    log.exception("telling failed", command=type(entry.command).__name__)
+                self._record(outcome)
+                self._tell_all(entry, outcome)
 
     def _record(self, outcome: Outcome) -> None:
         for change in outcome.changes:
@@ -173,15 +171,23 @@ class Ledger:
                 case Counted(key=key):
                     self._recents.add(key)
                 case Put(new=share) if next_ms := share.next_ms():
-                    self._due(next_ms)
+                    _pass_on(self._due, next_ms)
 
     def _tell_all(self, entry: Entry, outcome: Outcome) -> None:
         for notice in outcome.first:
-            self._tell(notice)
+            _pass_on(self._tell, notice)
         if outcome.reply is not None:
-            entry.answer(outcome.reply)
+            _pass_on(entry.answer, outcome.reply)
         for notice in outcome.after:
-            self._tell(notice)
+            _pass_on(self._tell, notice)
+
+
+def _pass_on(call: Callable[[Value], None], value: Value) -> None:
+    """Whoever breaks on what it is told keeps nobody else from being told."""
+    try:
+        call(value)
+    except Exception:
+        log.exception("telling failed", what=type(value).__name__)
 
 
 def _all_failed(batch: list[Entry]) -> list[Decided]:

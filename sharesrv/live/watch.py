@@ -39,8 +39,8 @@ class Watch:
         newest = await self._store.newest_import()
         if newest == self._seen:
             return
-        for number, share_id in await self._store.ended_elsewhere(self._seen):
-            self._submit(Retell(share_id))
+        for number, share_id, seen in await self._store.ended_elsewhere(self._seen):
+            self._submit(Retell(share_id, seen))
             newest = max(newest, number)  # it may have come after the first question
         self._seen = newest
         self._rang()

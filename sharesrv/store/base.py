@@ -55,8 +55,8 @@ class Foreign(Protocol):
         """The number of the newest row that an import wrote to the journal, 0 where there is none."""
         ...
 
-    async def ended_elsewhere(self, after: int) -> list[tuple[int, int]]:
-        """Behind that number: the journal's numbers and the shares that imports have ended or withdrawn."""
+    async def ended_elsewhere(self, after: int) -> list[tuple[int, int, bool]]:
+        """Behind that number: the journal's numbers, the shares that imports ended, and whether those were seen."""
         ...
 
 

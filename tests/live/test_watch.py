@@ -28,8 +28,8 @@ class Journal:
             raise OSError("the disk is gone")
         return max(self.rows, default=0)
 
-    async def ended_elsewhere(self, after: int) -> list[tuple[int, int]]:
-        return [(number, share) for number, share in self.rows.items() if number > after and share is not None]
+    async def ended_elsewhere(self, after: int) -> list[tuple[int, int, bool]]:
+        return [(number, share, True) for number, share in self.rows.items() if number > after and share is not None]
 
 
 class Heard:

@@ -144,8 +144,8 @@ def _stock(path: Path) -> None:
         connection.execute("INSERT INTO token VALUES (?, ?, ?, ?)", msgspec.structs.astuple(token))
     for device in DEVICES:
         connection.execute(
-            "INSERT INTO device (id, owner_id, name, bridge_id, verified, shareable, key_digest) "
-            "VALUES (?, ?, ?, ?, ?, ?, 'k')",
+            "INSERT INTO device (id, owner_id, name, bridge_id, verified, shareable, key_digest, pk, dk, auth_key) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             msgspec.structs.astuple(device),
         )
     connection.close()

@@ -150,9 +150,10 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Retell(msgspec.Struct, frozen=True):
-    """Another process has ended this share: tell whom it concerns."""
+    """Another process has ended this share: tell whom it concerns. `seen` if it was a grant, or a question, until then."""
 
     share_id: int
+    seen: bool = True
 
     def names(self) -> Iterator[AnyKey]:
         yield ShareKey(self.share_id)

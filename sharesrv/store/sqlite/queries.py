@@ -29,7 +29,10 @@ def newest_import(connection: sqlite3.Connection) -> int:
     return newest or 0
 
 
-def ended_elsewhere(connection: sqlite3.Connection, after: int) -> list[tuple[int, int]]:
-    """Journal rows of imports behind `after`, with their shares, but for the grants that an import made."""
-    sql = "SELECT id, share_id FROM journal WHERE door = 'import' AND id > ? AND to_state <> 'active'"
-    return list(connection.execute(sql, (after,)))
+def ended_elsewhere(connection: sqlite3.Connection, after: int) -> list[tuple[int, int, bool]]:
+    """Journal rows of imports behind `after`, their shares, and whether those were seen; but for grants that were made."""
+    sql = (
+        "SELECT id, share_id, from_state IN ('open', 'active') FROM journal "
+        "WHERE door = 'import' AND id > ? AND to_state <> 'active'"
+    )
+    return [(id, share_id, bool(seen)) for id, share_id, seen in connection.execute(sql, (after,))]

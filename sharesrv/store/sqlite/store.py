@@ -85,7 +85,7 @@ class SqliteStore:
         """See `Foreign`."""
         return await self._reader.run(queries.newest_import)
 
-    async def ended_elsewhere(self, after: int) -> list[tuple[int, int]]:
+    async def ended_elsewhere(self, after: int) -> list[tuple[int, int, bool]]:
         """See `Foreign`."""
         return await self._reader.run(queries.ended_elsewhere, after)
 

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from sharesrv.domain.facts import Facts, NotRead, gather
+from sharesrv.domain.keys import (
+    AccountKey,
+    AnyKey,
+    AskedKey,
+    CodeKey,
+    CoolingKey,
+    DeviceKey,
+    Found,
+    HeldKey,
+    InboxKey,
+    OpenOffers,
+    Recent,
+    ShareKey,
+    ShareKeys,
+    TokenKey,
+    TreeKey,
+    login,
+)
+from sharesrv.domain.share import Door, Share, State
+from tests.world import START_MS, World
+
+GUESSES = Recent("guesses", "owner")
+
+
+def facts_of(world: World, *keys: ShareKeys) -> Facts:
+    """Facts in which the lamp and these keys were read."""
+    facts = Facts(world.rules, world.clock.now_ms())
+    facts.learn(world.store.find({DeviceKey("lamp"), OpenOffers("owner"), *keys}))
+    return facts
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda facts: facts.get(DeviceKey("lamp")),
+        lambda facts: facts.get(AccountKey("owner")),
+        lambda facts: facts.get(TokenKey("token of owner")),
+        lambda facts: facts.get(login("guest@example.org")),
+        lambda facts: facts.shares(TreeKey("lamp", "guest")),
+        lambda facts: facts.share(ShareKey(1)),
+        lambda facts: facts.open_offers("owner"),
+    ],
+)
+def test_what_was_never_read_is_not_taken_for_absent(ask: Callable[[Facts], object]) -> None:
+    with pytest.raises(NotRead):
+        ask(Facts(World().rules, START_MS))
+
+
+def test_what_was_read_and_is_not_there_is_absent() -> None:
+    facts = Facts(World().rules, START_MS)
+    facts.learn(World().store.find({DeviceKey("none"), TreeKey("none", "guest"), OpenOffers("nobody")}))
+    assert facts.get(DeviceKey("none")) is None
+    assert facts.shares(TreeKey("none", "guest")) == []
+    assert facts.share(TreeKey("none", "guest")) is None
+    assert facts.open_offers("nobody") == 0
+
+
+def test_an_account_found_by_its_login_name_is_known_by_its_id_too() -> None:
+    world = World()
+    facts = Facts(world.rules, START_MS)
+    facts.learn(world.store.find({login("GUEST@example.ORG")}))
+    assert facts.get(AccountKey("guest")) == world.store.accounts["guest"]
+
+
+def test_the_devices_of_the_shares_that_were_read_are_known() -> None:
+    world = World()
+    world.row(State.OPEN, "sub-1")
+    facts = Facts(world.rules, START_MS)
+    facts.learn(world.store.find({InboxKey("guest")}))
+    assert facts.get(DeviceKey("sub-1")) == world.store.devices["sub-1"]
+
+
+def test_a_second_reading_does_not_undo_a_change() -> None:
+    world = World()
+    offer = world.row(State.OPEN)
+    facts = facts_of(world, ShareKey(offer.id))
+    changed = msgspec.structs.replace(offer, state=State.REFUSED)
+    facts.put(changed)
+    facts.learn(world.store.find({CodeKey(offer.code)}))
+    assert facts.share(CodeKey(offer.code)) == changed
+
+
+def test_missing_names_what_is_still_to_be_read() -> None:
+    facts = facts_of(World(), TreeKey("lamp", "guest"))
+    known: set[AnyKey] = {DeviceKey("lamp"), TreeKey("lamp", "guest"), OpenOffers("owner")}
+    unknown: set[AnyKey] = {DeviceKey("bridge"), TreeKey("lamp", "other"), OpenOffers("guest")}
+    assert facts.missing(known | unknown) == unknown
+
+
+ASKED = AskedKey("guest", "lamp", "0")
+TREE = TreeKey("lamp", "guest")
+COOLING = CoolingKey("lamp", "guest", START_MS - 180_000)
+INBOX = InboxKey("guest")
+OUTBOX = InboxKey("owner")
+HELD = HeldKey("owner", "guest")
+
+
+def filed(share: Share, *keys: ShareKeys) -> set[ShareKeys]:
+    """Those of `keys`, read before `share` was put, under which it stands now."""
+    facts = facts_of(World(), *keys)
+    facts.put(share)
+    return {key for key in keys if share in facts.shares(key)}
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "keys"),
+    [
+        (State.OPEN, {}, {ASKED, TREE, INBOX}),
+        (State.OPEN, {"door": Door.INVITATION}, {ASKED, TREE, INBOX}),
+        (State.JOINED, {}, {ASKED, TREE}),
+        (State.ACTIVE, {}, {ASKED, TREE, HELD}),
+        (State.ACTIVE, {"owed": True}, {ASKED, TREE, HELD, OUTBOX}),
+        (State.ACTIVE, {"door": Door.APART}, {TREE, HELD}),
+        (State.BARRED, {"door": Door.APART}, {TREE}),
+        (State.TIMED_OUT, {"owed": True, "deadline_ms": START_MS}, {ASKED, COOLING, OUTBOX}),
+        (State.TIMED_OUT, {"deadline_ms": START_MS - 179_999}, {ASKED, COOLING}),
+        (State.TIMED_OUT, {"deadline_ms": START_MS - 180_000}, {ASKED}),
+        (State.TIMED_OUT, {"door": Door.INVITATION}, {ASKED}),
+        (State.REFUSED, {}, {ASKED}),
+        (State.ENDED, {"door": Door.CODE}, set()),
+        (State.OPEN, {"door": Door.CODE, "sharee_id": None}, set()),
+    ],
+)
+def test_a_share_that_is_put_stands_under_every_key_that_a_store_would_find_it_by(
+    state: State, fields: dict[str, Any], keys: set[ShareKeys]
+) -> None:
+    world = World()
+    share = world.row(state, **fields)
+    asked: list[ShareKeys] = [ASKED, TREE, COOLING, INBOX, OUTBOX, HELD]
+    always: set[ShareKeys] = {ShareKey(share.id), CodeKey(share.code)}
+    assert filed(share, *always, *asked) == keys | always
+    found = world.store.find({*always, *asked})
+    assert {key for key, shares in found.shares if share in shares} == keys | always
+
+
+def test_shares_come_oldest_first_however_they_were_changed() -> None:
+    world = World()
+    first, second = world.row(State.OPEN), world.row(State.OPEN, "bridge")
+    facts = facts_of(world, OUTBOX, ShareKey(first.id), ShareKey(second.id))
+    facts.learn(world.store.find({DeviceKey("bridge")}))
+    for share in (second, first):
+        facts.put(msgspec.structs.replace(share, state=State.REFUSED, owed=True))
+    assert [share.id for share in facts.shares(OUTBOX)] == [first.id, second.id]
+
+
+def test_the_newest_of_the_shares_under_a_key_is_the_one_that_is_meant() -> None:
+    world = World()
+    older, newer = world.row(State.REFUSED), world.row(State.OPEN)
+    facts = facts_of(world, ASKED)
+    facts.put(older)
+    assert facts.share(ASKED) == newer
+
+
+def test_a_share_of_a_deleted_device_is_filed_but_for_its_tree() -> None:
+    world = World()
+    share = world.row(State.OPEN, "gone")
+    facts = Facts(world.rules, START_MS)
+    facts.learn(Found(rows=[(DeviceKey("gone"), None)], shares=[(INBOX, []), (TreeKey("gone", "guest"), [])]))
+    facts.put(share)
+    assert facts.shares(INBOX) == [share]
+    assert facts.shares(TreeKey("gone", "guest")) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "number"),
+    [(None, State.OPEN, 2), (State.OPEN, State.REFUSED, 0), (State.OPEN, State.JOINED, 0), (State.OPEN, State.OPEN, 1)],
+)
+def test_open_offers_are_counted_on(before: State | None, after: State, number: int) -> None:
+    world = World()
+    share = world.row(State.OPEN)
+    facts = facts_of(world, ShareKey(share.id))
+    facts.put(msgspec.structs.replace(share, state=after, id=share.id if before else 99))
+    assert facts.open_offers("owner") == number
+
+
+def test_the_offers_of_somebody_who_was_not_asked_about_are_not_counted() -> None:
+    world = World()
+    facts = facts_of(world)
+    facts.put(world.row(State.OPEN, sharer_id="other"))
+    assert facts.open_offers("owner") == 0
+    with pytest.raises(NotRead):
+        facts.open_offers("other")
+
+
+def test_what_a_batch_has_done_counts_together_with_what_was_done_before() -> None:
+    facts = Facts(World().rules, START_MS, lambda key: 3 if key == GUESSES else 0)
+    facts.add(GUESSES)
+    assert facts.recent(GUESSES) == 4
+    assert facts.recent(Recent("guesses", "guest")) == 0
+    assert Facts(World().rules, START_MS).recent(GUESSES) == 0
+
+
+def test_the_top_of_a_tree_is_the_bridge_unless_bridges_are_off() -> None:
+    world = World()
+    sub, lamp = world.store.devices["sub-1"], world.store.devices["lamp"]
+    assert Facts(world.rules, START_MS).root_id(sub) == "bridge"
+    assert Facts(world.rules, START_MS).root_id(lamp) == "lamp"
+    assert Facts(msgspec.structs.replace(world.rules, bridge_cascade=False), START_MS).root_id(sub) == "sub-1"
+
+
+def test_a_batch_is_gathered_in_two_rounds_and_nothing_is_read_twice() -> None:
+    world = World()
+    facts = Facts(world.rules, START_MS)
+    rounds = gather([world.request(), world.request(), world.cancel()], facts)
+    named = next(rounds)
+    assert named == {
+        DeviceKey("lamp"),
+        login("guest@example.org"),
+        AccountKey("owner"),
+        OpenOffers("owner"),
+    }
+    assert rounds.send(world.store.find(named)) == {TreeKey("lamp", "guest"), COOLING}
+
+
+def test_a_batch_that_names_nothing_reads_nothing() -> None:
+    assert list(gather([], Facts(World().rules, START_MS))) == []

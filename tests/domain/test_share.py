@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from sharesrv.domain.share import LIVE, MOVES, WAITING, Asked, Cause, Door, Event, IllegalMove, Share, State, move
+
+NOW_MS = 1_700_000_000_000
+ASKED = Asked("guest@example.org", "Lamp", "Ann", "", 0, NOW_MS, "+8613570211955")
+
+# Written out again, from PROTOCOL 2.4 to 2.7: what is not here is illegal.
+LEGAL = {
+    State.OPEN: {
+        Event.ACCEPT: State.ACTIVE,
+        Event.REFUSE: State.REFUSED,
+        Event.WITHDRAW: State.WITHDRAWN,
+        Event.EXPIRE: State.TIMED_OUT,
+        Event.JOIN: State.JOINED,
+        Event.CHANGE: State.OPEN,
+    },
+    State.JOINED: {
+        Event.ACCEPT: State.MERGED,
+        Event.REFUSE: State.REFUSED,
+        Event.WITHDRAW: State.WITHDRAWN,
+        Event.EXPIRE: State.TIMED_OUT,
+    },
+    State.ACTIVE: {Event.CHANGE: State.ACTIVE, Event.EXPIRE: State.ENDED, Event.END: State.ENDED},
+    State.BARRED: {Event.END: State.ENDED},
+}
+PAIRS = list(itertools.product(Event, State))
+
+
+def share(state: State, door: Door = Door.OFFER, *, ends_ms: int = 0, owed: bool = False) -> Share:
+    return Share(
+        id=1,
+        code="code",
+        door=door,
+        state=state,
+        device_id="lamp",
+        sharer_id="owner",
+        sharee_id="guest",
+        asked=ASKED,
+        created_ms=NOW_MS,
+        deadline_ms=NOW_MS + 180_000,
+        ends_ms=ends_ms,
+        accepted_ms=7,
+        settled_ms=8,
+        owed=owed,
+    )
+
+
+@pytest.mark.parametrize(("event", "state"), PAIRS)
+def test_every_event_moves_every_state_as_the_table_says_or_not_at_all(event: Event, state: State) -> None:
+    expected = LEGAL.get(state, {}).get(event)
+    if expected is None:
+        with pytest.raises(IllegalMove, match=f"{event} of a share that is {state}"):
+            move(share(state), event, NOW_MS)
+    else:
+        assert move(share(state), event, NOW_MS).state is expected
+
+
+def test_the_table_has_no_other_moves() -> None:
+    assert {(event, state): to for state, row in LEGAL.items() for event, to in row.items()} == MOVES
+
+
+def test_what_is_over_never_moves_again() -> None:
+    assert {state for _event, state in MOVES} == LIVE
+    assert WAITING < LIVE
+
+
+@pytest.mark.parametrize(("event", "state"), list(MOVES))
+def test_a_move_counts_the_version_and_keeps_the_cause(event: Event, state: State) -> None:
+    moved = move(share(state), event, NOW_MS, Cause.CANCELLED)
+    assert moved.version == 2
+    assert moved.cause is Cause.CANCELLED
+
+
+@pytest.mark.parametrize(("event", "state"), list(MOVES))
+@pytest.mark.parametrize("door", Door)
+def test_only_a_request_over_the_websocket_that_stops_waiting_is_owed_an_answer(
+    event: Event, state: State, door: Door
+) -> None:
+    stops_waiting = state in WAITING and event not in (Event.JOIN, Event.CHANGE)
+    assert move(share(state, door), event, NOW_MS).owed is (stops_waiting and door is Door.OFFER)
+
+
+def test_an_answer_stays_owed_when_the_grant_changes_and_ends() -> None:
+    changed = move(share(State.ACTIVE, owed=True), Event.CHANGE, NOW_MS)
+    assert changed.owed
+    assert move(changed, Event.END, NOW_MS).owed
+
+
+@pytest.mark.parametrize(("event", "state"), list(MOVES))
+def test_a_move_notes_when_it_was_accepted_and_settled(event: Event, state: State) -> None:
+    moved = move(share(state), event, NOW_MS)
+    assert moved.accepted_ms == (NOW_MS if event is Event.ACCEPT else 7)
+    assert moved.settled_ms == (8 if event in (Event.CHANGE, Event.JOIN) else NOW_MS)
+
+
+@pytest.mark.parametrize("state", State)
+def test_an_offer_is_due_from_the_millisecond_of_its_deadline(state: State) -> None:
+    offer = share(state)
+    assert not offer.due(NOW_MS + 179_999)
+    assert offer.due(NOW_MS + 180_000) is (state is State.OPEN)
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_grant_is_due_from_the_millisecond_of_its_end(state: State) -> None:
+    grant = share(state, ends_ms=NOW_MS + 1)
+    assert not grant.due(NOW_MS)
+    assert grant.due(NOW_MS + 1) is (state is State.ACTIVE)
+
+
+def test_a_grant_without_an_end_is_never_due() -> None:
+    assert not share(State.ACTIVE).due(2**62)
+
+
+@pytest.mark.parametrize("state", State)
+def test_the_next_time_is_the_deadline_of_an_offer_and_the_end_of_a_grant(state: State) -> None:
+    expected = {State.OPEN: NOW_MS + 180_000, State.ACTIVE: NOW_MS + 5}.get(state, 0)
+    assert share(state, ends_ms=NOW_MS + 5).next_ms() == expected

@@ -1,0 +1,64 @@
+"""A store that fails on demand: a wrapper around any other that keeps the contract `Ledgered`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from typing import Literal
+
+from sharesrv.domain.facts import Asking
+from sharesrv.domain.outcome import Written
+from sharesrv.store.base import Ledgered, OutcomeUnknown
+
+Step = Literal["read", "write", "commit"]
+
+
+class FailingStore:
+    """Does what `inner` does, but for the steps that were told to fail, and waits to commit while it is held.
+
+    A *write* happens only where a batch has changes, a *commit* ends every batch. `batches` are the changes of the commits
+    that were tried, in order, failed ones too; `reads` counts the batches that were read.
+    """
+
+    def __init__(self, inner: Ledgered) -> None:
+        self._inner = inner
+        self._planned: defaultdict[Step, deque[Exception]] = defaultdict(deque)
+        self._open = asyncio.Event()
+        self._open.set()
+        self.committing = asyncio.Event()
+        self.batches: list[list[Written]] = []
+        self.reads = 0
+
+    def fail(self, step: Step, *errors: Exception) -> None:
+        """Let the next `step` raise the first of `errors`, the one behind it the second, and so on."""
+        self._planned[step].extend(errors)
+
+    def hold(self) -> None:
+        """Let commits wait until `release`; `committing` says that one does."""
+        self._open.clear()
+        self.committing.clear()
+
+    def release(self) -> None:
+        """Let the commits that wait go through."""
+        self._open.set()
+
+    async def read(self, asking: Asking) -> None:
+        """See `Ledgered`."""
+        self.reads += 1
+        if (error := self._next("read")) is not None:
+            raise error
+        await self._inner.read(asking)
+
+    async def commit(self, changes: Sequence[Written]) -> None:
+        """See `Ledgered`. After `OutcomeUnknown` the changes are there: nobody can know that."""
+        self.batches.append(list(changes))
+        self.committing.set()
+        await self._open.wait()
+        error = (self._next("write") if changes else None) or self._next("commit")
+        await self._inner.commit(changes if error is None or isinstance(error, OutcomeUnknown) else ())
+        if error is not None:
+            raise error
+
+    def _next(self, step: Step) -> Exception | None:
+        return self._planned[step].popleft() if self._planned[step] else None
