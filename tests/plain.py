@@ -17,17 +17,20 @@ from sharesrv.domain.facts import (
     DeviceKey,
     Found,
     HeldKey,
+    HoldersKey,
     InboxKey,
     Key,
     LoginKey,
     OpenOffers,
+    ParamsKey,
     ShareKey,
     ShareKeys,
+    SubDevicesKey,
     Token,
     TokenKey,
     TreeKey,
 )
-from sharesrv.domain.outcome import Put
+from sharesrv.domain.outcome import Put, PutParams, Written
 from sharesrv.domain.share import Door, Share, State
 from sharesrv.names import fold
 from sharesrv.store.base import Conflict
@@ -40,13 +43,14 @@ class PlainStore:
         self.accounts: dict[str, Account] = {}
         self.tokens: dict[str, Token] = {}
         self.devices: dict[str, Device] = {}
+        self.params: dict[str, str] = {}
         self.shares: dict[int, Share] = {}
         self.journal: list[Put] = []
 
     async def read(self, asking: Asking) -> None:
         self.find_all(asking)
 
-    async def commit(self, changes: Sequence[Put]) -> None:
+    async def commit(self, changes: Sequence[Written]) -> None:
         self.write(changes)
 
     def find_all(self, asking: Asking) -> None:
@@ -84,6 +88,10 @@ class PlainStore:
                 return next((account for account in self.accounts.values() if fold(account.uid) == uid), None)
             case DeviceKey(id=id):
                 return self.devices.get(id)
+            case ParamsKey(device_id=device_id):
+                return self.params.get(device_id)
+            case SubDevicesKey(bridge_id=bridge_id):
+                return [device for device in self.devices.values() if device.bridge_id == bridge_id]
         raise AssertionError(key)
 
     def _is_named(self, share: Share, key: ShareKeys) -> bool:
@@ -96,8 +104,9 @@ class PlainStore:
                 named = (share.sharee_id, share.device_id, share.sequence)
                 return share.door is Door.OFFER and named == (key.sharee_id, key.device_id, key.sequence)
             case TreeKey(root_id=root_id, sharee_id=sharee_id):
-                bridge_id = self.devices[share.device_id].bridge_id if share.device_id in self.devices else None
-                return key.holds(share) and share.sharee_id == sharee_id and root_id in (share.device_id, bridge_id)
+                return key.holds(share) and share.sharee_id == sharee_id and self._is_below(share, root_id)
+            case HoldersKey(root_id=root_id):
+                return key.holds(share) and self._is_below(share, root_id)
             case CoolingKey():
                 cooling = key.holds(share) and share.deadline_ms > key.since_ms
                 return cooling and (share.device_id, share.sharee_id) == (key.device_id, key.sharee_id)
@@ -107,8 +116,15 @@ class PlainStore:
                 return key.holds(share) and (share.sharer_id, share.sharee_id) == (key.sharer_id, key.sharee_id)
         raise AssertionError(key)
 
-    def write(self, changes: Sequence[Put]) -> None:
+    def _is_below(self, share: Share, root_id: str) -> bool:
+        device = self.devices.get(share.device_id)
+        return root_id in (share.device_id, device.bridge_id if device else None)
+
+    def write(self, changes: Sequence[Written]) -> None:
         for change in changes:
+            if isinstance(change, PutParams):
+                self.params[change.device_id] = change.params
+                continue
             stored = self.shares.get(change.new.id)
             if (stored and stored.version) != (change.old and change.old.version):
                 raise Conflict(str(change.new.id))

@@ -91,6 +91,13 @@ class TestServer:
             await wire.online(account)
             yield wire
 
+    @asynccontextmanager
+    async def device(self, device: str = "lamp") -> AsyncIterator[Wire]:
+        """A connection of a device, its handshake done."""
+        async with self.wire() as wire:
+            assert (await wire.ask(register(device)))["error"] == 0
+            yield wire
+
 
 @asynccontextmanager
 async def server(
@@ -164,3 +171,20 @@ def answer(offer: dict[str, Any], result: int, **fields: Any) -> dict[str, Any]:
     """The guest's answer to an offer as it was pushed."""
     frame = {"error": 0, "result": result, "apikey": offer["selfApikey"], "deviceid": offer["deviceid"]}
     return frame | {"sequence": offer["sequence"], "s_seq": offer["s_seq"]} | fields
+
+
+def register(device: str = "lamp", **fields: Any) -> dict[str, Any]:
+    """The handshake of a device of the kit."""
+    frame = {"action": "register", "version": 8, "deviceid": device, "apikey": f"key-{device}", "sequence": "r"}
+    return frame | {"userAgent": "device", "ts": 0} | fields
+
+
+def control(account: str, params: object, device: str = "lamp", **fields: Any) -> dict[str, Any]:
+    """An app's `update`, or by `action="query"` its query, as the book has it."""
+    frame = {"action": "update", "apikey": OWNER, "selfApikey": account, "deviceid": device, "userAgent": "app"}
+    return frame | {"sequence": "1", "params": params} | fields
+
+
+def said(command: dict[str, Any], error: int = 0) -> dict[str, Any]:
+    """A device's answer to a command that was forwarded to it."""
+    return {"error": error, "deviceid": command["deviceid"], "sequence": command["sequence"]}

@@ -9,9 +9,9 @@ from typing import Any
 from sharesrv.domain.commands import Answer, Cancel, Command, Connect, Expire, Request, Update
 from sharesrv.domain.decide import decide, lapse
 from sharesrv.domain.facts import Account, Device, Facts, Recent, Token, gather
-from sharesrv.domain.outcome import Counted, Notice, Outcome, Put, Reply
+from sharesrv.domain.outcome import Counted, Notice, Outcome, Put, PutParams, Reply
 from sharesrv.domain.rules import Rules
-from sharesrv.domain.share import Share
+from sharesrv.domain.share import Asked, Door, Share, State
 from sharesrv.errors import Refused
 from tests.plain import PlainStore
 
@@ -117,7 +117,7 @@ class World:
 
     def _carry_out(self, outcomes: list[Outcome]) -> Reply | None:
         for outcome in outcomes:
-            self.store.write([change for change in outcome.changes if isinstance(change, Put)])
+            self.store.write([change for change in outcome.changes if isinstance(change, Put | PutParams)])
             self.recent += [change.key for change in outcome.changes if isinstance(change, Counted)]
             self.notices += [*outcome.first, *outcome.after]
         return outcomes[-1].reply
@@ -136,6 +136,20 @@ class World:
     def share(self, device: str = "lamp") -> Share:
         """The newest share of a device."""
         return self.shares(device)[-1]
+
+    def stored(self, account: str, device: str = "lamp", **fields: Any) -> Share:
+        """Lay a grant, or another share, of `account` straight into the store."""
+        asked = Asked(self.store.accounts[account].uid, "", "", "", 0, 0, "")
+        defaults: dict[str, Any] = {"door": Door.IMPORT, "state": State.ACTIVE, "sharer_id": "owner", "deadline_ms": 0}
+        known: dict[str, Any] = {
+            "device_id": device,
+            "sharee_id": account,
+            "asked": asked,
+            "created_ms": self.clock.now_ms(),
+        }
+        id = self.clock.new_id()
+        share = self.store.shares[id] = Share(id=id, code=f"code-{id}", **(defaults | known | fields))
+        return share
 
     def granted(self, device: str = "lamp", **fields: Any) -> Share:
         """Share a device with the guest, who accepts; nobody remembers having heard of it."""
