@@ -19,7 +19,7 @@ from sharesrv.clock import Clock, SystemClock
 from sharesrv.config import Settings, load
 from sharesrv.faces.websocket.transport import Times
 from sharesrv.store.sqlite import connection as sqlite_connection
-from sharesrv.store.sqlite.load import AccountRow, Batch, DeviceRow, TokenRow
+from sharesrv.store.sqlite.load import AccountRow, Batch, DeviceRow, GrantRow, TokenRow
 from sharesrv.store.sqlite.load import load as load_rows
 
 PATIENCE_S = 10.0  # for anything that must come; a loaded machine takes its time
@@ -41,7 +41,7 @@ def device_row(id: str, **fields: Any) -> DeviceRow:
     return DeviceRow(id, **(blank | defaults | fields))
 
 
-def fill(path: Path, *, devices: Iterable[DeviceRow] = ()) -> None:
+def fill(path: Path, *, devices: Iterable[DeviceRow] = (), grants: Iterable[GrantRow] = ()) -> None:
     """Owner, guest and other with a token each; a lamp, and a bridge with two sub-devices; and what else is wanted."""
     connection = sqlite_connection.connect(path)
     own = [device_row("lamp"), device_row("bridge")]
@@ -50,6 +50,7 @@ def fill(path: Path, *, devices: Iterable[DeviceRow] = ()) -> None:
         accounts=[AccountRow(id, uid, id.title()) for id, uid in UIDS.items()],
         tokens=[TokenRow(id, digest(at(id)), 0) for id in UIDS],
         devices=[*own, *devices],
+        grants=[*grants],
     )
     load_rows(connection, batch, SystemClock().now_ms(), SystemClock())
     connection.close()
