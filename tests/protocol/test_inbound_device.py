@@ -222,7 +222,15 @@ def test_a_heading_names_what_an_app_has_named() -> None:
     assert heading(UPDATE | {"params": 1}) == ("update", "1", "owner", "lamp")
 
 
-@pytest.mark.parametrize("frame", [REGISTER, REPORT | {"apikey": SECRET}, RECALL | {"apikey": SECRET}])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        REGISTER,
+        REPORT | {"apikey": SECRET},
+        RECALL | {"apikey": SECRET},
+        without(RECALL, "userAgent") | {"apikey": SECRET},
+    ],
+)
 @pytest.mark.parametrize(
     "fields",
     [
