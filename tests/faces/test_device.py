@@ -47,10 +47,11 @@ async def house(
     grants: Iterable[GrantRow] = (),
     clock: Clock | None = None,
     params: str | None = None,
+    closing_s: float = 0.1,
 ) -> AsyncIterator[TestServer]:
     """A server whose lamp has `params`, and is the guest's to control unless other grants are given."""
     fill(path, devices=[device_row("lamp", params=params)], grants=grants or [grant()])
-    times = QUICK._replace(closing_s=0.1)
+    times = QUICK._replace(closing_s=closing_s)
     async with server(path, *assignments, filled=False, clock=clock, times=times) as running:
         yield running
 
@@ -387,15 +388,19 @@ async def test_a_connection_that_is_lost_with_a_command_in_hand(database: Path) 
         assert await guest.heard() == sysmsg(False)
 
 
-async def test_a_connection_that_is_replaced_with_a_command_in_hand(database: Path) -> None:
-    async with house(database) as running, lamp_between(running) as (_owner, guest, lamp):
+async def test_a_dead_connection_that_is_replaced_with_a_command_in_hand(database: Path) -> None:
+    settings = ("devices.response_timeout=60",)
+    async with house(database, *settings, closing_s=60.0) as running, lamp_between(running) as (_owner, guest, lamp):
         await guest.send(control(GUEST, {"switch": "on"}))
         command = await lamp.heard()
+        lamp.connection.transport.pause_reading()
         async with running.device() as newer:
             refused(await guest.heard(), 503, "update", apikey=OWNER, deviceid="lamp", sequence="1")
             await newer.send(said(command))
             await newer.silence()
             await guest.silence()
+            lamp.connection.transport.resume_reading()
+            assert await lamp.closed() == 4406
 
 
 async def test_an_answer_with_an_error_is_relayed(database: Path) -> None:
