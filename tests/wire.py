@@ -19,7 +19,7 @@ from sharesrv.clock import Clock, SystemClock
 from sharesrv.config import Settings, load
 from sharesrv.faces.websocket.transport import Times
 from sharesrv.store.sqlite import connection as sqlite_connection
-from sharesrv.store.sqlite.load import AccountRow, Batch, DeviceRow, TokenRow
+from sharesrv.store.sqlite.load import AccountRow, Batch, DeviceRow, GrantRow, TokenRow
 from sharesrv.store.sqlite.load import load as load_rows
 
 PATIENCE_S = 10.0  # for anything that must come; a loaded machine takes its time
@@ -42,7 +42,7 @@ def device_row(id: str, **fields: Any) -> DeviceRow:
     return DeviceRow(id, **(blank | defaults | fields))
 
 
-def fill(path: Path, *, devices: Iterable[DeviceRow] = ()) -> None:
+def fill(path: Path, *, devices: Iterable[DeviceRow] = (), grants: Iterable[GrantRow] = ()) -> None:
     """Owner, guest and other with a token each; a lamp, and a bridge with two sub-devices; and what else is wanted."""
     connection = sqlite_connection.connect(path)
     own = [device_row("lamp"), device_row("bridge")]
@@ -51,6 +51,7 @@ def fill(path: Path, *, devices: Iterable[DeviceRow] = ()) -> None:
         accounts=[AccountRow(id, uid, id.title()) for id, uid in UIDS.items()],
         tokens=[TokenRow(id, digest(at(id)), 0) for id in UIDS],
         devices=[*own, *devices],
+        grants=[*grants],
     )
     load_rows(connection, batch, SystemClock().now_ms(), SystemClock())
     connection.close()
@@ -90,6 +91,13 @@ class TestServer:
         """A connection of an account, its handshake done."""
         async with self.wire() as wire:
             await wire.online(account)
+            yield wire
+
+    @asynccontextmanager
+    async def device(self, device: str = "lamp") -> AsyncIterator[Wire]:
+        """A connection of a device, its handshake done."""
+        async with self.wire() as wire:
+            assert (await wire.ask(register(device)))["error"] == 0
             yield wire
 
 
@@ -170,3 +178,20 @@ def answer(offer: dict[str, Any], result: int, **fields: Any) -> dict[str, Any]:
     """The guest's answer to an offer as it was pushed."""
     frame = {"error": 0, "result": result, "apikey": offer["selfApikey"], "deviceid": offer["deviceid"]}
     return frame | {"sequence": offer["sequence"], "s_seq": offer["s_seq"]} | fields
+
+
+def register(device: str = "lamp", **fields: Any) -> dict[str, Any]:
+    """The handshake of a device of the kit."""
+    frame = {"action": "register", "version": 8, "deviceid": device, "apikey": f"key-{device}", "sequence": "r"}
+    return frame | {"userAgent": "device", "ts": 0} | fields
+
+
+def control(account: str, params: object, device: str = "lamp", **fields: Any) -> dict[str, Any]:
+    """An app's `update`, or by `action="query"` its query, as the book has it."""
+    frame = {"action": "update", "apikey": OWNER, "selfApikey": account, "deviceid": device, "userAgent": "app"}
+    return frame | {"sequence": "1", "params": params} | fields
+
+
+def said(command: dict[str, Any], error: int = 0) -> dict[str, Any]:
+    """A device's answer to a command that was forwarded to it."""
+    return {"error": error, "deviceid": command["deviceid"], "sequence": command["sequence"]}

@@ -171,6 +171,20 @@ class World:
         """The newest share of a device."""
         return self.shares(device)[-1]
 
+    def stored(self, account: str, device: str = "lamp", **fields: Any) -> Share:
+        """Lay a grant, or another share, of `account` straight into the store."""
+        asked = Asked(self.store.accounts[account].uid, "", "", "", 0, 0, "")
+        defaults: dict[str, Any] = {"door": Door.IMPORT, "state": State.ACTIVE, "sharer_id": "owner", "deadline_ms": 0}
+        known: dict[str, Any] = {
+            "device_id": device,
+            "sharee_id": account,
+            "asked": asked,
+            "created_ms": self.clock.now_ms(),
+        }
+        id = self.clock.new_id()
+        share = self.store.shares[id] = Share(id=id, code=f"code-{id}", **(defaults | known | fields))
+        return share
+
     def granted(self, device: str = "lamp", **fields: Any) -> Share:
         """Share a device with the guest, who accepts; nobody remembers having heard of it."""
         self.do(self.request(device, **fields))

@@ -72,12 +72,14 @@ class Client(ABC):
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, HandshakeRefused):
-                await self._task
-        if self._connection is not None:
-            await self._connection.close()
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, HandshakeRefused):
+                    await self._task
+        finally:
+            if self._connection is not None:
+                await self._connection.close()
 
     def new_sequence(self) -> str:
         """A sequence as S4 has it: a timestamp in ms; never the same twice."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isfinite
 from typing import Any, Final
 
 import msgspec
@@ -23,8 +24,15 @@ TIMERS: Final = "timers"
 
 Params = dict[str, msgspec.Raw]
 
+
+def _number(text: str) -> float | msgspec.Raw:
+    """One that no float holds is kept as it was written: it must not make timers unreadable, and so look like none."""
+    value = float(text)
+    return value if isfinite(value) else msgspec.Raw(text.encode())
+
+
 _PARAMS: Final = msgspec.json.Decoder(Params)
-_TIMERS: Final = msgspec.json.Decoder(list[dict[str, Any]])
+_TIMERS: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=_number)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -33,7 +41,7 @@ def control(command: Control, draft: Draft) -> None:
     device, permit = _permitted(command, draft.facts)
     stored = draft.facts.get(ParamsKey(device.id)) or "{}"
     if TIMERS in command.params and permit != PERMIT_MAX:
-        bits = needed(_timers(_PARAMS.decode(stored)), _timers(command.params))
+        bits = needed(_stored_timers(_PARAMS.decode(stored)), _wanted_timers(command.params))
         if missing := bits & ~permit:
             raise Refused(Refusal.NO_TIMER_PERMIT, f"the grant lacks timer permission {int(missing)}")
     _merged(stored, command.params)
@@ -120,8 +128,16 @@ def _merged(stored: str, params: Params) -> str:
     return merged.decode()
 
 
-def _timers(params: Params) -> list[dict[str, Any]]:
-    """The timers in `params`. What a device stored in another shape counts as none."""
+def _wanted_timers(params: Params) -> list[dict[str, Any]]:
+    """The timers in a command. Raises Refused where they cannot be read: then nobody can say what they change."""
+    try:
+        return _TIMERS.decode(params[TIMERS])
+    except msgspec.DecodeError as error:
+        raise Refused(Refusal.MALFORMED, str(error)) from error
+
+
+def _stored_timers(params: Params) -> list[dict[str, Any]]:
+    """What a device stored in another shape counts as none."""
     try:
         return _TIMERS.decode(params[TIMERS])
     except (KeyError, msgspec.ValidationError):

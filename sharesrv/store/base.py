@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from sharesrv.domain.facts import Asking
 from sharesrv.domain.outcome import Written
+from sharesrv.domain.share import Share
 
 
 class StoreFailed(Exception):  # noqa: N818 - a batch answers 500 and the next one runs
@@ -60,5 +63,93 @@ class Foreign(Protocol):
         ...
 
 
-class Reader(Due, Foreign, Protocol):
+class AccountInfo(msgspec.Struct, frozen=True):
+    id: str
+    uid: str
+    nickname: str
+    created_ms: int
+
+
+class TokenInfo(msgspec.Struct, frozen=True):
+    """`id` is the beginning of the token's digest: enough to name it, nothing to use it by."""
+
+    id: str
+    serial: int
+    expires_ms: int
+
+
+class DeviceInfo(msgspec.Struct, frozen=True):
+    """`params` is a JSON object as text."""
+
+    id: str
+    owner_id: str
+    name: str
+    pk: str | None
+    dk: str | None
+    uiid: int | None
+    bridge_id: str | None
+    auth_key: str | None
+    verified: bool
+    shareable: bool
+    created_ms: int
+    params: str
+
+
+class JournalRow(msgspec.Struct, frozen=True):
+    """One transition of a share; `from_state` is empty where it was made."""
+
+    id: int
+    at_ms: int
+    share_id: int
+    device_id: str
+    sharer_id: str
+    sharee_id: str | None
+    from_state: str
+    to_state: str
+    cause: str
+    by: str
+    door: str
+
+
+class JournalFilter(msgspec.Struct, frozen=True):
+    """What rows of the journal are wanted; None is any. An account is meant as sharer or as sharee."""
+
+    device_id: str | None = None
+    account_id: str | None = None
+    share_id: int | None = None
+
+
+class Lists(Protocol):
+    """Lists for people: each ordered by id and paged, `after` the last id of the page before."""
+
+    async def accounts(self, after: str, limit: int) -> list[AccountInfo]: ...
+
+    async def tokens(self, account_id: str) -> list[TokenInfo]: ...
+
+    async def devices(self, after: str, limit: int) -> list[DeviceInfo]: ...
+
+    async def devices_of(self, account_id: str, after: str, limit: int) -> list[DeviceInfo]:
+        """The devices that an account owns, and those that a grant of it, or on its bridge, may cover."""
+        ...
+
+    async def device(self, device_id: str) -> DeviceInfo | None: ...
+
+    async def shares(self, after: int, limit: int) -> list[Share]: ...
+
+    async def shares_of(self, device_id: str, *, ended: bool) -> list[Share]:
+        """The shares of a device that was shared, or is waiting to be, the newest first; with `ended` all."""
+        ...
+
+    async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]: ...
+
+    async def look(self, asking: Asking) -> None:
+        """Answer keys as `Ledgered.read` does, beside the ledger: as of some moment, which may pass."""
+        ...
+
+    async def ping(self) -> None:
+        """Whether the database can be reached. Raises StoreFailed."""
+        ...
+
+
+class Reader(Due, Foreign, Lists, Protocol):
     """The cold questions."""

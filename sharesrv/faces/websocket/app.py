@@ -89,6 +89,7 @@ class AppSession(Session):
                 return Cancel(sharer_id=self.account_id, device_id=frame.deviceid, uid=cancelled.uid)
 
     def _device_command(self, heading: Heading, frame: inbound.Update | inbound.Query) -> Command:
+        heading.apikey = frame.apikey
         apikeys = tuple(apikey for apikey in (frame.apikey, frame.selfApikey) if apikey is not None)
         if isinstance(frame, inbound.Query):
             wanted = tuple(frame.params or ())

@@ -166,6 +166,7 @@ _ACTIONS: Final[dict[str, type[AnyFrame]]] = {
     "update": Update,
     "query": Query,
 }
+_OF_BOTH: Final = frozenset({"update", "query"})  # an app's or a device's, whose apikey may be its devicekey
 _SALVAGE: Final = re.compile(rb'"sequence"\s*:\s*("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*)')
 
 
@@ -206,7 +207,7 @@ def _heading(frame: Inbound) -> Heading:
     action, sequence = str(type(frame).__struct_config__.tag), _sequence(frame.sequence)
     if isinstance(frame, UserOnline):
         return Heading(action, sequence, frame.apikey)
-    if isinstance(frame, Register) or frame.userAgent == "device":
+    if isinstance(frame, Register) or frame.userAgent != "app":
         return Heading(action, sequence, None, frame.deviceid)
     return Heading(action, sequence, frame.apikey, frame.deviceid)
 
@@ -267,8 +268,7 @@ def _diagnose(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
 
 def _judge(data: bytes, found: dict[str, Any]) -> tuple[Heading, AnyFrame | Fault]:
     action, kind = _kind(found)
-    secret = action == "register" or found.get("userAgent") == "device"
-    apikey = None if secret else _text(found.get("apikey"))
+    apikey = None if _is_secret(action, found.get("userAgent")) else _text(found.get("apikey"))
     heading = Heading(action, _written(found.get("sequence")), apikey, _text(found.get("deviceid")))
     if kind is None:
         return heading, Fault(Refusal.UNREADABLE, "unknown action")
@@ -300,6 +300,11 @@ def _last_keys(data: bytes) -> bytes:
         inner = msgspec.json.decode(params, type=dict[str, msgspec.Raw])
         keys["params"] = msgspec.Raw(msgspec.json.encode(inner))
     return msgspec.json.encode(keys)
+
+
+def _is_secret(action: str, agent: object) -> bool:
+    """Whether the `apikey` of a frame may be a devicekey."""
+    return action == "register" or agent == "device" or (action in _OF_BOTH and agent != "app")
 
 
 def _text(value: object) -> str | None:

@@ -76,6 +76,7 @@ CREATE INDEX share_outbox ON share (sharer_id) WHERE state = 'open' AND door = '
 CREATE INDEX share_owed ON share (sharer_id) WHERE owed = 1;
 CREATE INDEX share_codes ON share (device_id) WHERE state = 'open' AND door IN ('code', 'invitation');
 CREATE INDEX share_held ON share (sharee_id, sharer_id) WHERE state = 'active';
+CREATE INDEX share_device ON share (device_id);
 CREATE INDEX share_deadline ON share (deadline_ms) WHERE state = 'open';
 CREATE INDEX share_ends ON share (ends_ms) WHERE state = 'active' AND ends_ms > 0;
 
@@ -92,4 +93,6 @@ CREATE TABLE journal ( -- only ever added to
     by TEXT NOT NULL,
     door TEXT NOT NULL
 ) STRICT;
+CREATE INDEX journal_device ON journal (device_id);
+CREATE INDEX journal_share ON journal (share_id);
 CREATE INDEX journal_import ON journal (id) WHERE door = 'import';

@@ -17,8 +17,18 @@ from typing import Self, TypeVar
 
 from sharesrv.domain.facts import Asking
 from sharesrv.domain.outcome import Written
-from sharesrv.store.base import Conflict, OutcomeUnknown, StoreFailed
-from sharesrv.store.sqlite import queries
+from sharesrv.domain.share import Share
+from sharesrv.store.base import (
+    AccountInfo,
+    Conflict,
+    DeviceInfo,
+    JournalFilter,
+    JournalRow,
+    OutcomeUnknown,
+    StoreFailed,
+    TokenInfo,
+)
+from sharesrv.store.sqlite import lists, queries
 from sharesrv.store.sqlite.commit import write
 from sharesrv.store.sqlite.connection import connect
 from sharesrv.store.sqlite.find import find
@@ -38,8 +48,11 @@ class Thread:
         return self._pool.submit(trip, self._connection, *values)
 
     async def run(self, trip: Callable[..., Value], *values: object) -> Value:
-        """The same, to its end."""
-        return await asyncio.wrap_future(self.start(trip, *values))
+        """The same, to its end. Raises StoreFailed where the database does."""
+        try:
+            return await asyncio.wrap_future(self.start(trip, *values))
+        except sqlite3.Error as error:
+            raise StoreFailed(str(error)) from error
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -89,15 +102,52 @@ class SqliteStore:
         """See `Foreign`."""
         return await self._reader.run(queries.ended_elsewhere, after)
 
+    # See `Lists`.
 
-def _read(connection: sqlite3.Connection, asking: Asking) -> None:
+    async def accounts(self, after: str, limit: int) -> list[AccountInfo]:
+        return await self._reader.run(lists.accounts, after, limit)
+
+    async def tokens(self, account_id: str) -> list[TokenInfo]:
+        return await self._reader.run(lists.tokens, account_id)
+
+    async def devices(self, after: str, limit: int) -> list[DeviceInfo]:
+        return await self._reader.run(lists.devices, after, limit)
+
+    async def devices_of(self, account_id: str, after: str, limit: int) -> list[DeviceInfo]:
+        return await self._reader.run(lists.devices_of, account_id, after, limit)
+
+    async def device(self, device_id: str) -> DeviceInfo | None:
+        return await self._reader.run(lists.device, device_id)
+
+    async def shares(self, after: int, limit: int) -> list[Share]:
+        return await self._reader.run(lists.shares, after, limit)
+
+    async def shares_of(self, device_id: str, *, ended: bool) -> list[Share]:
+        return await self._reader.run(lists.shares_of, device_id, ended)
+
+    async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]:
+        return await self._reader.run(lists.journal, wanted, after, limit)
+
+    async def look(self, asking: Asking) -> None:
+        await self._reader.run(_answer, asking)
+
+    async def ping(self) -> None:
+        await self._reader.run(lists.ping)
+
+
+def _answer(connection: sqlite3.Connection, asking: Asking) -> None:
     try:
-        connection.execute("BEGIN IMMEDIATE")
         keys = next(asking)
         while True:
             keys = asking.send(find(connection, keys))
     except StopIteration:
         return
+
+
+def _read(connection: sqlite3.Connection, asking: Asking) -> None:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        _answer(connection, asking)
     except sqlite3.Error as error:
         _roll_back(connection)
         raise StoreFailed(str(error)) from error

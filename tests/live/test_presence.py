@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+import msgspec
+
+from sharesrv.domain.commands import Hear
+from sharesrv.domain.outcome import Audience, Audiences, Notice, Presence, Reply
+from sharesrv.errors import Refusal, Refused
+from sharesrv.live.presence import Devices, Link
+
+LAMP = Audience("lamp", None, "owner", ["owner", "guest"])
+BRIDGE = [
+    Audience("bridge", None, "owner", ["owner"]),
+    Audience("sub-1", "bridge", "owner", ["owner", "guest"]),
+    Audience("sub-2", "bridge", "owner", ["owner"]),
+]
+SUB_1 = BRIDGE[1]
+
+
+class FakeLink(Link):
+    ids = count(1)
+
+    def __init__(self, device_id: str) -> None:
+        super().__init__(next(self.ids), device_id)
+
+    def command(self, owner_id: str, device_id: str, sequence: str, params: dict[str, msgspec.Raw]) -> None:
+        raise AssertionError("nothing is commanded here")
+
+    def replaced(self) -> None:
+        raise AssertionError("that is for whoever attaches")
+
+
+class Scene:
+    """Devices, with what they ask the ledger and what they tell."""
+
+    def __init__(self) -> None:
+        self.asked: deque[tuple[Hear, Callable[[Reply], None]]] = deque()
+        self.notices: list[Notice] = []
+        self.devices = Devices(lambda hear, answer: self.asked.append((hear, answer)), self.notices.append)
+
+    def attach(self, device: str, *audiences: Audience) -> FakeLink:
+        link = FakeLink(device)
+        assert self.devices.attach(link, audiences) is None
+        return link
+
+    def replace(self, device: str, *audiences: Audience) -> tuple[FakeLink, Link | None]:
+        link = FakeLink(device)
+        return link, self.devices.attach(link, audiences)
+
+    def answer(self, *audiences: Audience, of: str) -> None:
+        """The ledger's answer to the oldest question."""
+        hear, answer = self.asked.popleft()
+        assert hear.device_id == of
+        answer(Audiences(list(audiences)))
+
+    def told(self) -> list[tuple[str, str, bool]]:
+        told = [(n.account_id, n.device_id, n.online) for n in self.notices if isinstance(n, Presence)]
+        assert len(told) == len(self.notices)
+        self.notices.clear()
+        return told
+
+
+def test_a_device_comes_and_goes() -> None:
+    scene = Scene()
+    link = scene.attach("lamp", LAMP)
+    assert scene.told() == [("owner", "lamp", True), ("guest", "lamp", True)]
+    assert scene.devices.link("lamp", None) is link
+    scene.devices.detach(link)
+    assert scene.told() == []
+    scene.answer(LAMP, of="lamp")
+    assert scene.told() == [("owner", "lamp", False), ("guest", "lamp", False)]
+    assert scene.devices.link("lamp", None) is None
+
+
+def test_those_are_told_of_the_end_who_hear_of_it_then() -> None:
+    scene = Scene()
+    link = scene.attach("lamp", LAMP)
+    scene.told()
+    scene.devices.detach(link)
+    scene.answer(Audience("lamp", None, "owner", ["owner", "other"]), of="lamp")
+    assert scene.told() == [("owner", "lamp", False), ("other", "lamp", False)]
+
+
+def test_a_connection_that_is_replaced_is_not_told() -> None:
+    scene = Scene()
+    older = scene.attach("lamp", LAMP)
+    scene.told()
+    newer, replaced = scene.replace("lamp", LAMP)
+    assert replaced is older
+    scene.devices.detach(older)
+    assert not scene.asked
+    assert scene.told() == []
+    assert scene.devices.link("lamp", None) is newer
+
+
+def test_one_that_is_back_before_its_going_was_told_was_never_gone() -> None:
+    scene = Scene()
+    link = scene.attach("lamp", LAMP)
+    scene.told()
+    scene.devices.detach(link)
+    scene.attach("lamp", LAMP)
+    scene.answer(LAMP, of="lamp")
+    assert scene.told() == []
+
+
+def test_one_that_comes_and_goes_while_the_ledger_is_asked_is_told_as_gone_once() -> None:
+    scene = Scene()
+    scene.devices.detach(scene.attach("lamp", LAMP))
+    scene.devices.detach(scene.attach("lamp", LAMP))
+    scene.told()
+    scene.answer(LAMP, of="lamp")
+    scene.answer(LAMP, of="lamp")
+    assert scene.told() == [("owner", "lamp", False), ("guest", "lamp", False)]
+
+
+def test_a_bridge_brings_and_takes_its_sub_devices() -> None:
+    scene = Scene()
+    link = scene.attach("bridge", *BRIDGE)
+    online = [
+        ("owner", "bridge", True),
+        ("owner", "sub-1", True),
+        ("guest", "sub-1", True),
+        ("owner", "sub-2", True),
+    ]
+    assert scene.told() == online
+    assert scene.devices.link("sub-1", "bridge") is link
+    assert scene.devices.link("sub-1", None) is None
+    scene.devices.detach(link)
+    scene.answer(*BRIDGE, of="bridge")
+    assert scene.told() == [(account, device, False) for account, device, _online in online]
+
+
+def test_a_sub_device_with_a_connection_of_its_own_is_reached_by_that() -> None:
+    scene = Scene()
+    bridge = scene.attach("bridge", *BRIDGE)
+    scene.told()
+    own = scene.attach("sub-1", SUB_1)
+    assert scene.told() == []
+    assert scene.devices.link("sub-1", "bridge") is own
+    scene.devices.detach(own)
+    scene.answer(SUB_1, of="sub-1")
+    assert scene.told() == []
+    assert scene.devices.link("sub-1", "bridge") is bridge
+
+
+def test_a_sub_device_with_a_connection_of_its_own_outlives_its_bridge_s() -> None:
+    scene = Scene()
+    own = scene.attach("sub-1", SUB_1)
+    bridge = scene.attach("bridge", *BRIDGE)
+    assert ("guest", "sub-1", True) in scene.told()
+    scene.devices.detach(bridge)
+    scene.answer(*BRIDGE, of="bridge")
+    assert scene.told() == [("owner", "bridge", False), ("owner", "sub-2", False)]
+    scene.devices.detach(own)
+    scene.answer(SUB_1, of="sub-1")
+    assert scene.told() == [("owner", "sub-1", False), ("guest", "sub-1", False)]
+
+
+def test_where_the_ledger_cannot_say_who_hears_it_is_told_with_the_next_change() -> None:
+    scene = Scene()
+    scene.devices.detach(scene.attach("lamp", LAMP))
+    scene.told()
+    scene.asked.popleft()[1](Refused(Refusal.INTERNAL))
+    assert scene.told() == []
+    scene.devices.detach(scene.attach("lamp", LAMP))
+    scene.answer(LAMP, of="lamp")
+    assert scene.told() == [("owner", "lamp", False), ("guest", "lamp", False)]
+
+
+def test_a_link_that_was_never_attached_takes_nothing_away() -> None:
+    scene = Scene()
+    link = scene.attach("lamp", LAMP)
+    scene.devices.detach(FakeLink("lamp"))
+    assert not scene.asked
+    assert scene.devices.link("lamp", None) is link
