@@ -66,7 +66,7 @@ class Process:
 def serve(path: Path, *assignments: str) -> Iterator[Process]:
     """A server process on the database file `path`, at a free port, killed with the block where it still runs."""
     log = path.with_suffix(".log")
-    command = _command("serve", path, ("server.ws_port=0", *assignments))
+    command = _command("serve", path, ("server.ws_port=0", "server.http_port=0", *assignments))
     with log.open("a") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=_environment())
     with process:

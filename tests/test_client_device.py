@@ -12,7 +12,7 @@ from sharesrv.client import AppClient, CommandRefused, DeviceClient, Frame, Hand
 from sharesrv.client.device import Handler
 from sharesrv.faces.websocket.conversation import Conversation
 from sharesrv.faces.websocket.device import DeviceSession
-from sharesrv.store.sqlite.load import GrantRow
+from sharesrv.store.batch import GrantRow
 from tests.wire import GUEST, OWNER, PATIENCE_S, TestServer, at, fill, server
 
 

@@ -15,14 +15,17 @@ MAY: dict[str, set[str]] = {
     "errors": set(),
     "names": {"errors"},
     "clock": {"errors", "names"},
+    "metrics": set(),
     "config": {"errors", "names"},
     "auth": {"config", "errors", "names"},
     "domain": {"domain", "errors", "names"},
     "protocol": {"protocol", "errors", "names"},
     "store": {"store", "domain"} | LEAVES,
     "live": {"live", "domain", "store.base"} | LEAVES,
+    "faces.records": {"protocol", "store.batch", "auth"} | LEAVES,
     "faces.websocket": {"faces.websocket", "protocol", "live", "domain", "store.base", "auth"} | LEAVES,
-    "faces.http": {"faces.http", "protocol", "live", "domain", "store.base", "auth"} | LEAVES,
+    "faces.http": {"faces.http", "faces.records", "protocol", "live", "domain", "store.base", "store.batch", "auth"}
+    | LEAVES,
     "client": {"client", "protocol"} | LEAVES,
 }
 NEVER = {

@@ -18,8 +18,8 @@ from sharesrv.cli.composition import Running, serving
 from sharesrv.clock import Clock, SystemClock
 from sharesrv.config import Settings, load
 from sharesrv.faces.websocket.transport import Times
+from sharesrv.store.batch import AccountRow, Batch, DeviceRow, GrantRow, TokenRow
 from sharesrv.store.sqlite import connection as sqlite_connection
-from sharesrv.store.sqlite.load import AccountRow, Batch, DeviceRow, GrantRow, TokenRow
 from sharesrv.store.sqlite.load import load as load_rows
 
 PATIENCE_S = 10.0  # for anything that must come; a loaded machine takes its time
@@ -67,7 +67,7 @@ def query(path: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
 
 
 def settings_for(path: Path, *assignments: str) -> Settings:
-    return load(None, {}, [f"database.url=sqlite:///{path}", "server.ws_port=0", *assignments])
+    return load(None, {}, [f"database.url=sqlite:///{path}", "server.ws_port=0", "server.http_port=0", *assignments])
 
 
 class TestServer:

@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from sharesrv.auth import Tokens
 from sharesrv.clock import Clock, SystemClock
 from sharesrv.config import Settings
 from sharesrv.domain.rules import Rules
+from sharesrv.faces.http.office import Office
+from sharesrv.faces.http.server import bind, listening
 from sharesrv.faces.websocket.conversation import Conversation, Speaking
 from sharesrv.faces.websocket.server import Door, tls_context
 from sharesrv.faces.websocket.transport import GRACE_S, Times
@@ -36,6 +39,7 @@ class Running(NamedTuple):
     """A server at work."""
 
     ws_port: int
+    http_port: int
     door: Door
     ledger: Ledger
 
@@ -66,7 +70,7 @@ async def serving(
     times = times or Times(idle_s=settings.sessions.heartbeat + GRACE_S)
     tls = tls_context(settings.server.tls_cert, settings.server.tls_key)
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(SqliteStore(path_of(settings.database.url), clock.now_ms))
+        store = await stack.enter_async_context(SqliteStore(path_of(settings.database.url), clock))
         hub = Hub(single=settings.sessions.policy == "single")
         ledger = Ledger(store, clock, rules_of(settings), tell=hub.tell)
         deadlines = Deadlines(store, clock, ledger.submit)
@@ -80,8 +84,23 @@ async def serving(
         await stack.enter_async_context(_drained(ledger))
         await stack.enter_async_context(_background(deadlines.run()))
         await stack.enter_async_context(_background(watch.run()))
+        sock = stack.enter_context(bind(settings))
         port = await stack.enter_async_context(door.listening(settings.server.host, settings.server.ws_port, tls))
-        yield Running(port, door, ledger)
+        office = Office(
+            settings=settings,
+            rules=rules_of(settings),
+            clock=clock,
+            ledger=ledger,
+            lists=store,
+            hub=hub,
+            devices=devices,
+            tokens=Tokens(),
+            registry=store,
+            look_again=watch.look,
+            ws_port=port,
+        )
+        await stack.enter_async_context(listening(office, sock))
+        yield Running(port, sock.getsockname()[1], door, ledger)
 
 
 @asynccontextmanager

@@ -21,8 +21,8 @@ from sharesrv.cli.serve import address
 from sharesrv.client import Answer, AppClient, DeviceClient, Direction, Offer
 from sharesrv.clock import SystemClock
 from sharesrv.config import Settings, load
+from sharesrv.store.batch import AccountRow, Batch, DeviceRow, TokenRow
 from sharesrv.store.sqlite import connection as sqlite_connection
-from sharesrv.store.sqlite.load import AccountRow, Batch, DeviceRow, TokenRow
 from sharesrv.store.sqlite.load import load as load_rows
 
 OWNER, GUEST = "owner", "guest"
@@ -57,7 +57,7 @@ async def _demo(path: Path, *, stay: bool) -> None:
 
 
 def _settings(path: Path, *assignments: str) -> Settings:
-    return load(None, {}, [f"database.url=sqlite:///{path}", "server.ws_port=0", *assignments])
+    return load(None, {}, [f"database.url=sqlite:///{path}", "server.ws_port=0", "server.http_port=0", *assignments])
 
 
 def _fill(path: Path, tokens: dict[str, str]) -> None:

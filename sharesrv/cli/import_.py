@@ -11,13 +11,15 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from sharesrv.cli.checking import Checker
 from sharesrv.cli.options import Assignments, Config, settings
 from sharesrv.clock import SystemClock
 from sharesrv.errors import Trouble
+from sharesrv.faces.records import row_of
 from sharesrv.protocol import importing
+from sharesrv.store.batch import AnyRow, Batch, Unfit, add_to, latest
+from sharesrv.store.sqlite.checking import Checker
 from sharesrv.store.sqlite.connection import connect, path_of
-from sharesrv.store.sqlite.load import Batch, load
+from sharesrv.store.sqlite.load import load
 
 
 def import_(
@@ -44,11 +46,16 @@ def import_(
 
 
 def _check(connection: sqlite3.Connection, file: Path, progress: Progress) -> Batch:
-    checker = Checker(connection)
+    batch, lines = Batch(), dict[AnyRow, int]()
     for number, record in _records(file, progress):
-        checker.add(number, record)
-    checker.check()
-    return checker.batch()
+        row = row_of(record)
+        lines[row] = number
+        add_to(batch, row)
+    try:
+        Checker(connection, batch).check()
+    except Unfit as unfit:
+        raise Trouble(f"line {lines[unfit.row]}: {unfit.reason}; nothing was written") from unfit
+    return latest(batch)
 
 
 def _records(file: Path, progress: Progress) -> Iterator[tuple[int, importing.Record]]:

@@ -23,16 +23,24 @@ def serve(config: Config = None, assignments: Assignments = None) -> None:
 async def _serve(settings: Settings) -> None:
     async with serving(settings) as running:
         came = _signal()
-        print(f"sharesrv listens on {address(settings, running)}, database {settings.database.url}", flush=True)
+        where = f"{address(settings, running)} and {http_address(settings, running)}"
+        print(f"sharesrv listens on {where}, database {settings.database.url}", flush=True)
         number = await came
         structlog.get_logger().info("going down", signal=number.name)
 
 
 def address(settings: Settings, running: Running) -> str:
     """Where apps connect."""
-    scheme = "wss" if settings.server.tls_cert else "ws"
-    host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
-    return f"{scheme}://{host}:{running.ws_port}{PATH}"
+    return f"{'wss' if settings.server.tls_cert else 'ws'}://{_host(settings)}:{running.ws_port}{PATH}"
+
+
+def http_address(settings: Settings, running: Running) -> str:
+    """Where integrators and operators call."""
+    return f"{'https' if settings.server.tls_cert else 'http'}://{_host(settings)}:{running.http_port}"
+
+
+def _host(settings: Settings) -> str:
+    return f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
 
 
 def _signal() -> asyncio.Future[signal.Signals]:

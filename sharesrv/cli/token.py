@@ -10,8 +10,10 @@ from sharesrv.auth import digest, new_token
 from sharesrv.cli.options import Assignments, Config, settings
 from sharesrv.clock import SystemClock
 from sharesrv.errors import Trouble
+from sharesrv.store.batch import Batch, TokenRow
+from sharesrv.store.sqlite import known
 from sharesrv.store.sqlite.connection import connect, path_of
-from sharesrv.store.sqlite.load import Batch, TokenRow, existing_accounts, load
+from sharesrv.store.sqlite.load import load
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -26,7 +28,7 @@ def token(
     clock = SystemClock()
     connection = connect(path_of(set_to.database.url))
     try:
-        if not existing_accounts(connection, [apikey], []):
+        if not known.accounts(connection, [apikey], []):
             raise Trouble(f"there is no account {apikey}")
         at = new_token()
         expires_ms = clock.now_ms() + round(set_to.auth.token_days * DAY_MS)

@@ -9,8 +9,8 @@ import msgspec
 from sharesrv.domain.commands import Answer, Cancel
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.grants import active, added, bar, below, end, grants_of, on
-from sharesrv.domain.keys import AccountKey, DeviceKey, TreeKey, login
-from sharesrv.domain.outcome import Acknowledged, Done, Notice, Settled, Updated
+from sharesrv.domain.keys import DeviceKey, TreeKey, login
+from sharesrv.domain.outcome import Acknowledged, Done, Notice, Settled
 from sharesrv.domain.share import Cause, Door, Event, Share, State
 from sharesrv.errors import Refusal, Refused
 
@@ -60,12 +60,7 @@ def _tell_taken(draft: Draft, grant: Share, but: int) -> Share:
     """Who asked gets its answer; of a grant by share code both sides are told as of a change (PROTOCOL 2.6)."""
     sharee_id = grant.sharee_id or ""
     if grant.door is not Door.OFFER:
-        sharee = draft.facts.get(AccountKey(sharee_id))
-        uid = sharee.uid if sharee else ""
-        for account_id in (sharee_id, grant.sharer_id):
-            draft.outcome.after.append(
-                Updated(account_id, grant.sharer_id, grant.device_id, uid, grant.permit, grant.note)
-            )
+        draft.outcome.after += [draft.updated(grant, account_id) for account_id in (sharee_id, grant.sharer_id)]
     if grant.door is not Door.CODE:
         draft.outcome.after.append(draft.ended(grant, sharee_id, Cause.ANSWERED, but))
     return grant

@@ -9,6 +9,7 @@ from sharesrv.domain.draft import Draft
 from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import on
 from sharesrv.domain.keys import Account, CodeKey, CodesKey, Device, ProductKey, Recent, TreeKey
+from sharesrv.domain.offers import refuse_unshareable
 from sharesrv.domain.outcome import Coded, Counted, Offered
 from sharesrv.domain.share import Asked, Cause, Door, Event, Share, State
 from sharesrv.errors import Refusal, Refused
@@ -74,10 +75,7 @@ def _shareable(command: CreateCode | Invite, sharer: Account, facts: Facts) -> D
         raise Refused(Refusal.WRONG_AUTH_KEY)
     if device.auth_key is not None and command.auth_key != device.auth_key:
         raise Refused(Refusal.WRONG_AUTH_KEY)
-    if not device.shareable:
-        raise Refused(Refusal.NOT_SHAREABLE)
-    if not device.verified:
-        raise Refused(Refusal.NOT_VERIFIED)
+    refuse_unshareable(device)
     return device
 
 

@@ -12,11 +12,12 @@ from typing import Any, Final
 from sharesrv.domain import answers, codes, control, grants, offers, presence, sessions, terms
 from sharesrv.domain.commands import (
     Accept,
+    Amend,
     Answer,
     ByCode,
     Called,
     Cancel,
-    CodeCommand,
+    Close,
     Command,
     Connect,
     Control,
@@ -43,7 +44,7 @@ from sharesrv.domain.commands import (
     Unshare,
     Update,
 )
-from sharesrv.domain.draft import CLOCK, HTTP, SERVER, WEBSOCKET, Draft
+from sharesrv.domain.draft import ADMIN, CLOCK, HTTP, SERVER, WEBSOCKET, Draft
 from sharesrv.domain.facts import Facts
 from sharesrv.domain.keys import CodeKey, ShareKey, ShareKeys, TreeKey
 from sharesrv.domain.outcome import Done, Outcome
@@ -55,7 +56,7 @@ Rule = Callable[[Any, Draft], None]
 
 def decide(command: Command, facts: Facts, mint: Mint) -> Outcome:
     """What `command` comes to. Its outcome is not yet in the facts."""
-    draft = Draft(facts, mint, by=_actor(command, facts), door=HTTP if isinstance(command, CodeCommand) else WEBSOCKET)
+    draft = Draft(facts, mint, by=_actor(command, facts), door=_door(command))
     _rule_of(type(command))(command, draft)
     return draft.outcome
 
@@ -96,6 +97,8 @@ RULES: Final[dict[type, Rule]] = {
     Leave: terms.leave,
     Rename: terms.rename,
     Inspect: terms.inspect,
+    Close: terms.close,
+    Amend: terms.amend,
 }
 
 
@@ -112,7 +115,7 @@ def lapse(command: Command, facts: Facts, mint: Mint) -> Iterator[Outcome]:
 
 def _touched(command: Command, facts: Facts) -> Iterator[Share]:
     keys: list[ShareKeys] = [key for key in command.between(facts) if isinstance(key, TreeKey)]
-    if isinstance(command, Expire):
+    if isinstance(command, Expire | Close):
         keys.append(ShareKey(command.share_id))
     if isinstance(command, ByCode):
         keys.append(CodeKey(command.code))
@@ -121,10 +124,21 @@ def _touched(command: Command, facts: Facts) -> Iterator[Share]:
             yield due
 
 
+def _door(command: Command) -> str:
+    match command:
+        case Close():
+            return ADMIN
+        case Called() if not isinstance(command, Connect):
+            return HTTP
+    return WEBSOCKET
+
+
 def _actor(command: Command, facts: Facts) -> str:
     match command:
         case ToSharee(sharer_id=account_id) | Answer(sharee_id=account_id) | OnDevice(account_id=account_id):
             return account_id
+        case Close():
+            return ADMIN
         case Called():
             return command.caller_id(facts) or SERVER
     return SERVER

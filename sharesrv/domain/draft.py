@@ -8,13 +8,14 @@ import msgspec
 
 from sharesrv.domain.facts import Facts
 from sharesrv.domain.keys import AccountKey, Device, DeviceKey, TreeKey
-from sharesrv.domain.outcome import Ended, Outcome, Put
+from sharesrv.domain.outcome import Ended, Outcome, Put, Updated
 from sharesrv.domain.rules import Mint
 from sharesrv.domain.share import Cause, Event, Share, move
 
 SERVER = "server"  # who ended it, where no account did
 WEBSOCKET = "websocket"
 HTTP = "http"
+ADMIN = "admin"
 CLOCK = "clock"
 
 
@@ -65,6 +66,12 @@ class Draft:
             cause=cause,
             but=but,
         )
+
+    def updated(self, grant: Share, account_id: str) -> Updated:
+        """The notice to one of its two accounts that a grant is as it is now."""
+        sharee = self.facts.get(AccountKey(grant.sharee_id)) if grant.sharee_id else None
+        uid = sharee.uid if sharee else grant.asked.uid
+        return Updated(account_id, grant.sharer_id, grant.device_id, uid, grant.permit, grant.note)
 
     def tell_ended(self, share: Share, cause: Cause) -> None:
         """Tell the sharee; the owner too, where it was not the owner's own command (PROTOCOL 2.6)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sharesrv.domain.keys import (
     Account,
@@ -35,9 +35,6 @@ from sharesrv.domain.keys import (
 )
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Door, Share, State
-
-if TYPE_CHECKING:
-    from sharesrv.domain.commands import Command
 
 
 class NotRead(LookupError):  # noqa: N818 - the batch is cut there
@@ -152,7 +149,14 @@ class Facts:
 Asking = Generator[set[AnyKey], Found, None]
 
 
-def gather(commands: Sequence[Command], facts: Facts) -> Asking:
+class Needing(Protocol):
+    """Whatever says which rows it needs; see `commands`."""
+
+    def names(self) -> Iterable[AnyKey]: ...
+    def between(self, facts: Facts) -> Iterable[AnyKey]: ...
+
+
+def gather(commands: Sequence[Needing], facts: Facts) -> Asking:
     """What a batch needs, in two rounds: yields the keys to read and takes what was found.
 
     Sans-I/O, so that a store runs it in a thread or in a coroutine alike.
@@ -163,11 +167,11 @@ def gather(commands: Sequence[Command], facts: Facts) -> Asking:
             facts.learn((yield keys))
 
 
-def _names(command: Command, _facts: Facts) -> Iterable[AnyKey]:
+def _names(command: Needing, _facts: Facts) -> Iterable[AnyKey]:
     return command.names()
 
 
-def _between(command: Command, facts: Facts) -> Iterable[AnyKey]:
+def _between(command: Needing, facts: Facts) -> Iterable[AnyKey]:
     return command.between(facts)
 
 

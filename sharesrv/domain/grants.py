@@ -22,9 +22,14 @@ DONE, NO_GRANT = 2, 0  # PROTOCOL 2.6: `result` of updateShare
 
 def grants_of(facts: Facts, device: Device, sharee_id: str) -> list[Share]:
     """The active grants that decide about `device` for this account: its own, or else those of its bridge."""
-    tree = facts.shares(TreeKey(facts.root_id(device), sharee_id))
-    own = [share for share in on(tree, device.id) if share.state in (State.ACTIVE, State.BARRED)]
-    return active(own or on(tree, facts.root_id(device)))
+    return deciding(facts.shares(TreeKey(facts.root_id(device), sharee_id)), device, facts)
+
+
+def deciding(tree: Iterable[Share], device: Device, facts: Facts) -> list[Share]:
+    """Of the live shares of one account on a device's tree, the grants that decide about `device`."""
+    rows = list(tree)
+    own = [share for share in on(rows, device.id) if share.state in (State.ACTIVE, State.BARRED)]
+    return active(own or on(rows, facts.root_id(device)))
 
 
 def on(tree: Iterable[Share], device_id: str) -> list[Share]:

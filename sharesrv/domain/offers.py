@@ -20,10 +20,7 @@ ALREADY_SHARED = 4  # S4: "4: already shared to this sharee"
 def request(command: Request, draft: Draft) -> None:
     """`share`: checks 3 to 10 of PROTOCOL 2.4, in their order; the first that fails answers."""
     device = owned(command, draft.facts)
-    if not device.shareable:
-        raise Refused(Refusal.NOT_SHAREABLE)
-    if not device.verified:
-        raise Refused(Refusal.NOT_VERIFIED)
+    refuse_unshareable(device)
     sharee = named(command, draft)
     if sharee is None:
         return
@@ -38,6 +35,14 @@ def request(command: Request, draft: Draft) -> None:
     else:
         _refuse_while_open(waiting, draft.now_ms)
         _ask(command, draft, device, sharee, tree)
+
+
+def refuse_unshareable(device: Device) -> None:
+    """Raises Refused: a device that is not shareable, or not verified, cannot be shared by any door."""
+    if not device.shareable:
+        raise Refused(Refusal.NOT_SHAREABLE)
+    if not device.verified:
+        raise Refused(Refusal.NOT_VERIFIED)
 
 
 def _ask(command: Request, draft: Draft, device: Device, sharee: Account, tree: list[Share]) -> None:

@@ -78,9 +78,10 @@ class Forward(msgspec.Struct, frozen=True):
 
 
 class Responded(msgspec.Struct, frozen=True):
-    """The device's own answer to a command; 0 is done, and on disk."""
+    """The device's own answer to a command, with the `d_seq` that it may carry; 0 is done, and on disk."""
 
     error: int
+    d_seq: msgspec.Raw | None = None
 
 
 class Stored(msgspec.Struct, frozen=True):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from sharesrv.domain.answers import turn_down
 from sharesrv.domain.callers import caller
 from sharesrv.domain.codes import withdraw
-from sharesrv.domain.commands import ByCode, FindDevice, Identify, Inspect, Leave, Rename, SetEnd, Unshare
+from sharesrv.domain.commands import Amend, ByCode, Close, FindDevice, Identify, Inspect, Leave, Rename, SetEnd, Unshare
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.grants import active, below, end
-from sharesrv.domain.keys import CodeKey, ProductKey
+from sharesrv.domain.keys import CodeKey, ProductKey, ShareKey
 from sharesrv.domain.outcome import Coded, DeviceFound, Done, Identified
 from sharesrv.domain.share import Cause, Event, Share, State
 from sharesrv.errors import Refusal, Refused
@@ -102,3 +102,34 @@ def _not_over(share: Share) -> Share:
     if share.state not in (State.OPEN, State.ACTIVE):
         raise Refused(Refusal.SHARE_OVER)
     return share
+
+
+def close(command: Close, draft: Draft) -> None:
+    """An operator ends a share; both sides are told."""
+    share = _named(command, draft)
+    if share.state is State.OPEN:
+        withdraw(draft, share, Cause.CANCELLED)
+    else:
+        end(draft, [share], Cause.CANCELLED)
+    draft.outcome.reply = Done()
+
+
+def amend(command: Amend, draft: Draft) -> None:
+    """An operator changes a grant; both sides are told."""
+    share = _named(command, draft)
+    if share.state is not State.ACTIVE:
+        raise Refused(Refusal.SHARE_OVER)
+    given = {"permit": command.permit, "note": command.note, "ends_ms": command.ends_ms}
+    edits = {name: value for name, value in given.items() if value is not None}
+    amended = draft.move(share, Event.CHANGE, share.cause, **edits)
+    for account_id in (share.sharer_id, share.sharee_id):
+        if account_id is not None:
+            draft.outcome.after.append(draft.updated(amended, account_id))
+    draft.outcome.reply = Done()
+
+
+def _named(command: Close, draft: Draft) -> Share:
+    share = draft.facts.share(ShareKey(command.share_id))
+    if share is None:
+        raise Refused(Refusal.NO_SUCH_SHARE)
+    return _not_over(share)

@@ -53,20 +53,20 @@ class Exchange:
             self._lanes.setdefault(lane, deque()).append(hand)
         self._start_if_first(hand)
 
-    def answered(self, link: Link, device_id: str, sequence: str, error: int) -> None:
+    def answered(self, link: Link, device_id: str, sequence: str, responded: Responded) -> None:
         """A device has answered. What is late, comes twice, or answers nothing that was sent is dropped."""
         hand = self._sent.get(link.id, {}).get((device_id, f"={sequence}"))
         if hand is None:
             return
         self._take_back(hand)
-        if error != 0:
-            self._finish(hand, Responded(error))
+        if responded.error != 0:
+            self._finish(hand, responded)
             return
         command = hand.command
         done = Controlled(
             account_id=command.account_id, device_id=command.device_id, params=command.params, session=command.session
         )
-        self._ledger.submit(done, hand.answer)
+        self._ledger.submit(done, lambda reply: hand.answer(responded if reply == Responded(0) else reply))
         self._free(hand)
 
     def lost(self, link: Link) -> None:

@@ -46,6 +46,10 @@ class Hub:
         """The sessions of an account, the oldest first."""
         return list(self._sessions.get(account_id, ()))
 
+    def everyone(self) -> list[Session]:
+        """All sessions."""
+        return [session for sessions in self._sessions.values() for session in sessions]
+
     def asks(self, share_id: int, session: Session) -> None:
         """`session` waits for the answer about this share; one that asks twice gets it twice."""
         self._asking.setdefault(share_id, []).append(session)
@@ -66,6 +70,7 @@ class Hub:
             if kind not in rendered:
                 rendered[kind] = session.render(notice)
             session.send(rendered[kind])
+            session.count(notice)
             if isinstance(notice, Settled):
                 session.unreceived.append(notice.share.id)
 

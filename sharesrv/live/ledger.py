@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import NamedTuple, TypeVar
 
 import structlog
 
+from sharesrv import metrics
 from sharesrv.clock import Clock
 from sharesrv.domain.commands import Command
 from sharesrv.domain.decide import decide, lapse
 from sharesrv.domain.facts import Facts, NotRead, gather
-from sharesrv.domain.outcome import Counted, Notice, Outcome, Put, Reply, Written
+from sharesrv.domain.outcome import Counted, Notice, Offered, Outcome, Put, Reply, Written
 from sharesrv.domain.rules import Rules
+from sharesrv.domain.share import Cause, State
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.limits import Recents
 from sharesrv.store.base import Conflict, Ledgered, OutcomeUnknown, StoreFailed
@@ -35,10 +38,11 @@ Value = TypeVar("Value")
 
 
 class Entry(NamedTuple):
-    """A command in the queue, and who gets its reply."""
+    """A command in the queue, who gets its reply, and when it came, by `monotonic`."""
 
     command: Command
     answer: Answering
+    came_s: float
 
 
 class Decided(NamedTuple):
@@ -62,7 +66,7 @@ class Ledger:
         self._recents = Recents(clock.now_ms)
         self._queue: deque[Entry] = deque()
         self._wake = asyncio.Event()
-        self._stopping = False
+        self.stopping = False
         self._relieved: list[Callable[[], None]] = []
 
     def on_due(self, call: Callable[[int], None]) -> None:
@@ -71,7 +75,7 @@ class Ledger:
 
     def submit(self, command: Command, answer: Answering = _nobody) -> None:
         """Put a command into the queue. `answer` is called once, when it is decided and durable."""
-        self._queue.append(Entry(command, answer))
+        self._queue.append(Entry(command, answer, monotonic()))
         self._wake.set()
 
     @property
@@ -85,7 +89,7 @@ class Ledger:
 
     def stop(self) -> None:
         """Let `run` return when the queue is empty."""
-        self._stopping = True
+        self.stopping = True
         self._wake.set()
 
     async def run(self) -> None:
@@ -95,11 +99,13 @@ class Ledger:
             self._wake.clear()
             while self._queue:
                 await self._turn()
-            if self._stopping:
+            if self.stopping:
                 return
 
     async def _turn(self) -> None:
         batch = [self._queue.popleft() for _ in range(min(BATCH_MAX, len(self._queue)))]
+        metrics.BATCH.observe(len(batch))
+        metrics.QUEUE.set(len(self._queue))
         try:
             decided = await self._carry_out(batch)
         except StoreFailed as error:
@@ -139,7 +145,9 @@ class Ledger:
                     "a command needs a row that it does not name", command=type(batch[0].command), key=str(missed)
                 )
                 decided = _all_failed(batch[:1])
+        began_s = monotonic()
         await self._store.commit(_written(decided))
+        metrics.COMMIT.observe(monotonic() - began_s)
         return decided
 
     def _decide(self, command: Command, facts: Facts) -> list[Outcome]:
@@ -164,6 +172,7 @@ class Ledger:
             for outcome in outcomes:
                 self._record(outcome)
                 self._tell_all(entry, outcome)
+                self._measure(entry, outcome)
 
     def _record(self, outcome: Outcome) -> None:
         for change in outcome.changes:
@@ -181,6 +190,15 @@ class Ledger:
         for notice in outcome.after:
             _pass_on(self._tell, notice)
 
+    def _measure(self, entry: Entry, outcome: Outcome) -> None:
+        """How long it took until everybody was told."""
+        if any(isinstance(notice, Offered) for notice in outcome.after):
+            metrics.PUSH.observe(monotonic() - entry.came_s)
+        for change in outcome.changes:
+            if isinstance(change, Put) and change.new.state is State.ENDED and not _is_mark(change):
+                ended_ms = change.new.ends_ms if change.new.cause is Cause.EXPIRED else change.new.settled_ms
+                metrics.END.observe(max(0, self._clock.now_ms() - ended_ms) / 1000)
+
 
 def _pass_on(call: Callable[[Value], None], value: Value) -> None:
     """Whoever breaks on what it is told keeps nobody else from being told."""
@@ -188,6 +206,11 @@ def _pass_on(call: Callable[[Value], None], value: Value) -> None:
         call(value)
     except Exception:
         log.exception("telling failed", what=type(value).__name__)
+
+
+def _is_mark(change: Put) -> bool:
+    """Whether it only notes that an answer was received."""
+    return change.old is not None and change.old.state is change.new.state
 
 
 def _all_failed(batch: list[Entry]) -> list[Decided]:

@@ -13,6 +13,7 @@ import msgspec
 
 from sharesrv.domain.commands import Hear
 from sharesrv.domain.outcome import Audience, Audiences, Notice, Presence, Reply
+from sharesrv.errors import Goodbye
 
 
 class Link(ABC):
@@ -27,6 +28,10 @@ class Link(ABC):
     @abstractmethod
     def command(self, owner_id: str, device_id: str, sequence: str, params: dict[str, msgspec.Raw]) -> None:
         """Send an `update` to the device."""
+
+    @abstractmethod
+    def goodbye(self, goodbye: Goodbye) -> None:
+        """Close the connection now."""
 
     @abstractmethod
     def replaced(self) -> None:
@@ -54,6 +59,15 @@ class Devices:
         if self._links.get(link.device_id) is link:
             del self._links[link.device_id]
             self._submit(Hear(link.device_id), self._heard)
+
+    def everyone(self) -> list[Link]:
+        """All links."""
+        return list(self._links.values())
+
+    def remove(self, device_id: str) -> None:
+        """The device is no more: whoever speaks for it has to go."""
+        if (link := self._links.get(device_id)) is not None:
+            link.goodbye(Goodbye.UNAUTHORIZED)
 
     def link(self, device_id: str, bridge_id: str | None) -> Link | None:
         """The connection by which a device is reached: its own, or else its bridge's."""

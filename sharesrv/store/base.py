@@ -13,6 +13,7 @@ import msgspec
 from sharesrv.domain.facts import Asking
 from sharesrv.domain.outcome import Written
 from sharesrv.domain.share import Share
+from sharesrv.store.batch import Batch
 
 
 class StoreFailed(Exception):  # noqa: N818 - a batch answers 500 and the next one runs
@@ -124,6 +125,8 @@ class Lists(Protocol):
 
     async def accounts(self, after: str, limit: int) -> list[AccountInfo]: ...
 
+    async def account(self, account_id: str) -> AccountInfo | None: ...
+
     async def tokens(self, account_id: str) -> list[TokenInfo]: ...
 
     async def devices(self, after: str, limit: int) -> list[DeviceInfo]: ...
@@ -142,12 +145,24 @@ class Lists(Protocol):
 
     async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]: ...
 
+    async def open_offers(self) -> int:
+        """How many offers wait for their answer."""
+        ...
+
     async def look(self, asking: Asking) -> None:
         """Answer keys as `Ledgered.read` does, beside the ledger: as of some moment, which may pass."""
         ...
 
     async def ping(self) -> None:
         """Whether the database can be reached. Raises StoreFailed."""
+        ...
+
+
+class Registry(Protocol):
+    """Writes accounts, tokens, devices and grants in bulk, beside the ledger."""
+
+    async def register(self, batch: Batch, door: str) -> None:
+        """Check and write all of a batch, or nothing. Raises Unfit, StoreFailed."""
         ...
 
 

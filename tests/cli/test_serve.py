@@ -29,7 +29,7 @@ async def test_it_says_where_it_listens_and_ends_in_order(database: Path, number
     fill(database)
     with serve(database) as process:
         assert re.fullmatch(
-            rf"sharesrv listens on ws://127\.0\.0\.1:[0-9]+/api/ws, database sqlite:///{re.escape(str(database))}\n",
+            rf"sharesrv listens on ws://127\.0\.0\.1:[0-9]+/api/ws and http://127\.0\.0\.1:[0-9]+, database sqlite:///{re.escape(str(database))}\n",
             process.said,
         )
         async with process.app(OWNER) as owner, process.app(GUEST) as guest, process.wire() as stranger:

@@ -20,8 +20,9 @@ from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.limits import Bucket
 from sharesrv.live.presence import Devices
+from sharesrv.store.batch import Batch, TokenRow
 from sharesrv.store.sqlite import connection as sqlite_connection
-from sharesrv.store.sqlite.load import Batch, TokenRow, load
+from sharesrv.store.sqlite.load import load
 from tests.raw import close, dialled, frame, head, hello, opened, text
 from tests.wire import GUEST, OWNER, PATIENCE_S, QUICK, TestServer, Wire, answer, query, server, share
 

@@ -13,7 +13,7 @@ from sharesrv.clock import Clock
 from sharesrv.faces.websocket.conversation import Conversation
 from sharesrv.faces.websocket.device import DeviceSession
 from sharesrv.faces.websocket.transport import Connection
-from sharesrv.store.sqlite.load import GrantRow
+from sharesrv.store.batch import GrantRow
 from tests.wire import (
     GUEST,
     OTHER,
@@ -247,6 +247,7 @@ async def test_an_update_goes_to_the_device_and_back_and_to_everybody_else(datab
             "apikey": OWNER,
             "deviceid": "lamp",
             "sequence": "15452192511000",
+            "d_seq": 9,
         }
         push = await owner.heard()
         assert push.pop("sequence") not in ("15452192511000", "")

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from sharesrv.faces.websocket.transport import Connection
-from sharesrv.store.sqlite.load import GrantRow
+from sharesrv.store.batch import GrantRow
 from tests.wire import GUEST, OWNER, PATIENCE_S, Wire, control, fill, said, server, share
 
 UPDATES: Final = 200

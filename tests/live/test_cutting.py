@@ -165,7 +165,7 @@ def in_memory(run: list[Command | Wait], sizes: list[int]) -> Seen:
 
 async def _over_sqlite(path: Path, run: list[Command | Wait], sizes: list[int]) -> list[object]:
     clock = FakeClock()
-    async with SqliteStore(path, clock.now_ms) as store:
+    async with SqliteStore(path, clock) as store:
         told = await carry_out(store, clock, run, sizes)
         await store.read(iter_nothing())  # so that the last commit is through
         await store.commit(())

@@ -13,7 +13,7 @@ import pytest
 from sharesrv.domain.commands import Hear
 from sharesrv.domain.outcome import Changed, Notice, Reply, Responded
 from sharesrv.domain.share import State
-from sharesrv.errors import Refusal
+from sharesrv.errors import Goodbye, Refusal
 from sharesrv.live.exchange import Exchange
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.presence import Devices, Link
@@ -43,6 +43,9 @@ class FakeLink(Link):
     def command(self, owner_id: str, device_id: str, sequence: str, params: dict[str, msgspec.Raw]) -> None:
         assert owner_id == "owner"
         self.sent.append(Command(device_id, sequence, json.loads(msgspec.json.encode(params))))
+
+    def goodbye(self, goodbye: Goodbye) -> None:
+        raise AssertionError("nobody says goodbye here")
 
     def replaced(self) -> None:
         raise AssertionError("nobody replaces it here")
@@ -108,7 +111,7 @@ async def test_a_command_goes_to_the_device_and_its_yes_is_stored_and_told() -> 
         await b.settled()
         assert link.sent == [("lamp", "1", {"switch": "on"})]
         assert (replies, b.stored(), b.notices) == ([], {}, [])
-        b.exchange.answered(link, "lamp", "1", 0)
+        b.exchange.answered(link, "lamp", "1", Responded(0))
         assert replies == []
         await b.settled()
         assert replies == [Responded(0)]
@@ -124,11 +127,11 @@ async def test_two_apps_with_the_same_sequence_get_an_answer_each() -> None:
         first, second = b.ask("owner", {"x": 1}), b.ask("guest", {"x": 2})
         await b.settled()
         assert link.sent == [("lamp", "1", {"x": 1})]
-        b.exchange.answered(link, "lamp", "1", 0)
+        b.exchange.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert (first, second) == ([Responded(0)], [])
         assert link.sent[1:] == [("lamp", "1", {"x": 2})]
-        b.exchange.answered(link, "lamp", "1", 7)
+        b.exchange.answered(link, "lamp", "1", Responded(7))
         assert second == [Responded(7)]
         assert b.stored() == {"x": 1}
         assert b.is_empty()
@@ -141,7 +144,7 @@ async def test_two_apps_of_one_account_with_the_same_sequence_get_an_answer_each
         for number in range(3):
             await b.settled()
             assert [command.params for command in link.sent] == [{"x": each} for each in range(number + 1)]
-            b.exchange.answered(link, "lamp", "1", number + 1)
+            b.exchange.answered(link, "lamp", "1", Responded(number + 1))
             assert [len(replies) for replies in asked] == [1] * (number + 1) + [0] * (2 - number)
         assert asked == [[Responded(1)], [Responded(2)], [Responded(3)]]
         assert b.is_empty()
@@ -153,10 +156,10 @@ async def test_commands_with_sequences_of_their_own_are_in_hand_together_and_ans
         one, two = b.ask(sequence="1"), b.ask(sequence="2")
         await b.settled()
         assert [command.sequence for command in link.sent] == ["1", "2"]
-        b.exchange.answered(link, "lamp", "2", 0)
+        b.exchange.answered(link, "lamp", "2", Responded(0))
         await b.settled()
         assert (one, two) == ([], [Responded(0)])
-        b.exchange.answered(link, "lamp", "1", 0)
+        b.exchange.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert one == [Responded(0)]
         assert b.is_empty()
@@ -169,9 +172,9 @@ async def test_the_same_sequence_at_two_devices_is_two_commands() -> None:
         await b.settled()
         assert [command.device_id for command in bridge.sent] == ["sub-1", "sub-2"]
         assert [command.device_id for command in lamp.sent] == ["lamp"]
-        b.exchange.answered(bridge, "sub-2", "1", 2)
-        b.exchange.answered(bridge, "sub-1", "1", 1)
-        b.exchange.answered(lamp, "lamp", "1", 3)
+        b.exchange.answered(bridge, "sub-2", "1", Responded(2))
+        b.exchange.answered(bridge, "sub-1", "1", Responded(1))
+        b.exchange.answered(lamp, "lamp", "1", Responded(3))
         assert asked == {"lamp": [Responded(3)], "sub-1": [Responded(1)], "sub-2": [Responded(2)]}
 
 
@@ -180,7 +183,7 @@ async def test_a_bridge_does_not_answer_for_a_sub_device_under_its_own_name() ->
         bridge = b.attach("bridge")
         replies = b.ask(device="sub-1")
         await b.settled()
-        b.exchange.answered(bridge, "bridge", "1", 0)
+        b.exchange.answered(bridge, "bridge", "1", Responded(0))
         await b.settled()
         assert (replies, b.stored("sub-1"), b.stored("bridge")) == ([], {}, {})
 
@@ -195,11 +198,11 @@ async def test_a_command_with_timers_is_decided_only_when_the_one_before_is_stor
         await b.settled()
         assert [command.sequence for command in link.sent] == ["1", "4"]
         assert (same, none, other) == ([], [], [])
-        b.exchange.answered(link, "lamp", "1", 0)
+        b.exchange.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert first == [Responded(0)]
         assert [command.sequence for command in link.sent] == ["1", "4", "2"]
-        b.exchange.answered(link, "lamp", "2", 0)
+        b.exchange.answered(link, "lamp", "2", Responded(0))
         await b.settled()
         await b.settled()
         assert same == [Responded(0)]
@@ -215,7 +218,7 @@ async def test_what_waits_is_decided_by_the_grant_as_it_is_then() -> None:
         behind = b.ask("guest")
         await b.settled()
         b.world.store.shares[grant.id] = msgspec.structs.replace(grant, state=State.ENDED)
-        b.exchange.answered(link, "lamp", "1", 0)
+        b.exchange.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert [refusal(reply) for reply in behind] == [Refusal.NO_GRANT]
         assert len(link.sent) == 1
@@ -233,14 +236,14 @@ async def test_one_that_waits_in_two_lanes_is_started_once_when_both_are_free(fi
         await b.settled()
         assert [command.sequence for command in link.sent] == ["1", "2"]
         for sequence, sent in ((first_to_end, 2), ({"1": "2", "2": "1"}[first_to_end], 3)):
-            b.exchange.answered(link, "lamp", sequence, 0)
+            b.exchange.answered(link, "lamp", sequence, Responded(0))
             await b.settled()
             assert len(link.sent) == sent
         assert link.sent[2] == ("lamp", "1", {"timers": []})
-        b.exchange.answered(link, "lamp", "1", 0)
+        b.exchange.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert (both, behind, len(link.sent)) == ([Responded(0)], [], 4)
-        b.exchange.answered(link, "lamp", "1", 0)
+        b.exchange.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert behind == [Responded(0)]
         assert b.stored() == {"x": 2, "timers": []}
@@ -253,10 +256,10 @@ async def test_one_behind_another_in_both_its_lanes_is_started_once() -> None:
         b.ask(params=TIMERS)
         second = b.ask(params={"timers": []})
         await b.settled()
-        b.exchange.answered(link, "lamp", "1", 5)
+        b.exchange.answered(link, "lamp", "1", Responded(5))
         await b.settled()
         assert [command.params for command in link.sent] == [TIMERS, {"timers": []}]
-        b.exchange.answered(link, "lamp", "1", 0)
+        b.exchange.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert second == [Responded(0)]
         assert b.is_empty()
@@ -275,12 +278,12 @@ async def test_what_answers_nothing_that_was_sent_is_dropped() -> None:
             (stranger, "lamp", "1"),
             (FakeLink("lamp"), "lamp", "1"),
         ]:
-            b.exchange.answered(whose, device, sequence, 0)
+            b.exchange.answered(whose, device, sequence, Responded(0))
         await b.settled()
         assert (replies, b.stored()) == ([], {})
-        b.exchange.answered(link, "lamp", "1", 0)
-        b.exchange.answered(link, "lamp", "1", 0)
-        b.exchange.answered(link, "lamp", "1", 9)
+        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.exchange.answered(link, "lamp", "1", Responded(9))
         await b.settled()
         assert replies == [Responded(0)]
         assert len(b.notices) == 1
@@ -292,7 +295,7 @@ async def test_an_answer_with_an_error_is_relayed_and_not_stored() -> None:
         link = b.attach()
         replies = b.ask()
         await b.settled()
-        b.exchange.answered(link, "lamp", "1", -3)
+        b.exchange.answered(link, "lamp", "1", Responded(-3))
         assert replies == [Responded(-3)]
         await b.settled()
         assert (b.stored(), b.notices) == ({}, [])
@@ -308,7 +311,7 @@ async def test_what_is_refused_never_reaches_the_device() -> None:
         await b.settled()
         assert [refusal(reply) for reply in replies] == [Refusal.NO_GRANT]
         assert len(link.sent) == 1
-        b.exchange.answered(link, "lamp", "1", 0)
+        b.exchange.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert behind == [Responded(0)]
         assert b.is_empty()
@@ -342,8 +345,8 @@ async def test_with_its_connection_is_lost_what_was_in_hand_there_and_nothing_el
         assert kept == []
         await b.settled()
         assert [refusal(reply) for reply in waiting] == [Refusal.OFFLINE]
-        b.exchange.answered(lamp, "lamp", "1", 0)
-        b.exchange.answered(bridge, "bridge", "1", 0)
+        b.exchange.answered(lamp, "lamp", "1", Responded(0))
+        b.exchange.answered(bridge, "bridge", "1", Responded(0))
         await b.settled()
         assert kept == [Responded(0)]
         assert b.stored() == {}
@@ -360,8 +363,8 @@ async def test_what_waited_goes_by_the_new_connection() -> None:
         assert [refusal(reply) for reply in first] == [Refusal.OFFLINE]
         await b.settled()
         assert newer.sent == [("lamp", "1", {"x": 2})]
-        b.exchange.answered(older, "lamp", "1", 0)
-        b.exchange.answered(newer, "lamp", "1", 4)
+        b.exchange.answered(older, "lamp", "1", Responded(0))
+        b.exchange.answered(newer, "lamp", "1", Responded(4))
         assert waiting == [Responded(4)]
         assert b.is_empty()
 
@@ -385,7 +388,7 @@ async def test_a_device_that_does_not_answer_in_time() -> None:
 
         b.exchange.control(control("owner"), answer)
         assert refusal(await answered_in_time(replies, heard)) is Refusal.NO_RESPONSE
-        b.exchange.answered(link, "lamp", "1", 0)
+        b.exchange.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert (len(replies), b.stored(), b.notices) == (1, {}, [])
         assert b.is_empty()
@@ -414,8 +417,8 @@ async def test_where_the_yes_cannot_be_stored_the_sender_is_told_and_the_lane_is
         half = "x" * 9000
         first, second = b.ask(params={"a": half}, sequence="1"), b.ask(params={"b": half}, sequence="2")
         await b.settled()
-        b.exchange.answered(link, "lamp", "1", 0)
-        b.exchange.answered(link, "lamp", "2", 0)
+        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.exchange.answered(link, "lamp", "2", Responded(0))
         await b.settled()
         assert first == [Responded(0)]
         assert [refusal(reply) for reply in second] == [Refusal.PARAMS_TOO_LARGE]
@@ -434,8 +437,8 @@ async def test_an_answer_that_fails_holds_up_nobody() -> None:
         behind = b.ask()
         await b.settled()
         with pytest.raises(RuntimeError):
-            b.exchange.answered(link, "lamp", "1", 3)
+            b.exchange.answered(link, "lamp", "1", Responded(3))
         await b.settled()
-        b.exchange.answered(link, "lamp", "1", 4)
+        b.exchange.answered(link, "lamp", "1", Responded(4))
         assert behind == [Responded(4)]
         assert b.is_empty()

@@ -4,6 +4,7 @@ import pytest
 
 from sharesrv.domain.outcome import Ended, Notice, Offered, Settled, Updated
 from sharesrv.domain.share import Asked, Cause, Door, Share, State
+from sharesrv.errors import Goodbye
 from sharesrv.live.hub import Hub
 from sharesrv.live.sessions import Session
 
@@ -33,6 +34,9 @@ class Fake(Session):
         self.heard.append(payload.decode())
         if self.hub is not None:
             self.hub.detach(self)
+
+    def goodbye(self, goodbye: Goodbye) -> None:
+        raise AssertionError("nobody says goodbye here")
 
     def supersede(self) -> None:
         self.told_off += 1

@@ -355,7 +355,7 @@ async def test_over_sqlite_too_a_failure_changes_nothing_and_the_next_batch_runs
 ) -> None:
     fill(database)
     desk = Desk()
-    async with SqliteStore(database, desk.world.clock.now_ms) as sqlite:
+    async with SqliteStore(database, desk.world.clock) as sqlite:
         store = FailingStore(sqlite)
         desk.ledger = Ledger(store, desk.world.clock, desk.world.rules, tell=desk.told.append)
         store.fail(step, *[error] * 5)
@@ -370,7 +370,7 @@ async def test_over_sqlite_an_offer_may_take_the_place_of_one_that_ended_in_the_
     fill(database)
     desk = Desk()
     world = desk.world
-    async with SqliteStore(database, world.clock.now_ms) as sqlite:
+    async with SqliteStore(database, world.clock) as sqlite:
         desk.ledger = Ledger(sqlite, world.clock, world.rules, tell=desk.told.append)
         await desk.do(world.request(sequence="1"))
         assert await desk.do(world.cancel(), world.request(sequence="2")) == [Done, Waiting]

@@ -46,7 +46,7 @@ class LedgerBesideModel(RuleBasedStateMachine):
         self.path = Path(shutil.copy(self.template, self.folder.name))
         self.clock, self.model = FakeClock(), Model()
         self.runner = asyncio.Runner()
-        self.store = SqliteStore(self.path, self.clock.now_ms)
+        self.store = SqliteStore(self.path, self.clock)
         self.told: list[tuple[Any, ...]] = []
         self.ledger = Ledger(self.store, self.clock, LIMITS, tell=lambda notice: self.told.append(self.short(notice)))
         self.model.now = self.clock.now_ms()

@@ -8,7 +8,7 @@ import msgspec
 
 from sharesrv.domain.commands import Hear
 from sharesrv.domain.outcome import Audience, Audiences, Notice, Presence, Reply
-from sharesrv.errors import Refusal, Refused
+from sharesrv.errors import Goodbye, Refusal, Refused
 from sharesrv.live.presence import Devices, Link
 
 LAMP = Audience("lamp", None, "owner", ["owner", "guest"])
@@ -28,6 +28,9 @@ class FakeLink(Link):
 
     def command(self, owner_id: str, device_id: str, sequence: str, params: dict[str, msgspec.Raw]) -> None:
         raise AssertionError("nothing is commanded here")
+
+    def goodbye(self, goodbye: Goodbye) -> None:
+        raise AssertionError("nobody says goodbye here")
 
     def replaced(self) -> None:
         raise AssertionError("that is for whoever attaches")

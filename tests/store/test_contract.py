@@ -41,6 +41,7 @@ from sharesrv.store.base import Conflict, Ledgered, StoreFailed
 from sharesrv.store.sqlite.connection import connect
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.plain import PlainStore
+from tests.world import FakeClock
 
 ACCOUNTS = [
     Account("owner", "+8613570211955", "Owner", 3),
@@ -110,7 +111,7 @@ async def plain(_path: Path) -> AsyncIterator[Kept]:
 @asynccontextmanager
 async def sqlite(path: Path) -> AsyncIterator[Kept]:
     _stock(path)
-    async with SqliteStore(path, lambda: 4242) as store:
+    async with SqliteStore(path, FakeClock(4242)) as store:
         reader = sqlite3.connect(path)
 
         def journal() -> list[tuple[int, str, str, str, str, str]]:

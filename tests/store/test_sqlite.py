@@ -39,6 +39,7 @@ from sharesrv.store.sqlite.find import find as find_rows
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.store.test_contract import SHARES, changed, find, made, make, put
 from tests.wire import GUEST, OWNER, fill, query
+from tests.world import FakeClock
 
 NEWEST = 1  # the number of the newest file in store/schema
 
@@ -89,7 +90,7 @@ async def test_writing_takes_the_same_number_of_statements_too(database: Path) -
     """`executemany` is one statement to prepare; what grows is the rows alone."""
     fill(database)
     many = [make(id, State.OPEN, f"lamp-{id}", OWNER, GUEST, "1") for id in range(100, 600)]
-    async with SqliteStore(database, lambda: 1) as store:
+    async with SqliteStore(database, FakeClock(1)) as store:
         await put(store, made(*many))
         assert query(database, "SELECT count(*) FROM share") == [(500,)]
         assert query(database, "SELECT count(*) FROM journal") == [(500,)]
@@ -208,7 +209,7 @@ def test_a_file_that_cannot_be_used_is_said_in_one_line(
 ) -> None:
     path = prepare(database)
     with pytest.raises(Trouble, match=said) as trouble:
-        SqliteStore(path, lambda: 1)
+        SqliteStore(path, FakeClock(1))
     assert "\n" not in str(trouble.value)
 
 
@@ -267,7 +268,7 @@ OFFER, GRANT = SHARES[2], SHARES[3]
 )
 async def test_a_statement_that_fails_costs_its_batch_and_the_next_one_works(database: Path, at: str) -> None:
     fill(database)
-    async with SqliteStore(database, lambda: 1) as store:
+    async with SqliteStore(database, FakeClock(1)) as store:
         await put(store, made(OFFER))
         broken = break_at(store, database, at)
         changes = [*_refused(), *made(GRANT)]
@@ -288,7 +289,7 @@ def _refused() -> list[Any]:
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_WRITE])
 async def test_nobody_knows_what_a_commit_that_met_an_io_error_has_done(database: Path, code: int) -> None:
     fill(database)
-    async with SqliteStore(database, lambda: 1) as store:
+    async with SqliteStore(database, FakeClock(1)) as store:
         break_at(store, database, "COMMIT", code)
         with pytest.raises(OutcomeUnknown):
             await put(store, made(OFFER))
@@ -296,7 +297,7 @@ async def test_nobody_knows_what_a_commit_that_met_an_io_error_has_done(database
 
 async def test_nobody_knows_either_where_the_transaction_is_gone(database: Path) -> None:
     fill(database)
-    async with SqliteStore(database, lambda: 1) as store:
+    async with SqliteStore(database, FakeClock(1)) as store:
         break_at(store, database, "COMMIT").rolls_back = True
         with pytest.raises(OutcomeUnknown):
             await put(store, made(OFFER))
@@ -304,7 +305,7 @@ async def test_nobody_knows_either_where_the_transaction_is_gone(database: Path)
 
 async def test_a_batch_that_changes_nothing_writes_nothing(database: Path) -> None:
     fill(database)
-    async with SqliteStore(database, lambda: 1) as store:
+    async with SqliteStore(database, FakeClock(1)) as store:
         before = database.with_name("share.db-wal").stat()
         await find(store, ShareKey(1))
         await find(store, ShareKey(2))
@@ -326,7 +327,7 @@ async def test_what_is_due_comes_oldest_first_and_only_what_is_due(database: Pat
         make(6, State.JOINED, "sub-1", OWNER, GUEST, "1", deadline_ms=300),
         make(7, State.ENDED, "lamp", OWNER, GUEST, "1", ends_ms=200),
     ]
-    async with SqliteStore(database, lambda: 1) as store:
+    async with SqliteStore(database, FakeClock(1)) as store:
         assert await store.next_due_ms() is None
         await put(store, made(*shares))
         assert await store.due(399, 10) == []
@@ -339,7 +340,7 @@ async def test_what_is_due_comes_oldest_first_and_only_what_is_due(database: Pat
 async def test_what_imports_ended_is_told_from_what_they_made_and_from_what_others_did(database: Path) -> None:
     fill(database)
     ended = changed(GRANT, state=State.ENDED, cause=Cause.REMOVED)
-    async with SqliteStore(database, lambda: 1) as store:
+    async with SqliteStore(database, FakeClock(1)) as store:
         assert await store.newest_import() == 0
         await put(store, [*made(OFFER), Put(None, GRANT, "import", "import")])
         first = await store.newest_import()
@@ -381,7 +382,7 @@ async def test_a_batch_waits_for_another_process_and_then_sees_what_it_wrote(dat
         try:
             assert other.stdin
             assert other.stdout
-            async with SqliteStore(database, lambda: 1) as store:
+            async with SqliteStore(database, FakeClock(1)) as store:
                 assert other.stdout.readline() == "begun\n"
                 asking = find(store, AccountKey(GUEST), then=made(OFFER))
                 other.stdin.write("go on\n")
@@ -398,7 +399,7 @@ async def test_a_batch_waits_for_another_process_and_then_sees_what_it_wrote(dat
 
 async def test_two_stores_on_one_file_take_turns(database: Path) -> None:
     fill(database)
-    async with SqliteStore(database, lambda: 1) as one, SqliteStore(database, lambda: 1) as two:
+    async with SqliteStore(database, FakeClock(1)) as one, SqliteStore(database, FakeClock(1)) as two:
         for number in range(20):
             store = one if number % 2 else two
             await put(store, made(make(number, State.OPEN, f"lamp-{number}", OWNER, GUEST, "1")))

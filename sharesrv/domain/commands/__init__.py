@@ -32,6 +32,7 @@ from sharesrv.domain.commands.devices import (
     Register,
     Report,
 )
+from sharesrv.domain.commands.operators import Amend, Close, OperatorCommand
 from sharesrv.domain.commands.sharing import (
     HANDSHAKES,
     OFFERS,
@@ -48,7 +49,7 @@ from sharesrv.domain.commands.sharing import (
     Update,
 )
 
-Command = SharingCommand | DeviceCommand | CodeCommand
+Command = SharingCommand | DeviceCommand | CodeCommand | OperatorCommand
 
 __all__ = [
     "HANDSHAKES",
@@ -56,11 +57,13 @@ __all__ = [
     "UNKNOWN_UIDS",
     "AboutDevice",
     "Accept",
+    "Amend",
     "Answer",
     "ByCode",
     "ByProduct",
     "Called",
     "Cancel",
+    "Close",
     "CodeCommand",
     "Command",
     "Connect",
@@ -76,6 +79,7 @@ __all__ = [
     "Invite",
     "Leave",
     "OnDevice",
+    "OperatorCommand",
     "Query",
     "Recall",
     "Received",

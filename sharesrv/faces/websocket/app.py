@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import cache
+from typing import Final, Literal
 
+from prometheus_client import Counter
+
+from sharesrv import metrics
 from sharesrv.domain.commands import Answer, Cancel, Command, Control, Query, Request, Update
 from sharesrv.domain.outcome import (
     Acknowledged,
@@ -27,9 +31,17 @@ from sharesrv.faces.websocket.transport import Connection
 from sharesrv.live.hub import Hub
 from sharesrv.live.sessions import Session
 from sharesrv.protocol.coolkit import inbound, outbound
+from sharesrv.protocol.coolkit.codes import ERRORS
 from sharesrv.protocol.coolkit.inbound import Heading
 
 ACCEPTED, REFUSED = 2, 3  # S4: `result`
+_ACTIONS: Final = {
+    Offered: "share",
+    Updated: "updateShare",
+    Ended: "cancelShare",
+    Changed: "update",
+    Presence: "sysmsg",
+}
 _NOT_ACCEPTED = frozenset({State.REFUSED, State.WITHDRAWN})
 
 
@@ -38,14 +50,24 @@ class AppSession(Session):
 
     __slots__ = ("_connection", "_hub")
 
-    def __init__(self, id: int, account_id: str, connection: Connection, hub: Hub) -> None:
-        super().__init__(id, account_id)
+    def __init__(self, id: int, account_id: str, connection: Connection, hub: Hub, token_id: str = "") -> None:
+        super().__init__(id, account_id, token_id)
         self._connection = connection
         self._hub = hub
 
     def render(self, notice: Notice) -> bytes:
         """See `Session`."""
         return render(notice)
+
+    def count(self, notice: Notice) -> None:
+        """See `Session`."""
+        match notice:
+            case Settled(share=share):
+                timed_out = share.state is State.TIMED_OUT
+                result = "" if timed_out else str(REFUSED if share.state in _NOT_ACCEPTED else ACCEPTED)
+                _answers(504 if timed_out else 0, result).inc()
+            case _:
+                _pushes(_ACTIONS[type(notice)]).inc()
 
     def send(self, payload: bytes) -> None:
         """See `Session`."""
@@ -54,6 +76,10 @@ class AppSession(Session):
     def supersede(self) -> None:
         """See `Session`."""
         self._connection.close_later(Goodbye.SUPERSEDED, self._connection.times.superseded_s)
+
+    def goodbye(self, goodbye: Goodbye) -> None:
+        """See `Session`."""
+        self._connection.close(goodbye)
 
     def take(self, heading: Heading, frame: inbound.AnyFrame) -> Command:
         """What the frame asks of the ledger. Raises Refused: an apikey that is not this account's, a device's frame."""
@@ -135,6 +161,7 @@ class AppSession(Session):
         """Send the answer to a frame. To a request that waits for the sharee there is none yet."""
         if self.superseded:
             return
+        _count(reply)
         match reply:
             case Refused():
                 self.send(outbound.refused(heading, reply))
@@ -146,10 +173,34 @@ class AppSession(Session):
                 self.send(outbound.done(heading, ACCEPTED if accepted else REFUSED, share.code))
             case Stored(owner_id=owner_id, params=params):
                 self.send(outbound.stored(heading, owner_id, params))
-            case Responded(error=error):
-                self.send(outbound.relayed(heading, error))
+            case Responded(error=error, d_seq=d_seq):
+                self.send(outbound.relayed(heading, error, d_seq))
             case Done():
                 self.send(outbound.done(heading))
+
+
+def _count(reply: Reply) -> None:
+    match reply:
+        case Refused(refusal=refusal):
+            _answers(ERRORS[refusal], "").inc()
+        case Result(result=result):
+            _answers(0, str(result)).inc()
+        case Acknowledged(accepted=accepted):
+            _answers(0, str(ACCEPTED if accepted else REFUSED)).inc()
+        case Responded(error=error):
+            _answers(error if error in (0, *ERRORS.values()) else "other", "").inc()
+        case Done() | Stored():
+            _answers(0, "").inc()
+
+
+@cache
+def _answers(error: int | str, result: str) -> Counter:
+    return metrics.ANSWERS.labels(error, result)
+
+
+@cache
+def _pushes(action: str) -> Counter:
+    return metrics.FRAMES_OUT.labels(action)
 
 
 def render(notice: Notice) -> bytes:

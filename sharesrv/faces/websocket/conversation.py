@@ -6,10 +6,13 @@ For every command: 400 unreadable, 412 rate, 401 no handshake, 406, 400 malforme
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from typing import Final, NamedTuple
 
+from prometheus_client import Counter
+
+from sharesrv import metrics
 from sharesrv.auth import digest
 from sharesrv.domain.commands import Connect, Control, Received, Register
 from sharesrv.domain.outcome import Connected, Registered, Reply
@@ -29,6 +32,11 @@ IN_HAND_MAX: Final = 16  # commands of one connection that wait for the ledger; 
 HANDSHAKES: Final = frozenset({"userOnline", "register"})
 
 _ids = count(1)
+
+
+@cache
+def _frames_of(action: str) -> Counter:
+    return metrics.FRAMES_IN.labels(action if action in inbound.ACTIONS else "other")
 
 
 class Speaking(NamedTuple):
@@ -79,6 +87,7 @@ class Conversation:
         if self._over:
             return
         heading, frame = inbound.read(data)
+        _frames_of(heading.action).inc()
         try:
             self._take(heading, frame, within_rate)
         except Refused as refused:
@@ -151,20 +160,23 @@ class Conversation:
             elif not self._connection.is_open:
                 return
             elif isinstance(reply, Connected):
-                self._welcome_app(heading, reply)
+                self._welcome_app(heading, reply, command.digest[:16] if isinstance(command, Connect) else "")
             elif isinstance(reply, Registered) and isinstance(command, Register):
                 self._welcome_device(heading, reply, command)
         finally:
             self._connection.release()
 
-    def _welcome_app(self, heading: Heading, connected: Connected) -> None:
+    def _welcome_app(self, heading: Heading, connected: Connected, token_id: str) -> None:
         """The handshake's answer, and only then what waits for this account, each thing once."""
         session, again = self._session, self._session is not None
         if not isinstance(session, AppSession):
-            session = self._session = AppSession(next(_ids), connected.account_id, self._connection, self._with.hub)
+            session = self._session = AppSession(
+                next(_ids), connected.account_id, self._connection, self._with.hub, token_id
+            )
         elif session.account_id != connected.account_id:
             self._refuse(heading, Refused(Refusal.WRONG_SESSION))
             return
+        metrics.HANDSHAKES.labels(heading.action, 0).inc()
         session.send(outbound.online(heading, self._with.hb_interval_s, str(session.id)))
         if not again:
             self._with.hub.attach(session)
@@ -175,6 +187,7 @@ class Conversation:
         if isinstance(session, DeviceSession) and session.device_id != registered.device_id:
             self._refuse(heading, Refused(Refusal.WRONG_SESSION))
             return
+        metrics.HANDSHAKES.labels(heading.action, 0).inc()
         self._connection.send(outbound.registered(heading, registered.owner_id, self._with.hb_interval_s))
         if session is None:
             session = self._session = DeviceSession(
@@ -193,6 +206,9 @@ class Conversation:
         """Answer; and close, where it was a handshake that is not just a mistake on a connection that has its session."""
         self._connection.send(outbound.refused(heading, refused))
         error = ERRORS[refused.refusal]
+        metrics.ANSWERS.labels(error, "").inc()
+        if heading.action in HANDSHAKES:
+            metrics.HANDSHAKES.labels(heading.action, error).inc()
         if heading.action in HANDSHAKES and (self._session is None or error != ERRORS[Refusal.MALFORMED]):
             self._over = True
             goodbye = AFTER_HANDSHAKE.get(error, Goodbye.UNAUTHORIZED)

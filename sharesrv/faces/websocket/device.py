@@ -37,11 +37,16 @@ class DeviceSession(Link):
         """See `Link`."""
         self._connection.close(Goodbye.SUPERSEDED)
 
+    def goodbye(self, goodbye: Goodbye) -> None:
+        """See `Link`."""
+        self._connection.close(goodbye)
+
     def take(self, heading: Heading, frame: inbound.AnyFrame) -> Command | None:
         """What the frame asks of the ledger; None of an answer, which is for the exchange. Raises Refused."""
         match frame:
-            case inbound.DeviceAnswer(deviceid=device_id, error=error):
-                self._exchange.answered(self, device_id or self.device_id, heading.sequence or "", error)
+            case inbound.DeviceAnswer(deviceid=device_id, error=error, d_seq=d_seq):
+                responded = Responded(error, None if bytes(d_seq) in (b"", b"null") else d_seq.copy())
+                self._exchange.answered(self, device_id or self.device_id, heading.sequence or "", responded)
                 return None
             case inbound.Update(userAgent="device", params=params):
                 self._require(heading, frame)

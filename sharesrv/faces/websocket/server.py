@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from sharesrv import metrics
 from sharesrv.config import Limits
 from sharesrv.errors import Goodbye, Trouble
 from sharesrv.faces.websocket.transport import Connection, Listener, Times
@@ -38,9 +39,11 @@ class Door:
 
     def opened(self, connection: Connection) -> None:
         self._connections.add(connection)
+        metrics.CONNECTIONS.inc()
 
     def closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        metrics.CONNECTIONS.dec()
         if not self._connections:
             self._empty.set()
 

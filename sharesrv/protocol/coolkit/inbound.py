@@ -147,6 +147,7 @@ class DeviceAnswer(msgspec.Struct):
     sequence: msgspec.Raw
     error: int
     deviceid: Text | None = None
+    d_seq: msgspec.Raw = msgspec.Raw()
 
 
 Inbound = UserOnline | Register | Share | UpdateShare | CancelShare | Update | Query
@@ -157,7 +158,7 @@ _ANSWER: Final = msgspec.json.Decoder(ShareAnswer)
 _TEXT: Final = msgspec.json.Decoder(str)
 _TIMERS: Final = msgspec.json.Decoder(list[Timer])
 _DEVICE_ANSWER: Final = msgspec.json.Decoder(DeviceAnswer)
-_ACTIONS: Final[dict[str, type[AnyFrame]]] = {
+ACTIONS: Final[dict[str, type[AnyFrame]]] = {
     "userOnline": UserOnline,
     "register": Register,
     "share": Share,
@@ -289,7 +290,7 @@ def _kind(found: dict[str, Any]) -> tuple[str, type[AnyFrame] | None]:
     if "action" not in found and "error" in found:
         return "", DeviceAnswer
     action = _text(found.get("action")) or ""
-    return action, _ACTIONS.get(action)
+    return action, ACTIONS.get(action)
 
 
 def _last_keys(data: bytes) -> bytes:

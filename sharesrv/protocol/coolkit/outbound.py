@@ -30,6 +30,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
     deviceid: str | None = None
     sequence: str | None = None
     s_seq: str | UnsetType = UNSET
+    d_seq: msgspec.Raw | UnsetType = UNSET
     config: Config | UnsetType = UNSET
     socketid: str | UnsetType = UNSET
     params: dict[str, msgspec.Raw] | UnsetType = UNSET
@@ -107,18 +108,17 @@ def stored(heading: Heading, owner_id: str, params: dict[str, msgspec.Raw]) -> b
     )
 
 
-def relayed(heading: Heading, error: int) -> bytes:
+def relayed(heading: Heading, error: int, d_seq: msgspec.Raw | None = None) -> bytes:
     """A device's own answer to a command, as the app that sent it reads it."""
-    if error == 0:
-        return done(heading)
     return _ENCODER.encode(
         Answer(
             error=error,
             apikey=heading.apikey,
             deviceid=heading.deviceid,
             sequence=heading.sequence,
-            reason="the device answered with an error",
-            actionName=heading.action,
+            d_seq=UNSET if d_seq is None else d_seq,
+            reason="the device answered with an error" if error else UNSET,
+            actionName=heading.action if error else UNSET,
         )
     )
 

@@ -95,4 +95,4 @@ CREATE TABLE journal ( -- only ever added to
 ) STRICT;
 CREATE INDEX journal_device ON journal (device_id);
 CREATE INDEX journal_share ON journal (share_id);
-CREATE INDEX journal_import ON journal (id) WHERE door = 'import';
+CREATE INDEX journal_import ON journal (id) WHERE door IN ('import', 'admin');

@@ -28,6 +28,12 @@ def accounts(connection: sqlite3.Connection, after: str, limit: int) -> list[Acc
     return [AccountInfo(*row) for row in connection.execute(sql, (after, limit))]
 
 
+def account(connection: sqlite3.Connection, account_id: str) -> AccountInfo | None:
+    sql = "SELECT id, uid, nickname, created_ms FROM account WHERE id = ?"
+    row = connection.execute(sql, (account_id,)).fetchone()
+    return None if row is None else AccountInfo(*row)
+
+
 def tokens(connection: sqlite3.Connection, account_id: str) -> list[TokenInfo]:
     sql = "SELECT substr(digest, 1, 16), serial, expires_ms FROM token WHERE account_id = ? ORDER BY serial"
     return [TokenInfo(*row) for row in connection.execute(sql, (account_id,))]
@@ -71,6 +77,11 @@ def journal(connection: sqlite3.Connection, wanted: JournalFilter, after: int, l
     sql = f"SELECT {columns} FROM journal j WHERE {' AND '.join(conditions)} ORDER BY j.id LIMIT ?"
     values = [value for group in conditions.values() for value in group]
     return [JournalRow(*row) for row in connection.execute(sql, (*values, limit))]
+
+
+def open_offers(connection: sqlite3.Connection) -> int:
+    sql = "SELECT count(*) FROM share WHERE state = 'open' AND door = 'offer'"
+    return int(connection.execute(sql).fetchone()[0])
 
 
 def ping(connection: sqlite3.Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -16,58 +16,15 @@ from sharesrv.domain.removal import hangs_on_bridge, release
 from sharesrv.domain.rules import Mint, Rules
 from sharesrv.domain.share import Asked, Door, Share, State
 from sharesrv.names import fold
-from sharesrv.store.sqlite import rows
+from sharesrv.store.batch import Batch, DeviceRow, GrantRow, TokenRow
+from sharesrv.store.sqlite import known, rows
 from sharesrv.store.sqlite.commit import PARAMS, write
 from sharesrv.store.sqlite.find import find
 
 IMPORT: Final = "import"
-_CHUNK: Final = 10_000
-
-
-class AccountRow(NamedTuple):
-    id: str
-    uid: str
-    nickname: str
-
-
-class TokenRow(NamedTuple):
-    account_id: str
-    digest: str
-    expires_ms: int
-
-
-class DeviceRow(NamedTuple):
-    """`params` is a JSON object as text; None leaves what is stored."""
-
-    id: str
-    owner_id: str
-    name: str
-    key_digest: str
-    pk: str | None
-    dk: str | None
-    uiid: int | None
-    bridge_id: str | None
-    auth_key: str | None
-    verified: bool
-    shareable: bool
-    params: str | None
-
-
-class GrantRow(NamedTuple):
-    device_id: str
-    sharee_id: str
-    permit: int
-    note: str
-    ends_ms: int
-
-
-class Batch(msgspec.Struct):
-    """All that one import brings."""
-
-    accounts: list[AccountRow] = []
-    tokens: list[TokenRow] = []
-    devices: list[DeviceRow] = []
-    grants: list[GrantRow] = []
+_THESE: Final = "SELECT value FROM json_each(?)"
+_ON_DEVICES: Final = "s.device_id"
+_OF_SHAREES: Final = "s.sharee_id"
 
 
 _ACCOUNT: Final = (
@@ -82,29 +39,40 @@ _DEVICE: Final = (
 )
 
 
-def load(connection: sqlite3.Connection, batch: Batch, now_ms: int, mint: Mint) -> None:
+class Loading(NamedTuple):
+    """One bulk writing: where to, when, and through which door for the journal."""
+
+    connection: sqlite3.Connection
+    now_ms: int
+    mint: Mint
+    door: str
+
+
+def load(connection: sqlite3.Connection, batch: Batch, now_ms: int, mint: Mint, door: str = IMPORT) -> None:
     """Write all of `batch`, or nothing. Raises sqlite3.Error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        _load(connection, batch, now_ms, mint)
+        _load(Loading(connection, now_ms, mint, door), batch)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
 
 
-def _load(connection: sqlite3.Connection, batch: Batch, now_ms: int, mint: Mint) -> None:
+def _load(to: Loading, batch: Batch) -> None:
+    connection = to.connection
     _make_room(connection, batch)
-    accounts = [(row.id, row.uid, fold(row.uid), row.nickname, now_ms) for row in batch.accounts]
+    accounts = [(row.id, row.uid, fold(row.uid), row.nickname, to.now_ms) for row in batch.accounts]
     connection.executemany(_ACCOUNT, accounts)
     for token in batch.tokens:
         add_token(connection, token)
-    _release_moved(connection, batch.devices, now_ms, mint)
+    _release_moved(to, batch.devices)
+    _remove(to, batch)
     bridges_first = sorted(batch.devices, key=lambda row: row.bridge_id is not None)
-    connection.executemany(_DEVICE, [(*row[:-1], now_ms) for row in bridges_first])
+    connection.executemany(_DEVICE, [(*row[:-1], to.now_ms) for row in bridges_first])
     params = [(row.id, row.params) for row in batch.devices if row.params is not None]
     connection.executemany(PARAMS, params)
-    write(connection, list(_grants(connection, batch.grants, now_ms, mint)), now_ms)
+    write(connection, list(_grants(to, batch.grants)), to.now_ms)
 
 
 def _make_room(connection: sqlite3.Connection, batch: Batch) -> None:
@@ -126,104 +94,88 @@ def add_token(connection: sqlite3.Connection, token: TokenRow) -> None:
     )
 
 
-def _release_moved(connection: sqlite3.Connection, devices: Sequence[DeviceRow], now_ms: int, mint: Mint) -> None:
+def _release_moved(to: Loading, devices: Sequence[DeviceRow]) -> None:
     """End the shares of the devices that get another owner, and what others had through the bridge that they leave."""
-    known = {row.id: row for row in existing_devices(connection, [row.id for row in devices])}
-    sold = {row.id for row in devices if row.id in known and known[row.id].owner_id != row.owner_id}
-    left = {row.id for row in devices if row.id in known and known[row.id].bridge_id != row.bridge_id} - sold
-    shares = _live_shares(connection, sorted(sold | left))
-    ending = [share for share in shares if share.device_id in sold or hangs_on_bridge(share)]
-    facts = Facts(Rules(), now_ms)
-    facts.learn(find(connection, {AccountKey(share.sharee_id) for share in ending if share.sharee_id is not None}))
-    draft = Draft(facts, mint, by=IMPORT, door=IMPORT)
-    release(draft, ending)
-    write(connection, [change for change in draft.outcome.changes if isinstance(change, Put)], now_ms)
+    before = {row.id: row for row in known.devices(to.connection, [row.id for row in devices])}
+    sold = {row.id for row in devices if row.id in before and before[row.id].owner_id != row.owner_id}
+    left = {row.id for row in devices if row.id in before and before[row.id].bridge_id != row.bridge_id} - sold
+    shares = _live_shares(to.connection, _ON_DEVICES, sorted(sold | left))
+    _release(to, [share for share in shares if share.device_id in sold or hangs_on_bridge(share)])
 
 
-def _live_shares(connection: sqlite3.Connection, device_ids: list[str]) -> list[Share]:
+def _release(to: Loading, shares: Sequence[Share]) -> None:
+    facts = Facts(Rules(), to.now_ms)
+    facts.learn(find(to.connection, {AccountKey(share.sharee_id) for share in shares if share.sharee_id is not None}))
+    draft = Draft(facts, to.mint, by=to.door, door=to.door)
+    release(draft, shares)
+    write(to.connection, [change for change in draft.outcome.changes if isinstance(change, Put)], to.now_ms)
+
+
+def _remove(to: Loading, batch: Batch) -> None:
+    """Devices and accounts that go, and with an account its devices; their shares end, and stay in the history."""
+    gone = rows.json_list(batch.removed_accounts)
+    own = to.connection.execute(f"SELECT id FROM device WHERE owner_id IN ({_THESE})", (gone,))
+    devices = sorted({*batch.removed_devices, *(id for (id,) in own)})
+    _release(to, _live_shares(to.connection, _ON_DEVICES, devices))
+    _release(to, _live_shares(to.connection, _OF_SHAREES, batch.removed_accounts))
+    _free_sub_devices(to, devices)
+    to.connection.execute(f"DELETE FROM device WHERE id IN ({_THESE})", (rows.json_list(devices),))
+    to.connection.execute(f"DELETE FROM account WHERE id IN ({_THESE})", (gone,))
+    sql = "DELETE FROM token WHERE account_id = ? AND substr(digest, 1, length(?2)) = ?2"
+    to.connection.executemany(sql, batch.removed_tokens)
+
+
+def _free_sub_devices(to: Loading, bridges: Sequence[str]) -> None:
+    """Sub-devices whose bridge goes stand alone, without what others had through it."""
+    below = [device.id for device in known.devices_on(to.connection, bridges)]
+    hanging = [share for share in _live_shares(to.connection, _ON_DEVICES, below) if hangs_on_bridge(share)]
+    _release(to, hanging)
+    to.connection.execute(
+        f"UPDATE device SET bridge_id = NULL WHERE bridge_id IN ({_THESE})", (rows.json_list(list(bridges)),)
+    )
+
+
+def _live_shares(connection: sqlite3.Connection, which: str, ids: Sequence[str]) -> list[Share]:
     live = "s.state IN ('open', 'joined', 'active', 'barred')"
-    sql = f"SELECT {rows.SHARE} FROM json_each(?) AS k CROSS JOIN share s ON s.device_id = k.value WHERE {live}"
-    return [rows.share(row) for row in connection.execute(sql, (rows.json_list(device_ids),))]
+    sql = f"SELECT {rows.SHARE} FROM json_each(?) AS k CROSS JOIN share s ON {which} = k.value WHERE {live}"
+    return [rows.share(row) for row in connection.execute(sql, (rows.json_list(list(ids)),))]
 
 
-def _grants(connection: sqlite3.Connection, grants: Iterable[GrantRow], now_ms: int, mint: Mint) -> Iterator[Put]:
+def _grants(to: Loading, grants: Iterable[GrantRow]) -> Iterator[Put]:
     sql = (
         f"SELECT {rows.SHARE} FROM share s WHERE s.device_id = ? AND s.sharee_id = ? AND s.state = 'active' "
         "AND s.state IN ('open', 'joined', 'active', 'barred') AND s.door <> 'apart'"
     )
     for row in grants:
-        found = connection.execute(sql, (row.device_id, row.sharee_id)).fetchone()
+        found = to.connection.execute(sql, (row.device_id, row.sharee_id)).fetchone()
         if found is None:
-            yield Put(None, _new_grant(connection, row, now_ms, mint), IMPORT, IMPORT)
+            yield Put(None, _new_grant(to, row), to.door, to.door)
             continue
         old = rows.share(found)
         new = msgspec.structs.replace(
             old, permit=row.permit, note=row.note, ends_ms=row.ends_ms, version=old.version + 1
         )
-        yield Put(old, new, IMPORT, IMPORT)
+        yield Put(old, new, to.door, to.door)
 
 
-def _new_grant(connection: sqlite3.Connection, row: GrantRow, now_ms: int, mint: Mint) -> Share:
+def _new_grant(to: Loading, row: GrantRow) -> Share:
     sql = "SELECT a.id, a.uid, a.nickname, d.name FROM device d JOIN account a ON a.id = d.owner_id WHERE d.id = ?"
-    owner_id, owner_uid, nickname, name = connection.execute(sql, (row.device_id,)).fetchone()
-    (uid,) = connection.execute("SELECT uid FROM account WHERE id = ?", (row.sharee_id,)).fetchone()
+    owner_id, owner_uid, nickname, name = to.connection.execute(sql, (row.device_id,)).fetchone()
+    (uid,) = to.connection.execute("SELECT uid FROM account WHERE id = ?", (row.sharee_id,)).fetchone()
     return Share(
-        id=mint.new_id(),
-        code=mint.new_code(),
+        id=to.mint.new_id(),
+        code=to.mint.new_code(),
         door=Door.IMPORT,
         state=State.ACTIVE,
         device_id=row.device_id,
         sharer_id=owner_id,
         sharee_id=row.sharee_id,
-        asked=Asked(uid, name, nickname, row.note, row.permit, now_ms, owner_uid),
-        created_ms=now_ms,
+        asked=Asked(uid, name, nickname, row.note, row.permit, to.now_ms, owner_uid),
+        created_ms=to.now_ms,
         deadline_ms=0,
         permit=row.permit,
         note=row.note,
-        accepted_ms=now_ms,
+        accepted_ms=to.now_ms,
         ends_ms=row.ends_ms,
-        settled_ms=now_ms,
+        settled_ms=to.now_ms,
     )
-
-
-class KnownAccount(NamedTuple):
-    id: str
-    uid_folded: str
-
-
-class KnownDevice(NamedTuple):
-    id: str
-    owner_id: str
-    bridge_id: str | None
-    pk: str | None
-    dk: str | None
-
-
-def existing_accounts(connection: sqlite3.Connection, ids: Sequence[str], uids: Sequence[str]) -> list[KnownAccount]:
-    """Those accounts of the database that have one of these ids or (folded) login names."""
-    sql = "SELECT id, uid_folded FROM account WHERE {} IN (SELECT value FROM json_each(?))"
-    found = [*_chunks(connection, sql.format("id"), ids), *_chunks(connection, sql.format("uid_folded"), uids)]
-    return [KnownAccount(*row) for row in found]
-
-
-def existing_devices(connection: sqlite3.Connection, ids: Sequence[str]) -> list[KnownDevice]:
-    """Those devices of the database that have one of these ids."""
-    sql = "SELECT id, owner_id, bridge_id, pk, dk FROM device WHERE id IN (SELECT value FROM json_each(?))"
-    return [KnownDevice(*row) for row in _chunks(connection, sql, ids)]
-
-
-def devices_on(connection: sqlite3.Connection, bridge_ids: Sequence[str]) -> list[KnownDevice]:
-    """The devices of the database whose bridge is one of these."""
-    sql = "SELECT id, owner_id, bridge_id, pk, dk FROM device WHERE bridge_id IN (SELECT value FROM json_each(?))"
-    return [KnownDevice(*row) for row in _chunks(connection, sql, bridge_ids)]
-
-
-def device_with_keys(connection: sqlite3.Connection, pk: str, dk: str) -> str | None:
-    """The id of the device that has these keys."""
-    found = connection.execute("SELECT id FROM device WHERE pk = ? AND dk = ?", (pk, dk)).fetchone()
-    return None if found is None else str(found[0])
-
-
-def _chunks(connection: sqlite3.Connection, sql: str, values: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    for start in range(0, len(values), _CHUNK):
-        yield from connection.execute(sql, (rows.json_list(list(values[start : start + _CHUNK])),))

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from sharesrv.clock import Clock
 from sharesrv.domain.facts import Asking
 from sharesrv.domain.outcome import Written
 from sharesrv.domain.share import Share
@@ -28,10 +29,13 @@ from sharesrv.store.base import (
     StoreFailed,
     TokenInfo,
 )
+from sharesrv.store.batch import Batch, latest
 from sharesrv.store.sqlite import lists, queries
+from sharesrv.store.sqlite.checking import Checker
 from sharesrv.store.sqlite.commit import write
 from sharesrv.store.sqlite.connection import connect
 from sharesrv.store.sqlite.find import find
+from sharesrv.store.sqlite.load import load
 
 Value = TypeVar("Value")
 
@@ -62,10 +66,11 @@ class Thread:
 class SqliteStore:
     """Both contracts of `store.base` on one file. `path` as `connection.path_of` gives it. Raises Trouble."""
 
-    def __init__(self, path: Path, now_ms: Callable[[], int]) -> None:
-        self._now_ms = now_ms
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._clock = clock
         self._writer = Thread(path, "store-writer")
         self._reader = Thread(path, "store-reader")
+        self._registrar = Thread(path, "store-registrar")
 
     async def __aenter__(self) -> Self:
         return self
@@ -73,6 +78,7 @@ class SqliteStore:
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        self._registrar.close()
         self._reader.close()
         self._writer.close()
 
@@ -82,7 +88,7 @@ class SqliteStore:
 
     async def commit(self, changes: Sequence[Written]) -> None:
         """See `Ledgered`. Without changes there is nothing to wait for."""
-        trip = self._writer.start(_commit, changes, self._now_ms())
+        trip = self._writer.start(_commit, changes, self._clock.now_ms())
         if changes:
             await asyncio.wrap_future(trip)
 
@@ -107,6 +113,9 @@ class SqliteStore:
     async def accounts(self, after: str, limit: int) -> list[AccountInfo]:
         return await self._reader.run(lists.accounts, after, limit)
 
+    async def account(self, account_id: str) -> AccountInfo | None:
+        return await self._reader.run(lists.account, account_id)
+
     async def tokens(self, account_id: str) -> list[TokenInfo]:
         return await self._reader.run(lists.tokens, account_id)
 
@@ -128,11 +137,23 @@ class SqliteStore:
     async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]:
         return await self._reader.run(lists.journal, wanted, after, limit)
 
+    async def open_offers(self) -> int:
+        return await self._reader.run(lists.open_offers)
+
+    async def register(self, batch: Batch, door: str) -> None:
+        """See `Registry`."""
+        await self._registrar.run(_register, batch, self._clock, door)
+
     async def look(self, asking: Asking) -> None:
         await self._reader.run(_answer, asking)
 
     async def ping(self) -> None:
         await self._reader.run(lists.ping)
+
+
+def _register(connection: sqlite3.Connection, batch: Batch, clock: Clock, door: str) -> None:
+    Checker(connection, batch).check()
+    load(connection, latest(batch), clock.now_ms(), clock, door)
 
 
 def _answer(connection: sqlite3.Connection, asking: Asking) -> None:

@@ -1,0 +1,139 @@
+"""Shares as the vendor's objects: keys, spellings and numbers of PROTOCOL 3.1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sharesrv.domain.facts import Facts, gather
+from sharesrv.domain.keys import Account, AccountKey, AnyKey, Device
+from sharesrv.domain.share import Cause, Share, State
+from sharesrv.faces.http.office import Office
+
+WAITING, IN_USE, OVER = 0, 1, 2  # shareStatus
+_STATUS: Final = {State.OPEN: WAITING, State.ACTIVE: IN_USE}
+_BY_OWNER, _BY_RECIPIENT, _NOT_IN_TIME, _EXPIRED, _REPLACED, _REFUSED = range(1, 7)  # failureCause; 0 is none
+_FAILURES: Final = {
+    Cause.CANCELLED: _BY_OWNER,
+    Cause.REMOVED: _BY_OWNER,
+    Cause.LEFT: _BY_RECIPIENT,
+    Cause.EXPIRED: _EXPIRED,
+    Cause.REPLACED: _REPLACED,
+}
+
+
+class Wanted:
+    """Names some keys, so that they are read as the ledger reads them."""
+
+    def __init__(self, keys: Sequence[AnyKey]) -> None:
+        self._keys = keys
+
+    def names(self) -> Sequence[AnyKey]:
+        return self._keys
+
+    def between(self, _facts: Facts) -> Sequence[AnyKey]:
+        return ()
+
+
+async def listed(device: Device, office: Office, *, ended: bool) -> list[dict[str, Any]]:
+    """The shares of a device for its owner, the newest first, each with its recipient."""
+    shares = await office.lists.shares_of(device.id, ended=ended)
+    now_ms = office.clock.now_ms()
+    shown = [share for share in shares if ended or not share.due(now_ms)]
+    facts = office.facts()
+    ids = {share.sharee_id for share in shown if share.sharee_id is not None}
+    await office.lists.look(gather([Wanted([AccountKey(id) for id in sorted(ids)])], facts))
+    return [
+        {
+            "shareInfo": share_info(share, device),
+            "userInfo": user_info(facts.get(AccountKey(share.sharee_id)) if share.sharee_id else None),
+        }
+        for share in shown
+    ]
+
+
+def share_info(share: Share, device: Device) -> dict[str, Any]:
+    """One share. Times are ms, 0 for none; the two ends are ISO 8601 besides."""
+    over_ms = share.settled_ms if share.state not in _STATUS else 0
+    return {
+        "acceptTime": share.accepted_ms,
+        "acceptTimeTs": share.accepted_ms,
+        "acceptingExpireAt": iso(share.deadline_ms),
+        "acceptingExpireAtTs": share.deadline_ms,
+        "authKey": device.auth_key or "",
+        "coverMark": share.cover_mark,
+        "deleteTime": over_ms,
+        "deleteTimeTs": over_ms,
+        "deviceName": share.device_name or device.name,
+        "dk": device.dk or "",
+        "failureCause": failure(share),
+        "fid": "",
+        "ownerUid": share.sharer_id,
+        "pk": device.pk or "",
+        "shareCode": share.code,
+        "shareId": str(share.id),
+        "shareStatus": _STATUS.get(share.state, OVER),
+        "shareTime": share.created_ms,
+        "shareTimeTs": share.created_ms,
+        "shareUid": share.sharee_id or "",
+        "sharingExpireAt": iso(share.ends_ms),
+        "sharingExpireAtTs": share.ends_ms,
+        "updateTime": share.updated_ms or share.created_ms,
+        "updateTimeTs": share.updated_ms or share.created_ms,
+    }
+
+
+def failure(share: Share) -> int:
+    """Why a share is over: `failureCause`."""
+    match share.state:
+        case State.TIMED_OUT:
+            return _NOT_IN_TIME
+        case State.REFUSED:
+            return _REFUSED
+        case State.WITHDRAWN | State.ENDED:
+            return _FAILURES.get(share.cause, _BY_OWNER)
+    return 0
+
+
+def user_info(account: Account | None) -> dict[str, str]:
+    """The recipient; `{}` while a code waits for anybody. A login name is an e-mail or a phone number."""
+    if account is None:
+        return {}
+    is_email = "@" in account.uid
+    return {
+        "uid": account.id,
+        "nikeName": account.nickname,
+        "email": account.uid if is_email else "",
+        "phone": "" if is_email else account.uid,
+    }
+
+
+def accepted(share: Share, device: Device | None) -> dict[str, str]:
+    """What the recipient of a share code is told."""
+    return {
+        "pk": (device.pk if device else None) or "",
+        "dk": (device.dk if device else None) or "",
+        "deviceid": share.device_id,
+        "shareCode": share.code,
+        "sharingExpireAt": iso(share.ends_ms),
+    }
+
+
+def described(share: Share, device: Device | None) -> dict[str, str]:
+    """What a code is for."""
+    return {
+        "pk": (device.pk if device else None) or "",
+        "dk": (device.dk if device else None) or "",
+        "deviceName": device.name if device else "",
+        "ownerUid": share.sharer_id,
+        "acceptingExpireAt": iso(share.deadline_ms),
+        "sharingExpireAt": iso(share.ends_ms),
+    }
+
+
+def iso(time_ms: int) -> str:
+    """ISO 8601 in UTC, with milliseconds; empty for never."""
+    if not time_ms:
+        return ""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
