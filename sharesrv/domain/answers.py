@@ -53,17 +53,22 @@ def take(draft: Draft, offer: Share, sharee_id: str, *, device_name: str = "", b
     for share in rows:
         if share in replaced or share.state is State.BARRED:
             draft.move(share, Event.END, Cause.REPLACED)
-    return _tell_taken(draft, msgspec.structs.replace(offer, **edits), but)
+    grant = msgspec.structs.replace(offer, **edits)
+    _tell_taken(draft, grant, added([grant, *(share for share in active(rows) if share not in replaced)]), but)
+    return grant
 
 
-def _tell_taken(draft: Draft, grant: Share, but: int) -> Share:
-    """Who asked gets its answer; of a grant by share code both sides are told as of a change (PROTOCOL 2.6)."""
+def _tell_taken(draft: Draft, grant: Share, permit: int, but: int) -> None:
+    """Who asked gets its answer; of a grant by share code both sides are told as of a change (PROTOCOL 2.6).
+
+    `permit` is what the account has now, with the grants that go on beside this one.
+    """
     sharee_id = grant.sharee_id or ""
     if grant.door is not Door.OFFER:
-        draft.outcome.after += [draft.updated(grant, account_id) for account_id in (sharee_id, grant.sharer_id)]
+        told = msgspec.structs.replace(grant, permit=permit)
+        draft.outcome.after += [draft.updated(told, account_id) for account_id in (sharee_id, grant.sharer_id)]
     if grant.door is not Door.CODE:
         draft.outcome.after.append(draft.ended(grant, sharee_id, Cause.ANSWERED, but))
-    return grant
 
 
 def turn_down(draft: Draft, offer: Share, sharee_id: str, *, but: int = 0) -> None:

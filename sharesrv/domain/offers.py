@@ -48,6 +48,7 @@ def refuse_unshareable(device: Device) -> None:
 def _ask(command: Request, draft: Draft, device: Device, sharee: Account, tree: list[Share]) -> None:
     bridge_offers = _open_offers(on(tree, device.bridge_id or ""))
     share = _new(command, draft, sharee)
+    _replace_invitations(draft, on(tree, device.id))
     if bridge_offers:
         share = msgspec.structs.replace(
             share, state=State.JOINED, bridge_offer_id=bridge_offers[0].id, deadline_ms=bridge_offers[0].deadline_ms
@@ -56,7 +57,6 @@ def _ask(command: Request, draft: Draft, device: Device, sharee: Account, tree: 
         _refuse_while_cooling(draft.facts, device.id, sharee.id)
         _refuse_beyond_limits(draft.facts, command.sharer_id, sharee.id)
         draft.outcome.changes.append(Counted(Recent(OFFERS, command.sharer_id, sharee.id)))
-        _replace_invitations(draft, on(tree, device.id))
         _join(draft, share, _open_offers(below(tree, device, draft.facts)))
         draft.outcome.after.append(Offered(sharee.id, share))
     draft.make(share)

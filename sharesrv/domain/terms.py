@@ -10,7 +10,7 @@ from sharesrv.domain.draft import Draft
 from sharesrv.domain.grants import active, below, end
 from sharesrv.domain.keys import CodeKey, ProductKey, ShareKey
 from sharesrv.domain.outcome import Coded, DeviceFound, Done, Identified
-from sharesrv.domain.share import Cause, Event, Share, State
+from sharesrv.domain.share import Cause, Door, Event, Share, State
 from sharesrv.errors import Refusal, Refused
 
 
@@ -32,13 +32,16 @@ def find_device(command: FindDevice, draft: Draft) -> None:
 
 
 def set_end(command: SetEnd, draft: Draft) -> None:
-    """`setShareTime`: the end of a grant, with its sub-devices', or the one that a waiting code will give."""
+    """`setShareTime`: the end of a grant, with its sub-devices', or the one that a waiting code will give.
+
+    What was set apart has no end of its own: it ends with the last grant of its bridge.
+    """
     share = _as_sharer(command, draft)
     if share.state is State.OPEN and command.ends_ms <= share.deadline_ms:
         raise Refused(Refusal.ENDS_TOO_EARLY)
     device = draft.device(share)
     under = active(below(draft.tree(share), device, draft.facts)) if device and share.state is State.ACTIVE else []
-    for each in (share, *under):
+    for each in (share, *(own for own in under if own.door is not Door.APART)):
         draft.move(each, Event.CHANGE, each.cause, ends_ms=command.ends_ms)
     draft.outcome.reply = Done()
 

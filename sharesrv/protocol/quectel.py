@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -15,8 +16,19 @@ OK: Final = 200
 NAME_MAX: Final = 64  # characters
 _TIMESTAMP: Final = re.compile(r"[0-9]{13}", re.ASCII)
 
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The members of a JSON object as they stand there: of a repeated key the first counts."""
+
+
 Params = Mapping[str, str]
 Check = Callable[[Params, int], Refusal | None]
+
+_JSON: Final = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=_no_constant)
 
 CODES: Final = {
     Refusal.NO_TOKEN: 5106,
@@ -134,11 +146,11 @@ def read(query: bytes, body: bytes, content_type: str) -> dict[str, str]:
 
 def _body(body: bytes, content_type: str) -> dict[str, str]:
     """A body that cannot be read is as none."""
-    if "form-urlencoded" in content_type:
+    if "form-urlencoded" in content_type.lower():
         return _first(_pairs(body))
     try:
-        found = msgspec.json.decode(body, type=dict[str, msgspec.Raw]) if body else {}
-        return _first([(name, _written(raw)) for name, raw in found.items()])
+        pairs = _JSON.decode(body.decode()) if body.strip() else _Pairs()
+        return _first([(name, _written(value)) for name, value in pairs]) if isinstance(pairs, _Pairs) else {}
     except (ValueError, RecursionError):
         return {}
 
@@ -155,12 +167,14 @@ def _first(pairs: list[tuple[str, str]]) -> dict[str, str]:
     return {name: value for name, value in dict(reversed(pairs)).items() if value and "\0" not in value}
 
 
-def _written(raw: msgspec.Raw) -> str:
-    """A JSON string as what it holds; null as nothing; anything else as it stands there."""
-    text = bytes(raw)
-    if text.startswith(b'"'):
-        return str(msgspec.json.decode(text))
-    return "" if text == b"null" else text.decode()
+def _written(value: object) -> str:
+    """A string or a number as what it says; null as nothing; anything else as what no parameter can be."""
+    return value if isinstance(value, str) and _is_unicode(value) else "" if value is None else json.dumps(value)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it has no lone surrogates, which JSON can write and nothing can store."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 _PK = Parameter("pk", "Product key", "p11abc")

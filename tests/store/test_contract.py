@@ -19,22 +19,27 @@ from sharesrv.domain.keys import (
     AnyKey,
     AskedKey,
     CodeKey,
+    CodesKey,
     CoolingKey,
     Device,
     DeviceKey,
     Found,
     HeldKey,
+    HoldersKey,
     InboxKey,
     Key,
     LoginKey,
     OpenOffers,
+    ParamsKey,
+    ProductKey,
     ShareKey,
     ShareKeys,
+    SubDevicesKey,
     Token,
     TokenKey,
     TreeKey,
 )
-from sharesrv.domain.outcome import Put
+from sharesrv.domain.outcome import Put, PutParams, Written
 from sharesrv.domain.share import Asked, Cause, Door, Share, State
 from sharesrv.names import fold
 from sharesrv.store.base import Conflict, Ledgered, StoreFailed
@@ -50,12 +55,13 @@ ACCOUNTS = [
 ]
 TOKENS = [Token("d1", "owner", 3, 0), Token("d2", "guest", 1, 5000)]
 DEVICES = [
-    Device("lamp", "owner", "Lamp", None, True, True),
+    Device("lamp", "owner", "Lamp", None, True, True, "digest", "P1", "lamp-1", "key"),
     Device("bridge", "owner", "Bridge", None, True, False),
     Device("sub-1", "owner", "One", "bridge", False, True),
     Device("sub-2", "owner", "Two", "bridge", True, True),
-    Device("cellar", "other", "Cellar", None, True, True),
+    Device("cellar", "other", "Cellar", None, True, True, pk="P1", dk="cellar-1"),
 ]
+PARAMS = {"lamp": '{"switch":"on"}', "sub-1": "{}"}
 
 
 def make(id: int, state: State, device: str, sharer: str, sharee: str | None, sequence: str, **fields: Any) -> Share:
@@ -80,6 +86,9 @@ SHARES = [
     make(21, State.OPEN, "cellar", "other", "owner", "2"),
     make(22, State.ACTIVE, "cellar", "other", "guest", "1", door=Door.IMPORT, cover_mark=3),
     make(23, State.OPEN, "lamp", "owner", None, "", door=Door.CODE),
+    make(24, State.OPEN, "cellar", "other", "guest", "8", door=Door.INVITATION),
+    make(25, State.ACTIVE, "cellar", "other", "owner", "", door=Door.CODE, device_name="Keller"),
+    make(26, State.WITHDRAWN, "lamp", "owner", None, "", door=Door.CODE, cause=Cause.REPLACED),
 ]
 
 
@@ -98,6 +107,7 @@ async def plain(_path: Path) -> AsyncIterator[Kept]:
     store.accounts = {account.id: account for account in ACCOUNTS}
     store.tokens = {token.digest: token for token in TOKENS}
     store.devices = {device.id: device for device in DEVICES}
+    store.params = dict(PARAMS)
 
     def journal() -> list[tuple[int, str, str, str, str, str]]:
         return [
@@ -110,7 +120,7 @@ async def plain(_path: Path) -> AsyncIterator[Kept]:
 
 @asynccontextmanager
 async def sqlite(path: Path) -> AsyncIterator[Kept]:
-    _stock(path)
+    stock(path)
     async with SqliteStore(path, FakeClock(4242)) as store:
         reader = sqlite3.connect(path)
 
@@ -134,7 +144,7 @@ def _decoded(columns: dict[str, Any]) -> dict[str, Any]:
     return columns | {"asked": msgspec.json.decode(columns["asked"]), "owed": bool(columns["owed"])}
 
 
-def _stock(path: Path) -> None:
+def stock(path: Path) -> None:
     connection = connect(path)
     for account in ACCOUNTS:
         values = (account.id, account.uid, fold(account.uid), account.nickname, account.token_serial)
@@ -149,6 +159,7 @@ def _stock(path: Path) -> None:
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             msgspec.structs.astuple(device),
         )
+    connection.executemany("INSERT INTO device_params VALUES (?, ?)", list(PARAMS.items()))
     connection.close()
 
 
@@ -161,12 +172,12 @@ async def kept(request: pytest.FixtureRequest, database: Path) -> AsyncIterator[
         yield kept
 
 
-async def put(store: Ledgered, changes: Sequence[Put]) -> None:
+async def put(store: Ledgered, changes: Sequence[Written]) -> None:
     """A batch that writes; it begins with a read, as every batch does."""
     await find(store, then=changes)
 
 
-async def find(store: Ledgered, *keys: AnyKey, then: Sequence[Put] = ()) -> Found:
+async def find(store: Ledgered, *keys: AnyKey, then: Sequence[Written] = ()) -> Found:
     found: list[Found] = []
 
     def asking() -> Asking:
@@ -194,6 +205,17 @@ ROWS: list[tuple[Key[Any], object]] = [
     (DeviceKey("bridge"), DEVICES[1]),
     (DeviceKey("sub-1"), DEVICES[2]),
     (DeviceKey("owner"), None),
+    (ProductKey("P1", "lamp-1"), DEVICES[0]),
+    (ProductKey("P1", "cellar-1"), DEVICES[4]),
+    (ProductKey("p1", "lamp-1"), None),
+    (ProductKey("lamp-1", "P1"), None),
+    (ProductKey("", ""), None),  # what devices without keys have is no key
+    (ParamsKey("lamp"), PARAMS["lamp"]),
+    (ParamsKey("sub-1"), PARAMS["sub-1"]),
+    (ParamsKey("bridge"), None),
+    (SubDevicesKey("bridge"), [DEVICES[2], DEVICES[3]]),
+    (SubDevicesKey("lamp"), []),
+    (SubDevicesKey("sub-1"), []),
 ]
 
 NAMED: list[tuple[ShareKeys, list[int]]] = [
@@ -217,7 +239,20 @@ NAMED: list[tuple[ShareKeys, list[int]]] = [
     (CoolingKey("lamp", "guest", 1000), []),
     (CoolingKey("lamp", "other", 0), []),
     (CoolingKey("bridge", "guest", 0), []),
-    (InboxKey("guest"), [12, 15]),
+    (TreeKey("cellar", "guest"), [22, 24]),
+    (TreeKey("cellar", "owner"), [21, 25]),
+    (CodesKey("lamp"), [23]),
+    (CodesKey("cellar"), [24]),
+    (CodesKey("bridge"), []),
+    (HoldersKey("lamp"), [13]),
+    (HoldersKey("bridge"), [16, 17]),
+    (HoldersKey("sub-1"), [17]),
+    (HoldersKey("cellar"), [22, 25]),
+    (HoldersKey("none"), []),
+    (CodeKey("code-23"), [23]),
+    (CodeKey("code-26"), [26]),
+    (AskedKey("guest", "cellar", "8"), [24]),
+    (InboxKey("guest"), [12, 15, 24]),
     (InboxKey("owner"), [11, 21]),
     (InboxKey("other"), []),
     (HeldKey("owner", "guest"), [16]),
@@ -296,6 +331,40 @@ async def test_a_change_is_seen_by_the_next_batch(kept: Kept) -> None:
         InboxKey("owner"): [accepted],
     }
     assert found.counts == [(OpenOffers("owner"), 0)]
+
+
+async def test_a_code_that_is_accepted_gets_its_sharee(kept: Kept) -> None:
+    code = SHARES[13]
+    await put(kept.store, made(code))
+    accepted = changed(code, state=State.ACTIVE, sharee_id="guest", device_name="Veranda", accepted_ms=600)
+    await put(kept.store, [Put(code, accepted, "guest", "http")])
+    keys: list[ShareKeys] = [
+        CodeKey("code-23"),
+        TreeKey("lamp", "guest"),
+        HoldersKey("lamp"),
+        HeldKey("owner", "guest"),
+    ]
+    found = dict((await find(kept.store, CodesKey("lamp"), *keys)).shares)
+    assert found == {key: [accepted] for key in keys} | {CodesKey("lamp"): []}
+    assert kept.shares() == {23: accepted}
+    assert kept.journal()[-1] == (23, "open", "active", "", "guest", "http")
+
+
+async def test_the_state_of_a_device_is_replaced_whole(kept: Kept) -> None:
+    before = kept.journal()
+    await put(kept.store, [PutParams("lamp", '{"switch":"off"}'), PutParams("bridge", '{"a":"灯"}')])
+    await put(kept.store, [PutParams("lamp", "{}"), PutParams("lamp", '{"switch":null}')])
+    found = dict((await find(kept.store, *(ParamsKey(id) for id in ("lamp", "bridge", "sub-1", "sub-2")))).rows)
+    assert [found[ParamsKey(id)] for id in ("lamp", "bridge")] == ['{"switch":null}', '{"a":"灯"}']
+    assert [found[ParamsKey(id)] for id in ("sub-1", "sub-2")] == ["{}", None]
+    assert kept.journal() == before
+
+
+async def test_the_state_of_a_device_is_not_written_where_a_share_is_a_conflict(kept: Kept) -> None:
+    grant = SHARES[3]
+    with pytest.raises(Conflict):
+        await put(kept.store, [PutParams("lamp", "{}"), Put(grant, changed(grant), "owner", "websocket")])
+    assert (await find(kept.store, ParamsKey("lamp"))).rows == [(ParamsKey("lamp"), PARAMS["lamp"])]
 
 
 async def test_a_share_may_change_several_times_in_a_batch(kept: Kept) -> None:

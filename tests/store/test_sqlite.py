@@ -18,13 +18,18 @@ from sharesrv.domain.keys import (
     AnyKey,
     AskedKey,
     CodeKey,
+    CodesKey,
     CoolingKey,
     DeviceKey,
     HeldKey,
+    HoldersKey,
     InboxKey,
     LoginKey,
     OpenOffers,
+    ParamsKey,
+    ProductKey,
     ShareKey,
+    SubDevicesKey,
     TokenKey,
     TreeKey,
 )
@@ -64,7 +69,8 @@ def keys(numbers: range) -> list[AnyKey]:
         text = str(number)
         found += [TokenKey(text), AccountKey(text), LoginKey(text), DeviceKey(text), ShareKey(number), CodeKey(text)]
         found += [AskedKey(text, "lamp", "1"), TreeKey("lamp", text), CoolingKey("lamp", text, 0), InboxKey(text)]
-        found += [HeldKey(OWNER, text), OpenOffers(text)]
+        found += [HeldKey(OWNER, text), OpenOffers(text), ParamsKey(text), ProductKey("P1", text), SubDevicesKey(text)]
+        found += [CodesKey(text), HoldersKey(text)]
     return found
 
 
@@ -83,7 +89,7 @@ def test_a_batch_of_any_length_takes_the_same_number_of_statements(database: Pat
     finally:
         connection.close()
     assert len(numbers) == 1
-    assert numbers.pop() <= 16
+    assert numbers.pop() <= 20
 
 
 async def test_writing_takes_the_same_number_of_statements_too(database: Path) -> None:

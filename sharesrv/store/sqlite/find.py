@@ -166,5 +166,5 @@ def all_statements() -> list[str]:
     return (
         rows_of
         + [f"SELECT k.key, {rows.SHARE} {tail}" for tails in _SHARES.values() for tail in tails]
-        + [_OPEN_OFFERS]
+        + [_SUB_DEVICES, _PRODUCTS, _OPEN_OFFERS]
     )

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sharesrv.domain.facts import Asking
+from sharesrv.domain.keys import AccountKey, DeviceKey, Found
+from sharesrv.domain.outcome import Put
+from sharesrv.domain.share import Cause, Door, Share, State
+from sharesrv.store.base import AccountInfo, DeviceInfo, JournalFilter, JournalRow, StoreFailed, TokenInfo
+from sharesrv.store.sqlite.connection import connect
+from sharesrv.store.sqlite.store import SqliteStore
+from tests.store.test_contract import ACCOUNTS, DEVICES, SHARES, changed, made, make, put, stock
+from tests.world import FakeClock
+
+NOW_MS = 4242
+
+
+@pytest.fixture
+async def store(database: Path) -> AsyncIterator[SqliteStore]:
+    """Three accounts, five devices, and a share in every state."""
+    stock(database)
+    connection = connect(database)
+    connection.execute("UPDATE account SET created_ms = 77 WHERE id = 'guest'")
+    connection.execute("UPDATE device SET created_ms = 88, uiid = 6 WHERE id = 'lamp'")
+    connection.execute("INSERT INTO token VALUES ('0123456789abcdef0123', 'guest', 2, 0)")
+    connection.close()
+    async with SqliteStore(database, FakeClock(NOW_MS)) as store:
+        await put(store, made(*SHARES))
+        yield store
+
+
+pages = pytest.mark.parametrize("limit", [1, 2, 3, 100])
+
+
+async def test_accounts_in_the_order_of_their_ids(store: SqliteStore) -> None:
+    assert await store.accounts("", 100) == [
+        AccountInfo("guest", "Guest@Example.org", "Guest", 77),
+        AccountInfo("other", "straße@example.org", "", 0),
+        AccountInfo("owner", "+8613570211955", "Owner", 0),
+    ]
+
+
+@pages
+async def test_accounts_page_by_page(store: SqliteStore, limit: int) -> None:
+    ids, after = [], ""
+    while page := await store.accounts(after, limit):
+        assert len(page) <= limit
+        ids += [account.id for account in page]
+        after = page[-1].id
+    assert ids == sorted(account.id for account in ACCOUNTS)
+
+
+async def test_tokens_of_an_account_by_the_beginning_of_their_digest(store: SqliteStore) -> None:
+    assert await store.tokens("guest") == [TokenInfo("d2", 1, 5000), TokenInfo("0123456789abcdef", 2, 0)]
+    assert await store.tokens("owner") == [TokenInfo("d1", 3, 0)]
+    assert await store.tokens("other") == []
+
+
+async def test_a_device_with_all_that_is_known_of_it(store: SqliteStore) -> None:
+    assert await store.device("lamp") == DeviceInfo(
+        id="lamp",
+        owner_id="owner",
+        name="Lamp",
+        pk="P1",
+        dk="lamp-1",
+        uiid=6,
+        bridge_id=None,
+        auth_key="key",
+        verified=True,
+        shareable=True,
+        created_ms=88,
+        params='{"switch":"on"}',
+    )
+    assert await store.device("none") is None
+
+
+async def test_a_device_that_has_told_nothing_has_empty_params(store: SqliteStore) -> None:
+    sub = await store.device("sub-2")
+    assert sub is not None
+    assert (sub.params, sub.bridge_id, sub.pk, sub.dk, sub.uiid, sub.auth_key) == ("{}", "bridge", *[None] * 4)
+
+
+@pytest.mark.parametrize(("id", "verified", "shareable"), [("bridge", True, False), ("sub-1", False, True)])
+async def test_flags_of_a_device_are_true_or_false(
+    store: SqliteStore, id: str, verified: bool, shareable: bool
+) -> None:
+    device = await store.device(id)
+    assert device is not None
+    assert (device.verified, device.shareable) == (verified, shareable)
+    assert isinstance(device.verified, bool)
+    assert isinstance(device.shareable, bool)
+
+
+@pages
+async def test_devices_page_by_page(store: SqliteStore, limit: int) -> None:
+    ids, after = [], ""
+    while page := await store.devices(after, limit):
+        assert len(page) <= limit
+        ids += [device.id for device in page]
+        after = page[-1].id
+    assert ids == sorted(device.id for device in DEVICES)
+    assert await store.devices("", 100) == [await store.device(id) for id in ids]
+
+
+@pytest.mark.parametrize(
+    ("account", "ids"),
+    [
+        ("owner", ["bridge", "cellar", "lamp", "sub-1", "sub-2"]),  # its own, and a grant of another's
+        ("guest", ["cellar", "sub-2"]),  # grants; offers that are open do not count
+        ("other", ["cellar", "lamp"]),  # its own and a grant; not what it is barred from
+        ("nobody", []),
+    ],
+)
+@pages
+async def test_devices_that_an_account_owns_or_has_a_grant_on(
+    store: SqliteStore, account: str, ids: list[str], limit: int
+) -> None:
+    found, after = [], ""
+    while page := await store.devices_of(account, after, limit):
+        assert len(page) <= limit
+        found += [device.id for device in page]
+        after = page[-1].id
+    assert found == ids
+
+
+async def test_a_grant_on_a_bridge_lists_what_is_below_it(store: SqliteStore) -> None:
+    grant = make(30, State.ACTIVE, "bridge", "owner", "other", "")
+    await put(store, made(grant))
+    assert [device.id for device in await store.devices_of("other", "", 100)] == [
+        "bridge",
+        "cellar",
+        "lamp",
+        "sub-1",
+        "sub-2",
+    ]
+    await put(store, [Put(grant, changed(grant, state=State.ENDED), "owner", "http")])
+    assert [device.id for device in await store.devices_of("other", "", 100)] == ["cellar", "lamp"]
+
+
+async def test_a_device_is_listed_once_however_many_grants_there_are(store: SqliteStore) -> None:
+    await put(store, made(*(make(id, State.ACTIVE, "lamp", "owner", "other", "") for id in (30, 31))))
+    assert [device.id for device in await store.devices_of("other", "", 100)] == ["cellar", "lamp"]
+
+
+@pages
+async def test_shares_page_by_page(store: SqliteStore, limit: int) -> None:
+    found: list[Share] = []
+    while page := await store.shares(found[-1].id if found else 0, limit):
+        assert len(page) <= limit
+        found += page
+    assert found == SHARES
+
+
+@pytest.mark.parametrize(
+    ("device", "ended", "ids"),
+    [
+        ("lamp", False, [23, 13, 12]),
+        ("lamp", True, [26, 23, 13, 12, 11, 10]),
+        ("bridge", False, [15]),
+        ("bridge", True, [19, 18, 15]),
+        ("cellar", False, [25, 24, 22, 21]),
+        ("sub-1", False, []),  # a request that joined, and one that is barred
+        ("sub-1", True, []),
+        ("sub-2", True, []),  # set apart, and a request that was merged
+        ("none", True, []),
+    ],
+)
+async def test_shares_of_a_device_the_newest_first(
+    store: SqliteStore, device: str, ended: bool, ids: list[int]
+) -> None:
+    shares = await store.shares_of(device, ended=ended)
+    assert shares == [share for id in ids for share in SHARES if share.id == id]
+
+
+async def history(store: SqliteStore) -> list[JournalRow]:
+    """A share of the lamp to the guest that was accepted and left, behind what was made before."""
+    offer = make(40, State.OPEN, "lamp", "owner", None, "", door=Door.CODE)
+    accepted = changed(offer, state=State.ACTIVE, sharee_id="guest")
+    ended = changed(accepted, state=State.ENDED, cause=Cause.LEFT)
+    await put(store, [Put(None, offer, "owner", "http"), Put(offer, accepted, "guest", "http")])
+    await put(store, [Put(accepted, ended, "guest", "websocket")])
+    rows = await store.journal(JournalFilter(share_id=40), 0, 100)
+    assert [(row.from_state, row.to_state, row.cause) for row in rows] == [
+        ("", "open", ""),
+        ("open", "active", ""),
+        ("active", "ended", "left"),
+    ]
+    return rows
+
+
+async def test_a_row_of_the_journal(store: SqliteStore) -> None:
+    first, second, third = await history(store)
+    assert second == JournalRow(
+        id=first.id + 1,
+        at_ms=NOW_MS,
+        share_id=40,
+        device_id="lamp",
+        sharer_id="owner",
+        sharee_id="guest",
+        from_state="open",
+        to_state="active",
+        cause="",
+        by="guest",
+        door="http",
+    )
+    assert (first.sharee_id, third.id) == (None, first.id + 2)
+
+
+Wanted = Callable[[Share], bool]
+FILTERS: list[tuple[JournalFilter, Wanted]] = [
+    (JournalFilter(), lambda _share: True),
+    (JournalFilter(device_id="lamp"), lambda share: share.device_id == "lamp"),
+    (JournalFilter(account_id="owner"), lambda share: "owner" in (share.sharer_id, share.sharee_id)),
+    (JournalFilter(account_id="other"), lambda share: "other" in (share.sharer_id, share.sharee_id)),
+    (JournalFilter(share_id=15), lambda share: share.id == 15),
+    (
+        JournalFilter(device_id="lamp", account_id="other"),
+        lambda share: share.device_id == "lamp" and share.sharee_id == "other",
+    ),
+    (JournalFilter(device_id="cellar", share_id=15), lambda _share: False),
+    (JournalFilter(account_id="nobody"), lambda _share: False),
+]
+
+
+@pytest.mark.parametrize(("wanted", "holds"), FILTERS, ids=[str(wanted) for wanted, _holds in FILTERS])
+@pages
+async def test_the_journal_page_by_page(store: SqliteStore, wanted: JournalFilter, holds: Wanted, limit: int) -> None:
+    rows: list[JournalRow] = []
+    while page := await store.journal(wanted, rows[-1].id if rows else 0, limit):
+        assert len(page) <= limit
+        rows += page
+    assert [row.share_id for row in rows] == [share.id for share in SHARES if holds(share)]
+    assert all((row.from_state, row.by, row.door) == ("", "owner", "websocket") for row in rows)
+
+
+async def test_a_look_answers_keys_in_rounds_beside_the_ledger(store: SqliteStore) -> None:
+    found: list[Found] = []
+
+    def asking() -> Asking:
+        found.append((yield {DeviceKey("lamp")}))
+        found.append((yield {AccountKey("owner")}))
+
+    await store.look(asking())
+    assert [part.rows for part in found] == [[(DeviceKey("lamp"), DEVICES[0])], [(AccountKey("owner"), ACCOUNTS[0])]]
+
+
+async def test_a_look_does_not_wait_for_who_writes(store: SqliteStore, database: Path) -> None:
+    other = sqlite3.connect(database, isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("DELETE FROM token")
+        await store.ping()
+        assert [token.id for token in await store.tokens("owner")] == ["d1"]
+    finally:
+        other.close()
+
+
+Call = Callable[[SqliteStore], Any]
+CALLS: dict[str, Call] = {
+    "accounts": lambda store: store.accounts("", 1),
+    "tokens": lambda store: store.tokens("owner"),
+    "devices": lambda store: store.devices("", 1),
+    "devices_of": lambda store: store.devices_of("owner", "", 1),
+    "device": lambda store: store.device("lamp"),
+    "shares": lambda store: store.shares(0, 1),
+    "shares_of": lambda store: store.shares_of("lamp", ended=True),
+    "journal": lambda store: store.journal(JournalFilter(), 0, 1),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+async def test_a_list_that_cannot_be_read_is_a_failed_store(store: SqliteStore, database: Path, call: Call) -> None:
+    other = sqlite3.connect(database)
+    other.execute("PRAGMA foreign_keys = OFF")
+    for table in ("journal", "share", "device_params", "device", "token", "account"):
+        other.execute(f"DROP TABLE {table}")
+    other.close()
+    with pytest.raises(StoreFailed):
+        await call(store)
