@@ -69,11 +69,27 @@ def _failed(_request: AnyRequest, error: Exception) -> Response[dict[str, Any]]:
 
 
 class Server(uvicorn.Server):
-    """uvicorn as a guest: signals are the composition root's."""
+    """uvicorn as a guest: signals are the composition root's, and instead of ten ticks a second it waits to be stopped."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stopping = asyncio.Event()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        """Wait for `stopping`."""
+        self.server_state.default_headers = self.config.encoded_headers
+        await self.stopping.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and wait for those who are being answered, if there are any."""
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+        for server in self.servers:
+            server.close()
 
 
 @asynccontextmanager
@@ -89,6 +105,7 @@ async def listening(office: Office, sock: socket.socket) -> AsyncIterator[None]:
         log_config=None,
         access_log=False,
         server_header=False,
+        date_header=False,
         timeout_graceful_shutdown=GRACE_S,
         ssl_certfile=settings.tls_cert or None,
         ssl_keyfile=settings.tls_key or None,
@@ -97,10 +114,10 @@ async def listening(office: Office, sock: socket.socket) -> AsyncIterator[None]:
     task = asyncio.create_task(server.serve(sockets=[sock]), name="http")
     try:
         while not server.started and not task.done():
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0)
         yield
     finally:
-        server.should_exit = True
+        server.stopping.set()
         await task
 
 
