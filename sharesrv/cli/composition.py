@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from sharesrv.auth import Tokens
+from sharesrv.auth import Issuer, Jwks, Tokens
 from sharesrv.clock import Clock, SystemClock
 from sharesrv.config import Settings
 from sharesrv.domain.rules import Rules
@@ -78,7 +78,8 @@ async def serving(
         watch = Watch(store, ledger.submit, lambda: deadlines.at(0))
         devices = Devices(ledger.submit, hub.tell)
         exchange = Exchange(ledger, devices, settings.devices.response_timeout)
-        speaking = Speaking(ledger, hub, devices, exchange, settings.sessions.heartbeat)
+        tokens = await _tokens(settings, clock)
+        speaking = Speaking(ledger, hub, devices, exchange, tokens, settings.sessions.heartbeat)
         door = Door(settings.limits, times, partial(Conversation, speaking=speaking))
         await stack.enter_async_context(door.connections())
         await stack.enter_async_context(_drained(ledger))
@@ -94,13 +95,23 @@ async def serving(
             lists=store,
             hub=hub,
             devices=devices,
-            tokens=Tokens(),
+            tokens=tokens,
             registry=store,
             look_again=watch.look,
             ws_port=port,
         )
         await stack.enter_async_context(listening(office, sock))
         yield Running(port, sock.getsockname()[1], door, ledger)
+
+
+async def _tokens(settings: Settings, clock: Clock) -> Tokens:
+    """Our own tokens, and those of an identity provider where one is set."""
+    auth = settings.auth
+    if not auth.jwt_jwks:
+        return Tokens()
+    verifier = Jwks(Issuer(auth.jwt_jwks, auth.jwt_issuer, auth.jwt_audience, auth.jwt_claim), clock.now_ms)
+    await verifier.load()
+    return Tokens(verifier)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from sharesrv.auth import digest
+from sharesrv.auth import Tokens, digest
 from sharesrv.clock import SystemClock
 from sharesrv.domain.commands import Command
 from sharesrv.domain.outcome import Connected, Done, Reply
@@ -501,7 +501,7 @@ def hub() -> Hub:
 def speaking(ledger: SlowLedger, hub: Hub) -> Speaking:
     slow = cast("Ledger", ledger)
     devices = Devices(slow.submit, hub.tell)
-    return Speaking(slow, hub, devices, Exchange(slow, devices, 5.0), 145)
+    return Speaking(slow, hub, devices, Exchange(slow, devices, 5.0), Tokens(), 145)
 
 
 def hear(conversation: Conversation, frame: object) -> None:

@@ -5,6 +5,7 @@ For every command: 400 unreadable, 412 rate, 401 no handshake, 406, 400 malforme
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import cache, partial
 from itertools import count
@@ -13,7 +14,7 @@ from typing import Final, NamedTuple
 from prometheus_client import Counter
 
 from sharesrv import metrics
-from sharesrv.auth import digest
+from sharesrv.auth import Tokens, digest
 from sharesrv.domain.commands import Connect, Control, Received, Register
 from sharesrv.domain.outcome import Connected, Registered, Reply
 from sharesrv.errors import Goodbye, Refusal, Refused
@@ -46,13 +47,14 @@ class Speaking(NamedTuple):
     hub: Hub
     devices: Devices
     exchange: Exchange
+    tokens: Tokens
     hb_interval_s: int
 
 
 class Conversation:
     """Speaks for one connection. Before the handshake it has no session."""
 
-    __slots__ = ("_connection", "_in_hand", "_over", "_session", "_with", "begun")
+    __slots__ = ("_connection", "_in_hand", "_over", "_session", "_verifying", "_with", "begun")
 
     def __init__(self, connection: Connection, speaking: Speaking) -> None:
         self._connection = connection
@@ -60,6 +62,7 @@ class Conversation:
         self._session: AppSession | DeviceSession | None = None
         self._in_hand = 0
         self._over = False
+        self._verifying: asyncio.Task[None] | None = None
         self.begun = False
 
     def heard(self) -> None:
@@ -143,7 +146,23 @@ class Conversation:
         self._refuse_other_kind(frame)
         self.begun = True
         self._connection.hold()
-        command = _handshake(frame)
+        if isinstance(frame, inbound.Register):
+            self._present(heading, Register(frame.deviceid, digest(frame.apikey)))
+        elif (own := self._with.tokens.own(frame.at)) is not None:
+            self._present(heading, Connect(digest=own.digest, account_id=frame.apikey))
+        else:
+            self._verifying = asyncio.get_running_loop().create_task(self._verify(heading, frame))
+
+    async def _verify(self, heading: Heading, frame: inbound.UserOnline) -> None:
+        """Another issuer's token: its keys may have to be fetched first."""
+        try:
+            who = await self._with.tokens.identity(frame.at)
+        except Refused as refused:
+            self._shaken(heading, None, refused)
+        else:
+            self._present(heading, Connect(verified=who.account_id, account_id=frame.apikey))
+
+    def _present(self, heading: Heading, command: Connect | Register) -> None:
         self._with.ledger.submit(command, partial(self._shaken, heading, command))
 
     def _refuse_other_kind(self, frame: inbound.UserOnline | inbound.Register) -> None:
@@ -151,7 +170,7 @@ class Conversation:
         if self._session is not None and not isinstance(self._session, kind):
             raise Refused(Refusal.WRONG_SESSION)
 
-    def _shaken(self, heading: Heading, command: Connect | Register, reply: Reply) -> None:
+    def _shaken(self, heading: Heading, command: Connect | Register | None, reply: Reply) -> None:
         try:
             if isinstance(self._session, AppSession) and self._session.superseded:
                 return
@@ -213,9 +232,3 @@ class Conversation:
             self._over = True
             goodbye = AFTER_HANDSHAKE.get(error, Goodbye.UNAUTHORIZED)
             self._connection.close_later(goodbye, self._connection.times.refused_s)
-
-
-def _handshake(frame: inbound.UserOnline | inbound.Register) -> Connect | Register:
-    if isinstance(frame, inbound.UserOnline):
-        return Connect(digest=digest(frame.at), account_id=frame.apikey)
-    return Register(frame.deviceid, digest(frame.apikey))
