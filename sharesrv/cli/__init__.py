@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sharesrv.cli import demo, import_, serve, token
+from sharesrv.cli import demo, explain, import_, journal, serve, token
 from sharesrv.errors import Trouble
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("import")(import_.import_)
 app.command("token")(token.token)
+app.command("journal")(journal.journal)
+app.command("explain")(explain.explain)
 
 
 def main() -> None:

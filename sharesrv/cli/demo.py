@@ -11,26 +11,27 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from sharesrv.auth import digest, new_token
 from sharesrv.cli.composition import serving
+from sharesrv.cli.demo_http import HttpCalls, console, draw
+from sharesrv.cli.journal import table
 from sharesrv.cli.options import log_to_stderr, run
-from sharesrv.cli.serve import address
+from sharesrv.cli.serve import address, http_address
 from sharesrv.client import Answer, AppClient, DeviceClient, Direction, Offer
 from sharesrv.clock import SystemClock
 from sharesrv.config import Settings, load
+from sharesrv.store.base import JournalFilter
 from sharesrv.store.batch import AccountRow, Batch, DeviceRow, TokenRow
 from sharesrv.store.sqlite import connection as sqlite_connection
+from sharesrv.store.sqlite import lists
 from sharesrv.store.sqlite.load import load as load_rows
 
 OWNER, GUEST = "owner", "guest"
 UIDS = {OWNER: "+8613570211955", GUEST: "guest@example.org"}
 COLOURS = {OWNER: "cyan", GUEST: "magenta", "lamp": "yellow"}
 SHORT_S = 1.5  # instead of three minutes, for the offer that nobody answers
-
-console = Console(soft_wrap=True, highlight=False)
 
 
 def demo(
@@ -52,6 +53,8 @@ async def _demo(path: Path, *, stay: bool) -> None:
         async with _app(url, OWNER, tokens) as owner, _app(url, GUEST, tokens) as guest:
             await _shares(owner, guest)
             await _control(owner, guest, url)
+            await _codes(http_address(short, running), guest, tokens)
+    _journal(path)
     if stay:
         await _stay(_settings(path), tokens)
 
@@ -65,6 +68,7 @@ def _fill(path: Path, tokens: dict[str, str]) -> None:
         ("lamp", None),
         ("fan", None),
         ("plug", None),
+        ("camera", None),
         ("bridge", None),
         ("sensor-1", "bridge"),
         ("sensor-2", "bridge"),
@@ -85,8 +89,8 @@ def _device(id: str, bridge_id: str | None) -> DeviceRow:
         owner_id=OWNER,
         name=id,
         key_digest=digest(_key(id)),
-        pk=None,
-        dk=None,
+        pk="pk",
+        dk=id,
         uiid=None,
         bridge_id=bridge_id,
         auth_key=None,
@@ -172,6 +176,30 @@ async def _control(owner: AppClient, guest: AppClient, url: str) -> None:
         await guest.ping()
         await guest.update("lamp", {"switch": "off"}, owner=OWNER)
     await owner.ping()
+
+
+async def _codes(url: str, guest: AppClient, tokens: dict[str, str]) -> None:
+    _say("Over HTTP: the owner makes a share code for the camera, and shows it as a QR code.")
+    calls = HttpCalls(url, tokens)
+    in_a_day = SystemClock().now_ms() + 24 * 3600 * 1000
+    code = await calls.sharing("POST", "shareInfo", OWNER, pk="pk", dk="camera", acceptingExpireAt=in_a_day)
+    draw(str(code))
+    _say("The guest scans it and accepts; both device lists show the grant.")
+    await calls.sharing("POST", "shareDevice", GUEST, shareCode=code, deviceName="Their camera")
+    await guest.ping()
+    for account in (GUEST, OWNER):
+        await calls.call("GET", "/api/user/device/camera", account)
+    _say("The owner ends it.")
+    await calls.sharing("DELETE", "ownerUserUnshareDevice", OWNER, shareCode=code)
+    await guest.ping()
+
+
+def _journal(path: Path) -> None:
+    _say("What the journal has of the camera and the lamp:")
+    connection = sqlite_connection.connect(path)
+    for device in ("camera", "lamp"):
+        console.print(table(lists.journal(connection, JournalFilter(device_id=device), 0, 100)), style="green")
+    connection.close()
 
 
 def _key(device: str) -> str:

@@ -1,0 +1,55 @@
+"""`sharesrv explain`: whether an account may do something with a device, and what decides."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+import typer
+
+from sharesrv.cli.composition import rules_of
+from sharesrv.cli.options import Assignments, Config, settings
+from sharesrv.clock import SystemClock
+from sharesrv.domain.explain import ACTIONS, Asking, Explanation
+from sharesrv.domain.explain import explain as decide
+from sharesrv.domain.facts import Facts, gather
+from sharesrv.protocol.coolkit.codes import ERRORS
+from sharesrv.store.sqlite.connection import connect, path_of
+from sharesrv.store.sqlite.find import find
+
+Action = Literal["update", "query", "share", "timers.add", "timers.edit", "timers.delete", "timers.enable"]
+
+
+def explain(
+    account: Annotated[str, typer.Argument(help="The account's apikey.")],
+    device: Annotated[str, typer.Argument(help="The deviceid.")],
+    action: Annotated[Action, typer.Argument(help="What it wants to do.")],
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Say whether an account may do something with a device, and which row, bit, time or bridge decides."""
+    set_to = settings(config, assignments)
+    connection = connect(path_of(set_to.database.url))
+    facts, asking = Facts(rules_of(set_to), SystemClock().now_ms()), Asking(account, device)
+    try:
+        needs = gather([asking], facts)
+        keys = next(needs)
+        while True:
+            keys = needs.send(find(connection, keys))
+    except StopIteration:
+        print(sentence(decide(asking, ACTIONS[action], facts)))
+    finally:
+        connection.close()
+
+
+def sentence(found: Explanation) -> str:
+    """An explanation in a line."""
+    verdict = "allowed" if found.refusal is None else f"not allowed ({ERRORS[found.refusal]}: {found.refusal.value})"
+    parts = [f"{verdict}; decided by: {found.rule}"]
+    if found.share is not None:
+        parts.append(f"share {found.share.id}, permit {int(found.permit)}")
+    if found.bridge_id is not None:
+        parts.append(f"of the bridge {found.bridge_id}")
+    if found.until_ms is not None:
+        parts.append(f"until {datetime.fromtimestamp(found.until_ms / 1000, UTC).isoformat(timespec='milliseconds')}")
+    return ", ".join(parts)

@@ -1,0 +1,73 @@
+"""`journal` and `explain` on a file that a server has used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sharesrv.cli import app
+from sharesrv.store.batch import GrantRow
+from tests.wire import GUEST, OWNER, fill
+
+ENDS_MS = 4_102_444_800_000  # 2100
+
+
+@pytest.fixture
+def house(database: Path) -> Path:
+    fill(database, grants=[GrantRow("lamp", GUEST, 3, "", ENDS_MS), GrantRow("bridge", GUEST, 0, "", 0)])
+    return database
+
+
+def run(path: Path, *words: str) -> Result:
+    return CliRunner().invoke(app, [*words, "--set", f"database.url=sqlite:///{path}"], catch_exceptions=False)
+
+
+def test_the_journal_is_printed_in_columns(house: Path) -> None:
+    heading, *rows = run(house, "journal").stdout.splitlines()
+    assert heading.split() == ["id", "at", "share", "device", "sharer", "sharee", "from", "to", "cause", "by", "door"]
+    assert [row.split()[3:] for row in rows] == [
+        ["lamp", OWNER, GUEST, "-", "active", "-", "import", "import"],
+        ["bridge", OWNER, GUEST, "-", "active", "-", "import", "import"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (["--device", "lamp"], 1),
+        (["--account", GUEST], 2),
+        (["--account", "other"], 0),
+        (["--after", "1"], 1),
+        (["--limit", "1"], 1),
+        (["--share", "1"], 0),
+    ],
+    ids=str,
+)
+def test_the_journal_is_filtered(house: Path, options: list[str], count: int) -> None:
+    assert len(run(house, "journal", *options).stdout.splitlines()) == 1 + count
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((OWNER, "lamp", "update"), "allowed; decided by: owner"),
+        ((GUEST, "lamp", "update"), "allowed; decided by: grant, share"),
+        ((GUEST, "lamp", "query"), "permit 3, until 2100-01-01T00:00:00.000+00:00"),
+        (
+            (GUEST, "lamp", "timers.delete"),
+            "not allowed (403: the grant lacks a permission for timers); decided by: permit",
+        ),
+        (
+            (GUEST, "lamp", "share"),
+            "not allowed (403: no such device, or the account is not its owner); decided by: none",
+        ),
+        ((GUEST, "sub-1", "update"), "of the bridge bridge"),
+        (("other", "lamp", "update"), "not allowed (403: no such device, or no grant on it); decided by: none"),
+        ((OWNER, "none", "update"), "not allowed (403"),
+    ],
+    ids=str,
+)
+def test_explain_says_what_decides(house: Path, words: tuple[str, ...], said: str) -> None:
+    assert said in run(house, "explain", *words).stdout
