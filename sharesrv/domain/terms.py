@@ -48,7 +48,10 @@ def set_end(command: SetEnd, draft: Draft) -> None:
 
 def unshare(command: Unshare, draft: Draft) -> None:
     """`ownerUserUnshareDevice`."""
-    share = _as_sharer(command, draft)
+    _cancel(_as_sharer(command, draft), draft)
+
+
+def _cancel(share: Share, draft: Draft) -> None:
     if share.state is State.OPEN:
         withdraw(draft, share, Cause.CANCELLED)
     else:
@@ -109,12 +112,7 @@ def _not_over(share: Share) -> Share:
 
 def close(command: Close, draft: Draft) -> None:
     """An operator ends a share; both sides are told."""
-    share = _named(command, draft)
-    if share.state is State.OPEN:
-        withdraw(draft, share, Cause.CANCELLED)
-    else:
-        end(draft, [share], Cause.CANCELLED)
-    draft.outcome.reply = Done()
+    _cancel(_named(command, draft), draft)
 
 
 def amend(command: Amend, draft: Draft) -> None:
