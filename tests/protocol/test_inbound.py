@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharesrv.errors import Refusal
-from sharesrv.protocol.coolkit.inbound import (
+from sharesrv.protocol.coolkit.frames import (
     AnyFrame,
     CancelShare,
     DeviceAnswer,
@@ -19,8 +19,8 @@ from sharesrv.protocol.coolkit.inbound import (
     ShareAnswer,
     UpdateShare,
     UserOnline,
-    read,
 )
+from sharesrv.protocol.coolkit.inbound import read
 
 HELLO: dict[str, Any] = {"action": "userOnline", "at": "token", "apikey": "owner", "sequence": "1"}
 PARAMS: dict[str, Any] = {"uid": "guest", "deviceName": "Lamp", "userName": "Ann", "note": ""}

@@ -7,7 +7,7 @@ import pytest
 
 from sharesrv.errors import Refusal
 from sharesrv.protocol.coolkit import inbound
-from sharesrv.protocol.coolkit.inbound import DeviceAnswer, Fault, Query, Register, Update, UserOnline
+from sharesrv.protocol.coolkit.frames import DeviceAnswer, Fault, Query, Register, Update, UserOnline
 
 SECRET = "devicekey-of-the-lamp"
 REGISTER = {

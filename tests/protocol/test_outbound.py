@@ -8,7 +8,7 @@ import pytest
 from sharesrv.errors import Goodbye, Refusal, Refused
 from sharesrv.protocol.coolkit import outbound
 from sharesrv.protocol.coolkit.codes import AFTER_HANDSHAKE, CLOSES, ERRORS
-from sharesrv.protocol.coolkit.inbound import Heading
+from sharesrv.protocol.coolkit.frames import Heading
 
 HEADING = Heading("share", "15452192511000", "owner", "lamp")
 OFFER = outbound.Offer(

@@ -30,9 +30,9 @@ from sharesrv.errors import Goodbye, Refusal, Refused
 from sharesrv.faces.websocket.transport import Connection
 from sharesrv.live.hub import Hub
 from sharesrv.live.sessions import Session
-from sharesrv.protocol.coolkit import inbound, outbound
+from sharesrv.protocol.coolkit import frames, outbound
 from sharesrv.protocol.coolkit.codes import ERRORS
-from sharesrv.protocol.coolkit.inbound import Heading
+from sharesrv.protocol.coolkit.frames import Heading
 
 ACCEPTED, REFUSED = 2, 3  # S4: `result`
 _ACTIONS: Final = {
@@ -81,29 +81,29 @@ class AppSession(Session):
         """See `Session`."""
         self._connection.close(goodbye)
 
-    def take(self, heading: Heading, frame: inbound.AnyFrame) -> Command:
+    def take(self, heading: Heading, frame: frames.AnyFrame) -> Command:
         """What the frame asks of the ledger. Raises Refused: an apikey that is not this account's, a device's frame."""
         match frame:
-            case inbound.ShareAnswer():
+            case frames.ShareAnswer():
                 self._require(frame.apikey)
                 return self._answer(heading, frame)
-            case inbound.Share() | inbound.UpdateShare() | inbound.CancelShare():
+            case frames.Share() | frames.UpdateShare() | frames.CancelShare():
                 self._require(frame.apikey, frame.selfApikey)
                 return self._share_command(heading, frame)
-            case inbound.Update() | inbound.Query() if frame.userAgent != "device":
+            case frames.Update() | frames.Query() if frame.userAgent != "device":
                 return self._device_command(heading, frame)
-            case inbound.DeviceAnswer():
+            case frames.DeviceAnswer():
                 raise Refused(Refusal.UNREADABLE)
             case _:
                 raise Refused(Refusal.WRONG_SESSION, "a device's command on an app's session")
 
     def _share_command(
-        self, heading: Heading, frame: inbound.Share | inbound.UpdateShare | inbound.CancelShare
+        self, heading: Heading, frame: frames.Share | frames.UpdateShare | frames.CancelShare
     ) -> Command:
         match frame:
-            case inbound.Share():
+            case frames.Share():
                 return self._request(heading, frame)
-            case inbound.UpdateShare(params=params):
+            case frames.UpdateShare(params=params):
                 return Update(
                     sharer_id=self.account_id,
                     device_id=frame.deviceid,
@@ -111,13 +111,13 @@ class AppSession(Session):
                     permit=params.permit,
                     note=params.note,
                 )
-            case inbound.CancelShare(params=cancelled):
+            case frames.CancelShare(params=cancelled):
                 return Cancel(sharer_id=self.account_id, device_id=frame.deviceid, uid=cancelled.uid)
 
-    def _device_command(self, heading: Heading, frame: inbound.Update | inbound.Query) -> Command:
+    def _device_command(self, heading: Heading, frame: frames.Update | frames.Query) -> Command:
         heading.apikey = frame.apikey
         apikeys = tuple(apikey for apikey in (frame.apikey, frame.selfApikey) if apikey is not None)
-        if isinstance(frame, inbound.Query):
+        if isinstance(frame, frames.Query):
             wanted = tuple(frame.params or ())
             return Query(account_id=self.account_id, device_id=frame.deviceid, apikeys=apikeys, wanted=wanted)
         return Control(
@@ -133,7 +133,7 @@ class AppSession(Session):
         if any(apikey is not None and apikey != self.account_id for apikey in apikeys):
             raise Refused(Refusal.WRONG_ACCOUNT)
 
-    def _request(self, heading: Heading, frame: inbound.Share) -> Request:
+    def _request(self, heading: Heading, frame: frames.Share) -> Request:
         params = frame.params
         return Request(
             sharer_id=self.account_id,
@@ -147,7 +147,7 @@ class AppSession(Session):
             share_time=params.shareTime,
         )
 
-    def _answer(self, heading: Heading, frame: inbound.ShareAnswer) -> Answer:
+    def _answer(self, heading: Heading, frame: frames.ShareAnswer) -> Answer:
         return Answer(
             sharee_id=self.account_id,
             accepts=frame.result == ACCEPTED,

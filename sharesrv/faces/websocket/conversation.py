@@ -25,9 +25,9 @@ from sharesrv.live.exchange import Exchange
 from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.presence import Devices
-from sharesrv.protocol.coolkit import inbound, outbound
+from sharesrv.protocol.coolkit import frames, inbound, outbound
 from sharesrv.protocol.coolkit.codes import AFTER_HANDSHAKE, ERRORS
-from sharesrv.protocol.coolkit.inbound import Fault, Heading
+from sharesrv.protocol.coolkit.frames import Fault, Heading
 
 IN_HAND_MAX: Final = 16  # commands of one connection that wait for the ledger; then nothing more is read from it
 HANDSHAKES: Final = frozenset({"userOnline", "register"})
@@ -96,7 +96,7 @@ class Conversation:
         except Refused as refused:
             self._refuse(heading, refused)
 
-    def _take(self, heading: Heading, frame: inbound.AnyFrame | Fault, within_rate: bool) -> None:
+    def _take(self, heading: Heading, frame: frames.AnyFrame | Fault, within_rate: bool) -> None:
         session = self._session
         if isinstance(session, DeviceSession):
             heading.apikey = None
@@ -110,12 +110,12 @@ class Conversation:
             raise Refused(Refusal.SUPERSEDED)
         if isinstance(frame, Fault):
             raise Refused(frame.refusal, frame.reason)
-        if isinstance(frame, inbound.UserOnline | inbound.Register):
+        if isinstance(frame, frames.UserOnline | frames.Register):
             self._shake_hands(heading, frame)
         elif session is not None:
             self._carry_out(session, heading, frame)
 
-    def _carry_out(self, session: AppSession | DeviceSession, heading: Heading, frame: inbound.AnyFrame) -> None:
+    def _carry_out(self, session: AppSession | DeviceSession, heading: Heading, frame: frames.AnyFrame) -> None:
         command = session.take(heading, frame)
         answer = partial(session.reply, heading)
         if isinstance(command, Control):
@@ -141,19 +141,19 @@ class Conversation:
             if self._in_hand == IN_HAND_MAX - 1:
                 self._connection.release()
 
-    def _shake_hands(self, heading: Heading, frame: inbound.UserOnline | inbound.Register) -> None:
+    def _shake_hands(self, heading: Heading, frame: frames.UserOnline | frames.Register) -> None:
         """What comes behind a handshake waits until it is answered."""
         self._refuse_other_kind(frame)
         self.begun = True
         self._connection.hold()
-        if isinstance(frame, inbound.Register):
+        if isinstance(frame, frames.Register):
             self._present(heading, Register(frame.deviceid, digest(frame.apikey)))
         elif (own := self._with.tokens.own(frame.at)) is not None:
             self._present(heading, Connect(digest=own.digest, account_id=frame.apikey))
         else:
             self._verifying = asyncio.get_running_loop().create_task(self._verify(heading, frame))
 
-    async def _verify(self, heading: Heading, frame: inbound.UserOnline) -> None:
+    async def _verify(self, heading: Heading, frame: frames.UserOnline) -> None:
         """Another issuer's token: its keys may have to be fetched first."""
         try:
             who = await self._with.tokens.identity(frame.at)
@@ -165,8 +165,8 @@ class Conversation:
     def _present(self, heading: Heading, command: Connect | Register) -> None:
         self._with.ledger.submit(command, partial(self._shaken, heading, command))
 
-    def _refuse_other_kind(self, frame: inbound.UserOnline | inbound.Register) -> None:
-        kind = AppSession if isinstance(frame, inbound.UserOnline) else DeviceSession
+    def _refuse_other_kind(self, frame: frames.UserOnline | frames.Register) -> None:
+        kind = AppSession if isinstance(frame, frames.UserOnline) else DeviceSession
         if self._session is not None and not isinstance(self._session, kind):
             raise Refused(Refusal.WRONG_SESSION)
 

@@ -11,8 +11,8 @@ from sharesrv.errors import Goodbye, Refusal, Refused
 from sharesrv.faces.websocket.transport import Connection
 from sharesrv.live.exchange import Exchange
 from sharesrv.live.presence import Link
-from sharesrv.protocol.coolkit import inbound, outbound
-from sharesrv.protocol.coolkit.inbound import Heading
+from sharesrv.protocol.coolkit import frames, outbound
+from sharesrv.protocol.coolkit.frames import Heading
 
 
 class DeviceSession(Link):
@@ -41,22 +41,22 @@ class DeviceSession(Link):
         """See `Link`."""
         self._connection.close(goodbye)
 
-    def take(self, heading: Heading, frame: inbound.AnyFrame) -> Command | None:
+    def take(self, heading: Heading, frame: frames.AnyFrame) -> Command | None:
         """What the frame asks of the ledger; None of an answer, which is for the exchange. Raises Refused."""
         match frame:
-            case inbound.DeviceAnswer(deviceid=device_id, error=error, d_seq=d_seq):
+            case frames.DeviceAnswer(deviceid=device_id, error=error, d_seq=d_seq):
                 responded = Responded(error, None if bytes(d_seq) in (b"", b"null") else d_seq.copy())
                 self._exchange.answered(self, device_id or self.device_id, heading.sequence or "", responded)
                 return None
-            case inbound.Update(userAgent="device", params=params):
+            case frames.Update(userAgent="device", params=params):
                 self._require(heading, frame)
                 return Report(speaker_id=self.device_id, device_id=frame.deviceid, params=params)
-            case inbound.Query() if frame.userAgent != "app":
+            case frames.Query() if frame.userAgent != "app":
                 self._require(heading, frame)
                 return Recall(speaker_id=self.device_id, device_id=frame.deviceid, wanted=tuple(frame.params or ()))
         raise Refused(Refusal.WRONG_SESSION, "an app's command on a device's session")
 
-    def _require(self, heading: Heading, frame: inbound.Update | inbound.Query) -> None:
+    def _require(self, heading: Heading, frame: frames.Update | frames.Query) -> None:
         """Echoed is only the owner's apikey, never a devicekey."""
         heading.apikey = frame.apikey if frame.apikey == self._owner_id else None
         if frame.apikey not in (None, self._owner_id) and digest(frame.apikey or "") != self._key_digest:

@@ -8,155 +8,33 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from sharesrv.errors import Refusal
-from sharesrv.names import NOTE_COLUMNS, PERMIT_MAX, columns
+from sharesrv.protocol.coolkit.frames import (
+    AnyFrame,
+    CancelShare,
+    DeviceAnswer,
+    Fault,
+    Heading,
+    Inbound,
+    Query,
+    Register,
+    Share,
+    ShareAnswer,
+    Update,
+    UpdateShare,
+    UserOnline,
+)
 
 SEQUENCE_MAX = 64
 _ESCAPED_ASCII = b"\\u00"  # it may be a U+0000, or hide a key from a look at the bytes
 
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-PermitBits = Annotated[int, msgspec.Meta(ge=0, le=int(PERMIT_MAX))]
-Millis = Annotated[int, msgspec.Meta(ge=0, lt=10**15)] | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}\Z")]
-
-
-class Frame(msgspec.Struct, tag_field="action"):
-    """What every frame has."""
-
-    sequence: msgspec.Raw
-
-
-class UserOnline(Frame, tag="userOnline"):
-    """An app's handshake (PROTOCOL 2.2). What else clients send here varies and is not looked at."""
-
-    at: Annotated[str, msgspec.Meta(max_length=4096)]
-    apikey: Id
-    userAgent: Literal["app"] | None = None  # noqa: N815 - the wire's spelling
-
-
-class Register(Frame, tag="register"):
-    """A device's handshake (PROTOCOL 2.3): its `apikey` is the devicekey, which is never echoed."""
-
-    deviceid: Text
-    apikey: Annotated[str, msgspec.Meta(max_length=128)]
-    userAgent: Literal["device"] | None = None  # noqa: N815
-
-
-class AppFrame(Frame):
-    """What every command of an app has."""
-
-    apikey: Id
-    deviceid: Text
-    userAgent: Literal["app"]  # noqa: N815
-    selfApikey: Id | None = msgspec.field(default=None, name="selfApikey")  # noqa: N815
-
-
-class ShareParams(msgspec.Struct):
-    """S4's ShareParam."""
-
-    uid: Text
-    deviceName: Text  # noqa: N815
-    userName: Text  # noqa: N815
-    note: str
-    permit: PermitBits | None = None
-    shareTime: Millis | None = None  # noqa: N815
-
-    def __post_init__(self) -> None:
-        _check_note(self.note)
-
-
-class UpdateParams(msgspec.Struct):
-    uid: Text
-    permit: PermitBits | None = None
-    note: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_note(self.note or "")
-
-
-class CancelParams(msgspec.Struct):
-    uid: Text
-    deviceName: Text  # noqa: N815
-
-
-class Share(AppFrame, tag="share", kw_only=True):
-    params: ShareParams
-
-
-class UpdateShare(AppFrame, tag="updateShare", kw_only=True):
-    params: UpdateParams
-
-
-class CancelShare(AppFrame, tag="cancelShare", kw_only=True):
-    params: CancelParams
-
-
-class ShareAnswer(msgspec.Struct):
-    """A sharee's answer to an offer: has `result` and no `params`, with or without `"action":"share"` (PROTOCOL 2.5)."""
-
-    sequence: msgspec.Raw
-    apikey: Id
-    deviceid: Text
-    result: Literal[2, 3]
-    s_seq: Any = None
-    action: Literal["share"] | None = None
-
-
-class OnDevice(Frame):
-    """What an app asks of a device, or a device says of itself. An app names itself, or the owner, as `apikey`."""
-
-    deviceid: Text
-    apikey: Id | None = None
-    selfApikey: Id | None = None  # noqa: N815
-
-
-class Timer(msgspec.Struct):
-    mId: str | int  # noqa: N815
-
-
-class Update(OnDevice, tag="update", kw_only=True):
-    """New params for a device, or of one (PROTOCOL 2.8)."""
-
-    userAgent: Literal["app", "device"]  # noqa: N815
-    params: dict[str, msgspec.Raw]
-
-    def __post_init__(self) -> None:
-        if self.userAgent == "app":
-            _require_apikey(self.apikey)
-            _check_timers(self.params.get("timers"))
-
-
-class Query(OnDevice, tag="query", kw_only=True):
-    """What is stored of a device: the names that are wanted, none for all."""
-
-    userAgent: Literal["app", "device"] | None = None  # noqa: N815
-    params: list[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.userAgent == "app":
-            _require_apikey(self.apikey)
-
-
-class DeviceAnswer(msgspec.Struct):
-    """A device's answer to a command: has `error` and no `action`."""
-
-    sequence: msgspec.Raw
-    error: int
-    deviceid: Text | None = None
-    d_seq: msgspec.Raw = msgspec.Raw()
-
-
-Inbound = UserOnline | Register | Share | UpdateShare | CancelShare | Update | Query
-AnyFrame = Inbound | ShareAnswer | DeviceAnswer
-
 _COMMAND: Final = msgspec.json.Decoder(Inbound)
 _ANSWER: Final = msgspec.json.Decoder(ShareAnswer)
 _TEXT: Final = msgspec.json.Decoder(str)
-_TIMERS: Final = msgspec.json.Decoder(list[Timer])
 _DEVICE_ANSWER: Final = msgspec.json.Decoder(DeviceAnswer)
 ACTIONS: Final[dict[str, type[AnyFrame]]] = {
     "userOnline": UserOnline,
@@ -169,22 +47,6 @@ ACTIONS: Final[dict[str, type[AnyFrame]]] = {
 }
 _OF_BOTH: Final = frozenset({"update", "query"})  # an app's or a device's, whose apikey may be its devicekey
 _SALVAGE: Final = re.compile(rb'"sequence"\s*:\s*("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*)')
-
-
-class Heading(msgspec.Struct):
-    """What an answer repeats of its request: the sequence as the characters that were sent, and the names in it."""
-
-    action: str = ""
-    sequence: str | None = None
-    apikey: str | None = None
-    deviceid: str | None = None
-
-
-class Fault(msgspec.Struct):
-    """A frame that is not taken: UNREADABLE (looked for first of all) or MALFORMED (after 406)."""
-
-    refusal: Refusal
-    reason: str
 
 
 def read(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
@@ -229,25 +91,6 @@ def _sequence(raw: msgspec.Raw) -> str:
     if len(text) > SEQUENCE_MAX:
         raise ValueError(f"sequence is longer than {SEQUENCE_MAX} characters")
     return text
-
-
-def _check_note(note: str) -> None:
-    if columns(note) > NOTE_COLUMNS:
-        raise ValueError(f"note is wider than {NOTE_COLUMNS} columns")
-
-
-def _require_apikey(apikey: str | None) -> None:
-    if apikey is None:
-        raise ValueError("apikey is missing")
-
-
-def _check_timers(timers: msgspec.Raw | None) -> None:
-    """An array of objects, each with an `mId` of its own; nothing else of a timer is looked at."""
-    if timers is None:
-        return
-    ids = [timer.mId for timer in _TIMERS.decode(timers)]
-    if len(set(ids)) != len(ids):
-        raise ValueError("two timers have the same mId")
 
 
 class _Number(str):

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from sharesrv.errors import Refused
 from sharesrv.protocol.coolkit.codes import ERRORS
-from sharesrv.protocol.coolkit.inbound import Heading
+from sharesrv.protocol.coolkit.frames import Heading
 
 _ENCODER: Final = msgspec.json.Encoder()
 
