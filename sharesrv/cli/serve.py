@@ -11,7 +11,7 @@ import structlog
 from sharesrv.cli.composition import Running, serving
 from sharesrv.cli.options import Assignments, Config, log_to_stderr, run, settings
 from sharesrv.config import Settings
-from sharesrv.faces.websocket.transport import PATH
+from sharesrv.faces.websocket.opening import PATH
 
 
 def serve(config: Config = None, assignments: Assignments = None) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import trustme
 
+from sharesrv.faces.websocket.opening import HEAD_MAX
 from sharesrv.faces.websocket.server import Door
-from sharesrv.faces.websocket.transport import CHUNK, HEAD_MAX, Connection
+from sharesrv.faces.websocket.transport import CHUNK, Connection
 from tests.raw import (
     ACCEPT,
     BINARY,

@@ -12,16 +12,14 @@ from collections import deque
 from typing import Final, NamedTuple, Protocol, cast
 
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from sharesrv.errors import Goodbye
+from sharesrv.faces.websocket import opening
 from sharesrv.live.limits import Bucket
 from sharesrv.protocol.coolkit.codes import CLOSES
 
-PATH: Final = "/api/ws"
-HEAD_MAX: Final = 16 * 1024  # bytes of a request's head
 CHUNK: Final = 4 * 1024  # bytes parsed at a time, then the loop has its turn
 GRACE_S: Final = 7.0 + 30.0  # beyond hbInterval, until silence is taken for death (PROTOCOL 2.2)
 
@@ -192,52 +190,19 @@ class Connection(asyncio.Protocol):
         else:
             self.abort()
 
-    # The opening handshake.
-
     def _read_head(self, data: bytes) -> None:
-        """Keep the request's head until it is whole: frames may be glued to it, which the parser must not see yet."""
+        """The opening handshake; the frames that may be glued to it come behind it."""
         assert self._head is not None
         self._head += data
-        head, separator, rest = bytes(self._head).partition(b"\r\n\r\n")
-        too_long = len(head) > HEAD_MAX
-        if not separator and not too_long and self._head[:1].isupper():
+        head = opening.whole(bytes(self._head))
+        if head is None:
             return
         self._head = None
         self.expires_s = self._host.now_s() + self.times.opening_s
-        if too_long or not separator:
-            self._refuse_head(431 if too_long else 400)
-        else:
-            self._parse_head(head + separator)
+        opening.answer(self._ws, head, self._host.refuses)
         self._flush()
-        if rest and self.is_open:
-            self._read(rest)
-
-    def _parse_head(self, head: bytes) -> None:
-        self._ws.receive_data(head)
-        if requests := self._ws.events_received():
-            self._ws.send_response(self._respond(cast("Request", requests[0])))
-        elif not any(self._ws.writes):
-            self._refuse_head(400)
-
-    def _respond(self, request: Request) -> Response:
-        if request.path.partition("?")[0] != PATH:
-            return self._ws.reject(404, f"There is nothing here; the WebSocket is at {PATH}\n")
-        if self._host.refuses():
-            response = self._ws.reject(503, "Too many connections, try again\n")
-            response.headers["Retry-After"] = "1"
-            return response
-        return self._ws.accept(request)
-
-    def _refuse_head(self, status: int) -> None:
-        """Where the parser says nothing: a head that is too long, has a body, or is not HTTP/1.1 at all.
-
-        Its own refusal is to end the stream; what goes out before that is the answer.
-        """
-        response = self._ws.reject(status, "This is not a WebSocket request\n")
-        if self._ws.eof_sent:
-            self._ws.writes.insert(0, response.serialize())
-        else:
-            self._ws.send_response(response)
+        if head.rest and self.is_open:
+            self._read(head.rest)
 
     # Frames.
 
