@@ -76,30 +76,30 @@ class Web:
             self.seen.append(body.decode("latin-1"))
             return Answer(response.status, response.headers, body, await response.json() if is_json else None)
 
-    async def call(self, name: str, account: str | None = OWNER, **params: object) -> Any:
+    async def call(self, name: str, account: str | None = OWNER, **params: Any) -> Any:
         """One of the nine calls of device sharing, its parameters in the query; the envelope."""
         query = {key: str(value) for key, value in params.items() if value is not None}
         answer = await self.fetch(METHODS[name], f"/v2/binding/enduserapi/{name}", account, params=query)
         return envelope(answer)
 
-    async def done(self, name: str, account: str = OWNER, **params: object) -> Any:
+    async def done(self, name: str, account: str = OWNER, **params: Any) -> Any:
         """The same, which must succeed; its `data`."""
         said = await self.call(name, account, **params)
         assert said["code"] == 200, said
         return said["data"]
 
-    async def code(self, name: str, account: str | None = OWNER, **params: object) -> int:
+    async def code(self, name: str, account: str | None = OWNER, **params: Any) -> int:
         """The same; the code in its body."""
         found: int = (await self.call(name, account, **params))["code"]
         return found
 
-    async def made(self, device: str = "lamp", **params: object) -> str:
+    async def made(self, device: str = "lamp", **params: Any) -> str:
         """A share code of the owner's, to be accepted in an hour."""
-        fields = {"acceptingExpireAt": self.after(HOUR_MS)} | params
+        fields: dict[str, Any] = {"acceptingExpireAt": self.after(HOUR_MS)} | params
         code: str = await self.done("shareInfo", pk=PK, dk=device, **fields)
         return code
 
-    async def invited(self, device: str = "lamp", account: str = GUEST, **params: object) -> str:
+    async def invited(self, device: str = "lamp", account: str = GUEST, **params: Any) -> str:
         """The share code of an invitation."""
         code: str = await self.done("shareByUid", pk=PK, dk=device, shareUid=account, **params)
         return code
@@ -140,6 +140,12 @@ class House(NamedTuple):
     server: TestServer
     web: Web
     clock: ShiftedClock
+
+    @asynccontextmanager
+    async def sides(self) -> AsyncIterator[tuple[Wire, Wire]]:
+        """An app of the owner, and one of the guest."""
+        async with self.server.app(OWNER) as owner, self.server.app(GUEST) as guest:
+            yield owner, guest
 
     def failing(self) -> FailingStore:
         """Put a store that fails on demand under the ledger."""

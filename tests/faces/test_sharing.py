@@ -286,7 +286,7 @@ async def test_cover_mark_3_wants_the_longer_share(database: Path) -> None:
     async with house(database) as at_home:
         web = at_home.web
         await web.made(sharingExpireAt=web.after(3 * HOUR_MS))
-        short = {"sharingExpireAt": web.after(2 * HOUR_MS), "coverMark": 3}
+        short: dict[str, Any] = {"sharingExpireAt": web.after(2 * HOUR_MS), "coverMark": 3}
         assert await web.code("shareInfo", pk=PK, dk="lamp", acceptingExpireAt=web.after(HOUR_MS), **short) == 5134
         held = await web.made("bridge", sharingExpireAt=web.after(3 * HOUR_MS))
         await web.done("shareDevice", GUEST, shareCode=held)
@@ -300,7 +300,7 @@ async def test_too_many_codes_of_a_device_are_5134(database: Path) -> None:
         web = at_home.web
         for _ in range(2):
             await web.made(coverMark=2)
-        more = {"pk": PK, "dk": "lamp", "coverMark": 2}
+        more: dict[str, Any] = {"pk": PK, "dk": "lamp", "coverMark": 2}
         assert await web.code("shareInfo", acceptingExpireAt=web.after(HOUR_MS), **more) == 5134
         assert await web.code("shareByUid", shareUid=GUEST, **more) == 5134
         assert len(await web.listed()) == 2
@@ -313,7 +313,7 @@ async def test_what_has_ended_is_5142_to_its_two_parties(database: Path) -> None
         await web.done("shareDevice", GUEST, shareCode=code)
         await web.done("ownerUserUnshareDevice", shareCode=code)
         at_home.clock.advance(ms=HOUR_MS)
-        end = {"sharingExpireAt": web.after(HOUR_MS)}
+        end: dict[str, Any] = {"sharingExpireAt": web.after(HOUR_MS)}
         for owners in (code, never):
             assert await web.code("setShareTime", shareCode=owners, **end) == 5142
             assert await web.code("ownerUserUnshareDevice", shareCode=owners) == 5142
@@ -329,7 +329,7 @@ async def test_what_is_not_ones_own_is_5041(database: Path) -> None:
         web = at_home.web
         code = await web.made()
         await web.done("shareDevice", GUEST, shareCode=code)
-        end = {"sharingExpireAt": web.after(HOUR_MS)}
+        end: dict[str, Any] = {"sharingExpireAt": web.after(HOUR_MS)}
         for account in (GUEST, OTHER):
             assert await web.code("setShareTime", account, shareCode=code, **end) == 5041
             assert await web.code("ownerUserUnshareDevice", account, shareCode=code) == 5041
@@ -368,7 +368,7 @@ async def test_a_time_that_is_none_is_5145(database: Path, name: str) -> None:
     async with house(database) as at_home:
         web = at_home.web
         for bad in BAD_TIMES:
-            params = {"pk": PK, "dk": "lamp", "acceptingExpireAt": web.after(HOUR_MS)} | {name: bad}
+            params: dict[str, Any] = {"pk": PK, "dk": "lamp", "acceptingExpireAt": web.after(HOUR_MS)} | {name: bad}
             assert await web.code("shareInfo", **params) == 5145, bad
 
 
@@ -376,7 +376,12 @@ async def test_another_cover_mark_is_5133(database: Path) -> None:
     async with house(database) as at_home:
         web = at_home.web
         for mark in ("0", "4", "-1", "1.0", "01", "one", "\u0661"):
-            params = {"pk": PK, "dk": "lamp", "acceptingExpireAt": web.after(HOUR_MS), "coverMark": mark}
+            params: dict[str, Any] = {
+                "pk": PK,
+                "dk": "lamp",
+                "acceptingExpireAt": web.after(HOUR_MS),
+                "coverMark": mark,
+            }
             assert await web.code("shareInfo", **params) == 5133
 
 
@@ -439,7 +444,7 @@ async def test_parameters_come_in_the_query_or_in_a_body(database: Path) -> None
     async with house(database) as at_home:
         web = at_home.web
         for carry in (in_query, form, multipart, as_json, as_numbers, untyped):
-            params = {
+            params: dict[str, Any] = {
                 "pk": PK,
                 "dk": "lamp",
                 "acceptingExpireAt": str(web.after(HOUR_MS)),
@@ -542,7 +547,7 @@ async def test_a_value_of_another_type_names_nothing(database: Path) -> None:
 async def test_the_token_is_bare_or_behind_a_word(database: Path) -> None:
     async with house(database) as at_home:
         for kind in ("", "Bearer ", "bearer ", "Token ", "token ", "Bearer   "):
-            params = {"pk": PK, "dk": "lamp"}
+            params: dict[str, Any] = {"pk": PK, "dk": "lamp"}
             headers = {"Authorization": kind + at(OWNER)}
             answer = await at_home.web.fetch("GET", f"{PREFIX}/deviceShareUserList", headers=headers, params=params)
             assert envelope(answer) == {"code": 200, "msg": "", "data": [], "extMsg": ""}
@@ -592,7 +597,7 @@ async def test_a_body_over_64_kib_is_413(database: Path, content_type: str) -> N
 async def test_who_names_unknown_recipients_too_often_is_told_429(database: Path) -> None:
     async with house(database, "limits.unknown_uids_per_minute=3") as at_home:
         web = at_home.web
-        params = {"pk": PK, "dk": "lamp"}
+        params: dict[str, Any] = {"pk": PK, "dk": "lamp"}
         for number in range(3):
             assert await web.code("shareByUid", email=f"nobody-{number}@example.org", **params) == 5891
         for name in ("nobody@example.org", UIDS[GUEST]):

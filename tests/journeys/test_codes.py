@@ -32,19 +32,18 @@ async def test_one_account_that_accepts_fifty_times_at_the_same_moment_has_one_g
 
 
 async def test_a_code_accepted_over_http_shows_on_the_sockets_at_once(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.device() as lamp:
-        async with at_home.server.app(OWNER) as owner, at_home.server.app(GUEST) as guest:
-            code = await at_home.web.made()
-            await may_not_control(guest, lamp)
-            await at_home.web.done("shareDevice", GUEST, shareCode=code)
-            assert await guest.heard() == updated(uid=UID)
-            assert await owner.heard() == updated(uid=UID)
-            await controls(guest, lamp, owner)
-            await controls(owner, lamp, guest)
+    async with house(database) as at_home, at_home.server.device() as lamp, at_home.sides() as (owner, guest):
+        code = await at_home.web.made()
+        await may_not_control(guest, lamp)
+        await at_home.web.done("shareDevice", GUEST, shareCode=code)
+        assert await guest.heard() == updated(uid=UID)
+        assert await owner.heard() == updated(uid=UID)
+        await controls(guest, lamp, owner)
+        await controls(owner, lamp, guest)
 
 
 async def test_a_grant_that_replaces_another_of_the_same_account_keeps_its_permit(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.app(OWNER) as owner, at_home.server.app(GUEST) as guest:
+    async with house(database) as at_home, at_home.sides() as (owner, guest):
         first, second = await at_home.web.made(coverMark=2), await at_home.web.made()
         await at_home.web.done("shareDevice", GUEST, shareCode=second)
         for app in (guest, owner):
@@ -89,36 +88,34 @@ async def test_an_invitation_waits_for_its_account_to_connect(database: Path) ->
 
 
 async def test_an_invitation_accepted_by_an_answer_is_used(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.device() as lamp:
-        async with at_home.server.app(OWNER) as owner, at_home.server.app(GUEST) as guest:
-            code = await at_home.web.invited()
-            offer = await guest.heard()
-            assert (await guest.ask(answer(offer, 2)))["error"] == 0
-            assert await guest.heard() == updated(uid=UID)
-            assert await owner.heard() == updated(uid=UID)
-            assert await at_home.web.code("shareDevice", OTHER, shareCode=code) == 5137
-            assert await at_home.web.code("shareDevice", GUEST, shareCode=code) == 200
-            await controls(guest, lamp, owner)
-            await owner.quiet()
+    async with house(database) as at_home, at_home.server.device() as lamp, at_home.sides() as (owner, guest):
+        code = await at_home.web.invited()
+        offer = await guest.heard()
+        assert (await guest.ask(answer(offer, 2)))["error"] == 0
+        assert await guest.heard() == updated(uid=UID)
+        assert await owner.heard() == updated(uid=UID)
+        assert await at_home.web.code("shareDevice", OTHER, shareCode=code) == 5137
+        assert await at_home.web.code("shareDevice", GUEST, shareCode=code) == 200
+        await controls(guest, lamp, owner)
+        await owner.quiet()
 
 
 async def test_an_invitation_accepted_by_its_code_takes_the_dialog_down(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.device() as lamp:
-        async with at_home.server.app(OWNER) as owner, at_home.server.app(GUEST) as guest:
-            code = await at_home.web.invited()
-            offer = await guest.heard()
-            assert await at_home.web.code("shareDevice", OTHER, shareCode=code) == 5137
-            await at_home.web.done("shareDevice", GUEST, shareCode=code)
-            assert await guest.heard() == updated(uid=UID)
-            assert await guest.heard() == ended("answered", uid=UID)
-            assert await owner.heard() == updated(uid=UID)
-            assert (await guest.ask(answer(offer, 2)))["error"] == 0
-            assert (await guest.ask(answer(offer, 3)))["error"] == 403
-            await controls(guest, lamp, owner)
+    async with house(database) as at_home, at_home.server.device() as lamp, at_home.sides() as (owner, guest):
+        code = await at_home.web.invited()
+        offer = await guest.heard()
+        assert await at_home.web.code("shareDevice", OTHER, shareCode=code) == 5137
+        await at_home.web.done("shareDevice", GUEST, shareCode=code)
+        assert await guest.heard() == updated(uid=UID)
+        assert await guest.heard() == ended("answered", uid=UID)
+        assert await owner.heard() == updated(uid=UID)
+        assert (await guest.ask(answer(offer, 2)))["error"] == 0
+        assert (await guest.ask(answer(offer, 3)))["error"] == 403
+        await controls(guest, lamp, owner)
 
 
 async def test_an_invitation_refused_by_an_answer_is_over(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.app(OWNER) as owner, at_home.server.app(GUEST) as guest:
+    async with house(database) as at_home, at_home.sides() as (owner, guest):
         code = await at_home.web.invited()
         assert (await guest.ask(answer(await guest.heard(), 3)))["error"] == 0
         assert await owner.heard() == ended("answered", uid=UID)
@@ -128,7 +125,7 @@ async def test_an_invitation_refused_by_an_answer_is_over(database: Path) -> Non
 
 
 async def test_an_invitation_refused_over_http_takes_the_dialog_down(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.app(OWNER) as owner, at_home.server.app(GUEST) as guest:
+    async with house(database) as at_home, at_home.sides() as (owner, guest):
         code = await at_home.web.invited()
         offer = await guest.heard()
         await at_home.web.done("shareUserUnshareDevice", GUEST, shareCode=code)
@@ -139,7 +136,7 @@ async def test_an_invitation_refused_over_http_takes_the_dialog_down(database: P
 
 
 async def test_an_invitation_taken_back_takes_the_dialog_down(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.app(OWNER) as owner, at_home.server.app(GUEST) as guest:
+    async with house(database) as at_home, at_home.sides() as (owner, guest):
         code = await at_home.web.invited()
         offer = await guest.heard()
         await at_home.web.done("ownerUserUnshareDevice", shareCode=code)
@@ -150,19 +147,18 @@ async def test_an_invitation_taken_back_takes_the_dialog_down(database: Path) ->
 
 
 async def test_an_invitation_and_its_dialog_end_with_its_time(database: Path) -> None:
-    async with house(database, "sharing.invitation_seconds=0.3") as at_home:
-        async with at_home.server.app(OWNER) as owner, at_home.server.app(GUEST) as guest:
-            code = await at_home.web.invited()
-            offer = await guest.heard()
-            assert await guest.heard() == ended("timeout", uid=UID)
-            assert await owner.heard() == ended("timeout", uid=UID)
-            assert await at_home.web.code("shareDevice", GUEST, shareCode=code) == 5137
-            assert (await guest.ask(answer(offer, 2)))["error"] == 504
-            assert await at_home.web.stands(code) == (2, 3)
+    async with house(database, "sharing.invitation_seconds=0.3") as at_home, at_home.sides() as (owner, guest):
+        code = await at_home.web.invited()
+        offer = await guest.heard()
+        assert await guest.heard() == ended("timeout", uid=UID)
+        assert await owner.heard() == ended("timeout", uid=UID)
+        assert await at_home.web.code("shareDevice", GUEST, shareCode=code) == 5137
+        assert (await guest.ask(answer(offer, 2)))["error"] == 504
+        assert await at_home.web.stands(code) == (2, 3)
 
 
 async def test_a_share_over_the_socket_replaces_the_invitation(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.app(OWNER) as owner, at_home.server.app(GUEST) as guest:
+    async with house(database) as at_home, at_home.sides() as (owner, guest):
         code = await at_home.web.invited()
         assert (await guest.heard())["s_seq"] == code
         await owner.send(share(sequence="live"))
@@ -176,20 +172,19 @@ async def test_a_share_over_the_socket_replaces_the_invitation(database: Path) -
 
 
 async def test_a_grant_ends_at_its_time_on_every_socket(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.device() as lamp:
-        async with at_home.server.app(OWNER) as owner, at_home.server.app(GUEST) as guest:
-            code = await at_home.web.made()
-            await at_home.web.done("shareDevice", GUEST, shareCode=code)
-            for app in (guest, owner):
-                assert await app.heard() == updated(uid=UID)
-            await controls(guest, lamp, owner)
-            await at_home.web.end_soon(code, 400)
-            assert await guest.heard() == ended("expired", uid=UID)
-            assert await owner.heard() == ended("expired", uid=UID)
-            await may_not_control(guest, lamp)
-            assert await at_home.web.stands(code) == (2, 4)
-            await controls(owner, lamp)
-            await guest.quiet()
+    async with house(database) as at_home, at_home.server.device() as lamp, at_home.sides() as (owner, guest):
+        code = await at_home.web.made()
+        await at_home.web.done("shareDevice", GUEST, shareCode=code)
+        for app in (guest, owner):
+            assert await app.heard() == updated(uid=UID)
+        await controls(guest, lamp, owner)
+        await at_home.web.end_soon(code, 400)
+        assert await guest.heard() == ended("expired", uid=UID)
+        assert await owner.heard() == ended("expired", uid=UID)
+        await may_not_control(guest, lamp)
+        assert await at_home.web.stands(code) == (2, 4)
+        await controls(owner, lamp)
+        await guest.quiet()
 
 
 async def test_a_grant_is_over_at_its_time_though_no_alarm_has_rung(database: Path) -> None:
@@ -206,14 +201,13 @@ async def test_a_grant_is_over_at_its_time_though_no_alarm_has_rung(database: Pa
 
 
 async def test_a_code_of_a_bridge_covers_its_sub_devices(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.device("bridge") as bridge:
-        async with at_home.server.app(OWNER) as owner, at_home.server.app(GUEST) as guest:
-            code = await at_home.web.made("bridge")
-            await at_home.web.done("shareDevice", GUEST, shareCode=code)
-            for app in (guest, owner):
-                assert await app.heard() == updated(uid=UID, device="bridge")
-            await controls(guest, bridge, owner, id="sub-1")
-            await at_home.web.done("shareUserUnshareDevice", GUEST, shareCode=code)
-            for app in (guest, owner):
-                assert await app.heard() == ended("left", uid=UID, device="bridge")
-            await may_not_control(guest, bridge, id="sub-1")
+    async with house(database) as at_home, at_home.server.device("bridge") as bridge, at_home.sides() as (owner, guest):
+        code = await at_home.web.made("bridge")
+        await at_home.web.done("shareDevice", GUEST, shareCode=code)
+        for app in (guest, owner):
+            assert await app.heard() == updated(uid=UID, device="bridge")
+        await controls(guest, bridge, owner, id="sub-1")
+        await at_home.web.done("shareUserUnshareDevice", GUEST, shareCode=code)
+        for app in (guest, owner):
+            assert await app.heard() == ended("left", uid=UID, device="bridge")
+        await may_not_control(guest, bridge, id="sub-1")

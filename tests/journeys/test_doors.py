@@ -172,24 +172,22 @@ async def walk_to_the_end(scene: Scene, change: str, end: str) -> None:
     await scene.agrees(code, stands)
 
 
-@pytest.mark.parametrize(("made", "accepted"), WAYS, ids=" ".join)
+@pytest.mark.parametrize(("made", "accepted"), WAYS)
 async def test_a_share_through_every_door(database: Path, made: str, accepted: str) -> None:
     async with house(database, "limits.offers_per_minute=0", devices=map(coded, DEVICES)) as at_home:
         for device, (change, end) in DEVICES.items():
-            async with at_home.server.device(device) as lamp:
-                async with at_home.server.app(OWNER) as owner, at_home.server.app(GUEST) as guest:
-                    scene = Scene(at_home, device, lamp, owner, guest)
-                    offer = await MADE[made](scene)
-                    await scene.agrees(await scene.code(), WAITING)
-                    await ACCEPTED[accepted](scene, offer)
-                    await WAYS[made, accepted](scene)
-                    await walk_to_the_end(scene, change, end)
+            async with at_home.server.device(device) as lamp, at_home.sides() as (owner, guest):
+                scene = Scene(at_home, device, lamp, owner, guest)
+                offer = await MADE[made](scene)
+                await scene.agrees(await scene.code(), WAITING)
+                await ACCEPTED[accepted](scene, offer)
+                await WAYS[made, accepted](scene)
+                await walk_to_the_end(scene, change, end)
 
 
 async def test_an_imported_grant_through_every_door(database: Path) -> None:
     grants = [GrantRow(device, GUEST, 0, "", 0) for device in DEVICES]
     async with house(database, devices=map(coded, DEVICES), grants=grants) as at_home:
         for device, (change, end) in DEVICES.items():
-            async with at_home.server.device(device) as lamp:
-                async with at_home.server.app(OWNER) as owner, at_home.server.app(GUEST) as guest:
-                    await walk_to_the_end(Scene(at_home, device, lamp, owner, guest), change, end)
+            async with at_home.server.device(device) as lamp, at_home.sides() as (owner, guest):
+                await walk_to_the_end(Scene(at_home, device, lamp, owner, guest), change, end)
