@@ -3,6 +3,7 @@ from __future__ import annotations
 import struct
 import xml.etree.ElementTree as ET
 import zlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,22 @@ async def test_dispatch_says_where_the_websocket_is(database: Path) -> None:
         body = {"accept": "ws,2", "appid": "x", "nonce": "y", "ts": 1, "version": 8}
         assert (await at_home.web.fetch("POST", "/dispatch/app", GUEST, json=body)).data == expected
         assert (await at_home.web.fetch("PUT", "/dispatch/app", GUEST)).status == 405
+
+
+async def parts() -> AsyncIterator[bytes]:
+    """A body that does not say how long it is."""
+    for _ in range(17):
+        yield b" " * 4096
+
+
+async def test_a_body_over_64_kib_is_413_though_nobody_looks_at_it(database: Path) -> None:
+    async with house(database) as at_home:
+        for method, path in (("POST", "/dispatch/app"), ("GET", "/dispatch/app"), ("GET", DEVICES)):
+            for body in (b" " * 65_537, parts()):
+                answer = await at_home.web.fetch(method, path, OWNER, data=body)
+                assert answer.status == 413
+                assert answer.data["reason"]
+            assert (await at_home.web.fetch(method, path, OWNER, data=b" " * 65_536)).status == 200
 
 
 async def test_dispatch_says_the_public_name(database: Path) -> None:
