@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import sqlite3
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -363,11 +363,10 @@ BAD_TIMES = [
 ]
 
 
-@pytest.mark.parametrize("name", ["acceptingExpireAt", "sharingExpireAt"])
-async def test_a_time_that_is_none_is_5145(database: Path, name: str) -> None:
+async def test_a_time_that_is_none_is_5145(database: Path) -> None:
     async with house(database) as at_home:
         web = at_home.web
-        for bad in BAD_TIMES:
+        for name, bad in product(["acceptingExpireAt", "sharingExpireAt"], BAD_TIMES):
             params: dict[str, Any] = {"pk": PK, "dk": "lamp", "acceptingExpireAt": web.after(HOUR_MS)} | {name: bad}
             assert await web.code("shareInfo", **params) == 5145, bad
 
@@ -582,10 +581,9 @@ async def test_a_wrong_method_is_405(database: Path) -> None:
                 assert answer.data["reason"]
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data; boundary=x"])
-async def test_a_body_over_64_kib_is_413(database: Path, content_type: str) -> None:
+async def test_a_body_over_64_kib_is_413(database: Path) -> None:
     async with house(database) as at_home:
-        for call in METHODS:
+        for call, content_type in product(METHODS, ["application/json", "multipart/form-data; boundary=x"]):
             options = {"data": b" " * 65_537, "headers": {"Content-Type": content_type}}
             answer = await at_home.web.fetch(METHODS[call], f"{PREFIX}/{call}", OWNER, **options)
             assert answer.status == 413
