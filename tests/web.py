@@ -119,7 +119,7 @@ class Web:
         info = await self.share(code, device)
         return info["shareStatus"], info["failureCause"]
 
-    async def end_soon(self, code: str, in_ms: int = 250) -> int:
+    async def end_soon(self, code: str, in_ms: int = 100) -> int:
         """Let a grant end in a moment: a longer one where the machine is too slow for it. When that is."""
         while True:
             ends_ms = self.after(in_ms)

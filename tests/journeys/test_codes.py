@@ -178,7 +178,7 @@ async def test_a_grant_ends_at_its_time_on_every_socket(database: Path) -> None:
         for app in (guest, owner):
             assert await app.heard() == updated(uid=UID)
         await controls(guest, lamp, owner)
-        await at_home.web.end_soon(code, 400)
+        await at_home.web.end_soon(code)
         assert await guest.heard() == ended("expired", uid=UID)
         assert await owner.heard() == ended("expired", uid=UID)
         await may_not_control(guest, lamp)
