@@ -141,16 +141,16 @@ def token(authorization: str) -> str | None:
 
 def read(query: bytes, body: bytes, content_type: str) -> dict[str, str]:
     """The parameters of a request. The query wins over the body; of a repeated key the first counts; empty is missing."""
-    return _body(body, content_type) | _first(_pairs(query))
+    return _body(body, content_type) | first(_pairs(query))
 
 
 def _body(body: bytes, content_type: str) -> dict[str, str]:
     """A body that cannot be read is as none."""
     if "form-urlencoded" in content_type.lower():
-        return _first(_pairs(body))
+        return first(_pairs(body))
     try:
         pairs = _JSON.decode(body.decode()) if body.strip() else _Pairs()
-        return _first([(name, _written(value)) for name, value in pairs]) if isinstance(pairs, _Pairs) else {}
+        return first([(name, _written(value)) for name, value in pairs]) if isinstance(pairs, _Pairs) else {}
     except (ValueError, RecursionError):
         return {}
 
@@ -162,8 +162,8 @@ def _pairs(text: bytes) -> list[tuple[str, str]]:
         return []
 
 
-def _first(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """Text with a U+0000 in it is as none."""
+def first(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Of a repeated key the first; what is empty, or has a U+0000 in it, is as none."""
     return {name: value for name, value in dict(reversed(pairs)).items() if value and "\0" not in value}
 
 

@@ -117,7 +117,8 @@ def grants_by_account(device: Device, facts: Facts) -> dict[str, list[Share]]:
 
 
 def _device(info: DeviceInfo, office: Office, grants: list[Share] | None = None) -> dict[str, Any]:
-    own_name = grants[-1].device_name if grants else ""
+    # A grant of its bridge covers it, but has the name that the bridge goes by.
+    own_name = grants[-1].device_name if grants and grants[-1].device_id == info.id else ""
     return {
         "name": own_name or info.name,
         "deviceid": info.id,

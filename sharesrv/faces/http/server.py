@@ -40,6 +40,7 @@ def application(office: Office) -> Litestar:
             admin.router(),
         ],
         dependencies={"office": Provide(lambda: office, sync_to_thread=False, use_cache=True)},
+        before_request=_body_read,
         exception_handlers={HTTPException: _refused, Exception: _failed},
         request_max_body_size=BODY_MAX,
         openapi_config=OpenAPIConfig(
@@ -52,6 +53,12 @@ def application(office: Office) -> Litestar:
         ),
         logging_config=None,
     )
+
+
+async def _body_read(request: AnyRequest) -> None:
+    """Read what was sent, so that too large a body is refused by those handlers too that do not look at theirs."""
+    if "content-length" in request.headers or "transfer-encoding" in request.headers:
+        await request.body()
 
 
 def _refused(_request: AnyRequest, error: HTTPException) -> Response[dict[str, Any]]:

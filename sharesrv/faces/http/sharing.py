@@ -151,7 +151,7 @@ async def _multipart(request: AnyRequest) -> dict[str, str]:
         form = await request.form()
     except Exception:  # a malformed body is as none
         return {}
-    return {name: value for name, value in form.items() if isinstance(value, str) and value}
+    return quectel.first([(name, value) for name, value in form.multi_items() if isinstance(value, str)])
 
 
 async def _carry_out(call: Call, params: dict[str, str], request: AnyRequest, office: Office) -> Envelope:
