@@ -37,6 +37,8 @@ def set_end(command: SetEnd, draft: Draft) -> None:
     What was set apart has no end of its own: it ends with the last grant of its bridge.
     """
     share = _as_sharer(command, draft)
+    if share.door is Door.APART:  # it has no end of its own, it goes with its bridge's grant
+        raise Refused(Refusal.NO_SUCH_SHARE)
     if share.state is State.OPEN and command.ends_ms <= share.deadline_ms:
         raise Refused(Refusal.ENDS_TOO_EARLY)
     device = draft.device(share)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sharesrv.domain.commands import Command, FindDevice, Identify
+from sharesrv.domain.commands import Command, FindDevice, Identify, SetEnd
 from sharesrv.domain.keys import Token
 from sharesrv.domain.outcome import Coded, DeviceFound, Done, Ended, Identified, Settled
 from sharesrv.domain.share import Cause, Door, Share, State
@@ -418,3 +418,15 @@ def test_a_share_stays_in_the_ledger_with_all_that_it_was() -> None:
     world.do(world.leave(grant.code))
     after = world.now(grant)
     assert (after.code, after.ends_ms, after.permit, after.accepted_ms) == (grant.code, END_MS, 5, grant.accepted_ms)
+
+
+def test_a_sub_device_that_was_set_apart_has_no_end_of_its_own() -> None:
+    world = CodedWorld()
+    world.granted("bridge")
+    world.do(world.update("sub-1", permit=7))
+    apart = world.share("sub-1")
+    assert apart.door is Door.APART
+    ends_ms = world.clock.now_ms() + 60_000
+    reply = world.do(SetEnd(digest="token of owner", code=apart.code, ends_ms=ends_ms))
+    assert came_to(reply) is Refusal.NO_SUCH_SHARE
+    assert world.share("sub-1") == apart
