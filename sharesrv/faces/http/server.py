@@ -11,11 +11,12 @@ from typing import Any, Final
 
 import structlog
 import uvicorn
-from litestar import Litestar, Response
+from litestar import HttpMethod, Litestar, Response
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.routes import BaseRoute, HTTPRoute
 
 from sharesrv.config import Settings
 from sharesrv.errors import Trouble
@@ -40,6 +41,7 @@ def application(office: Office) -> Litestar:
             admin.router(),
         ],
         dependencies={"office": Provide(lambda: office, sync_to_thread=False, use_cache=True)},
+        before_request=_options,
         exception_handlers={HTTPException: _refused, Exception: _failed},
         request_max_body_size=BODY_MAX,
         openapi_config=OpenAPIConfig(
@@ -52,6 +54,19 @@ def application(office: Office) -> Litestar:
         ),
         logging_config=None,
     )
+
+
+def _options(request: AnyRequest) -> Response[None] | None:
+    """OPTIONS with every method of the path: the framework's own answer forgets those of other handlers."""
+    if request.method != "OPTIONS":
+        return None
+    template = request.scope["path_template"]
+    methods = {str(name) for route in request.app.routes if route.path == template for name in _methods(route)}
+    return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(methods))})
+
+
+def _methods(route: BaseRoute) -> set[HttpMethod | str]:
+    return set(route.methods) if isinstance(route, HTTPRoute) else set()
 
 
 def _refused(_request: AnyRequest, error: HTTPException) -> Response[dict[str, Any]]:
