@@ -9,6 +9,7 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from sharesrv.domain.commands import Amend, Close, Command
+from sharesrv.domain.decide import lapse
 from sharesrv.domain.explain import ACTIONS, Asking, explain
 from sharesrv.domain.facts import gather
 from sharesrv.domain.share import Share
@@ -148,6 +149,8 @@ async def explained(
 ) -> dict[str, Any]:
     asking, facts = Asking(account, device), office.facts()
     await office.lists.look(gather([asking], facts))
+    for lapsed in lapse(asking, facts, office.clock):
+        lapsed.apply(facts)
     found = explain(asking, ACTIONS[action], facts)
     error = 0 if found.refusal is None else ERRORS[found.refusal]
     return {
