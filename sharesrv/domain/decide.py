@@ -45,7 +45,7 @@ from sharesrv.domain.commands import (
     Update,
 )
 from sharesrv.domain.draft import ADMIN, CLOCK, HTTP, SERVER, WEBSOCKET, Draft
-from sharesrv.domain.facts import Facts
+from sharesrv.domain.facts import Facts, Needing
 from sharesrv.domain.keys import CodeKey, ShareKey, ShareKeys, TreeKey
 from sharesrv.domain.outcome import Done, Outcome
 from sharesrv.domain.rules import Mint
@@ -102,7 +102,7 @@ RULES: Final[dict[type, Rule]] = {
 }
 
 
-def lapse(command: Command, facts: Facts, mint: Mint) -> Iterator[Outcome]:
+def lapse(command: Needing, facts: Facts, mint: Mint) -> Iterator[Outcome]:
     """What is overdue among the shares that `command` is about: it ends before the command is decided.
 
     Whoever iterates applies each outcome to the facts before asking for the next.
@@ -113,7 +113,7 @@ def lapse(command: Command, facts: Facts, mint: Mint) -> Iterator[Outcome]:
         yield draft.outcome
 
 
-def _touched(command: Command, facts: Facts) -> Iterator[Share]:
+def _touched(command: Needing, facts: Facts) -> Iterator[Share]:
     keys: list[ShareKeys] = [key for key in command.between(facts) if isinstance(key, TreeKey)]
     if isinstance(command, Expire | Close):
         keys.append(ShareKey(command.share_id))

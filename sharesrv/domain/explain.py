@@ -10,7 +10,7 @@ import msgspec
 from sharesrv.domain.control import permit_of
 from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import grants_of
-from sharesrv.domain.keys import AnyKey, Device, DeviceKey, TreeKey
+from sharesrv.domain.keys import AccountKey, AnyKey, Device, DeviceKey, TreeKey
 from sharesrv.domain.offers import refuse_unshareable
 from sharesrv.domain.share import Share
 from sharesrv.errors import Refusal, Refused
@@ -36,11 +36,13 @@ class Asking(msgspec.Struct, frozen=True):
 
     def names(self) -> Iterator[AnyKey]:
         yield DeviceKey(self.device_id)
+        yield AccountKey(self.account_id)
 
     def between(self, facts: Facts) -> Iterator[AnyKey]:
         device = facts.get(DeviceKey(self.device_id))
         if device is not None:
             yield TreeKey(facts.root_id(device), self.account_id)
+            yield AccountKey(device.owner_id)
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -58,7 +60,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 def explain(asking: Asking, action: str | Permit, facts: Facts) -> Explanation:
-    """Why, or why not."""
+    """Why, or why not. What is overdue has lapsed before; see `decide.lapse`."""
     device = facts.get(DeviceKey(asking.device_id))
     if device is None:
         return Explanation("none", Refusal.NOT_OWNER if action == SHARE else Refusal.NO_GRANT)

@@ -125,9 +125,8 @@ def amend(command: Amend, draft: Draft) -> None:
     given = {"permit": command.permit, "note": command.note, "ends_ms": command.ends_ms}
     edits = {name: value for name, value in given.items() if value is not None}
     amended = draft.move(share, Event.CHANGE, share.cause, **edits)
-    for account_id in (share.sharer_id, share.sharee_id):
-        if account_id is not None:
-            draft.outcome.after.append(draft.updated(amended, account_id))
+    for account_id in filter(None, (share.sharer_id, share.sharee_id)):
+        draft.outcome.after.append(draft.updated(amended, account_id))
     draft.outcome.reply = Done()
 
 

@@ -27,7 +27,7 @@ class TokenRef(NamedTuple):
 
 
 class DeviceRow(NamedTuple):
-    """`params` is a JSON object as text; None leaves what is stored."""
+    """`params` is a JSON object as text; None, as an empty `key_digest`, leaves what is stored."""
 
     id: str
     owner_id: str

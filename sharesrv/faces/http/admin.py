@@ -5,7 +5,8 @@ Closed, 404, unless `auth.admin_token` is set. Lists are paged by `limit` and `a
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, TypeVar, cast
+import re
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 from litestar import Router, delete, get, patch, post
@@ -17,8 +18,10 @@ from litestar.params import FromPath
 from sharesrv.auth import digest, new_token
 from sharesrv.errors import Goodbye
 from sharesrv.faces.http import oversight
+from sharesrv.faces.http.changes import AccountChange, DeviceChange, TokenOrder
 from sharesrv.faces.http.office import AnyRequest, Office, TheOffice
-from sharesrv.faces.http.paging import After, Limit, Page, Unprocessable
+from sharesrv.faces.http.operations import IN_PATH
+from sharesrv.faces.http.paging import After, Limit, Page, Unprocessable, unfitting
 from sharesrv.faces.http.paging import body as _body
 from sharesrv.faces.http.paging import page as _page
 from sharesrv.faces.records import row_of
@@ -30,7 +33,7 @@ PREFIX: Final = "/admin/v1"
 ADMIN: Final = "admin"
 DAY_MS: Final = 24 * 3600 * 1000
 
-Value = TypeVar("Value")
+Value = TypeVar("Value", bound=msgspec.Struct)
 
 
 def guard(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
@@ -47,12 +50,18 @@ async def _register(office: Office, batch: Batch) -> None:
     try:
         await office.registry.register(batch, ADMIN)
     except Unfit as unfit:
-        raise Unprocessable(unfit.reason, extra={"path": "$"}) from unfit
+        raise unfitting(unfit) from unfit
     await office.look_again()
 
 
 async def _save(request: AnyRequest, office: Office, kind: type[Value]) -> Value:
     record = await _body(request, kind)
+    match record:
+        case importing.Account(apikey=id) | importing.Device(deviceid=id) if not re.fullmatch(IN_PATH, id):
+            key = "apikey" if isinstance(record, importing.Account) else "deviceid"
+            raise Unprocessable(
+                "an id that stands in paths begins with no dot and is without / % ? # \\", extra={"path": f"$.{key}"}
+            )
     batch = Batch()
     add_to(batch, row_of(cast("importing.Record", record)))
     await _register(office, batch)
@@ -62,20 +71,9 @@ async def _save(request: AnyRequest, office: Office, kind: type[Value]) -> Value
 # Accounts and their tokens.
 
 
-class AccountChange(msgspec.Struct):
-    uid: importing.Text | None = None
-    nickname: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-
-
-class TokenOrder(msgspec.Struct):
-    """Without `days`, as many as `auth.token_days`."""
-
-    days: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
-
-
 @get("/accounts", summary="List accounts")
 async def accounts(office: TheOffice, limit: Limit = 100, after: After = "") -> Page:
-    found = await office.lists.accounts(_text(after), limit + 1)
+    found = await office.lists.accounts(after, limit + 1)
     return _page([_account(each) for each in found], limit)
 
 
@@ -102,7 +100,7 @@ async def remove_account(office: TheOffice, apikey: FromPath[str]) -> None:
 
 
 async def _known_account(office: Office, apikey: str) -> AccountInfo:
-    known = await office.lists.account(_text(apikey))
+    known = await office.lists.account(apikey)
     if known is None:
         raise NotFoundException("there is no such account")
     return known
@@ -131,7 +129,7 @@ async def mint_token(request: AnyRequest, office: TheOffice, apikey: FromPath[st
 
 @delete("/accounts/{apikey:str}/tokens/{token_id:str}", summary="Revoke a token; its connections are closed at once")
 async def revoke_token(office: TheOffice, apikey: FromPath[str], token_id: FromPath[str]) -> None:
-    known = await office.lists.tokens(_text(apikey))
+    known = await office.lists.tokens(apikey)
     if token_id not in [each.id for each in known]:
         raise NotFoundException("there is no such token")
     await _register(office, Batch(removed_tokens=[TokenRef(apikey, token_id)]))
@@ -143,21 +141,9 @@ async def revoke_token(office: TheOffice, apikey: FromPath[str], token_id: FromP
 # Devices.
 
 
-class DeviceChange(msgspec.Struct):
-    """What is not given stays."""
-
-    owner: importing.Id | None = None
-    name: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    devicekey: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
-    bridge: importing.Text | None = None
-    authKey: Annotated[str, msgspec.Meta(max_length=128)] | None = None  # noqa: N815 - the wire's spelling
-    verified: bool | None = None
-    shareable: bool | None = None
-
-
 @get("/devices", summary="List devices")
 async def devices(office: TheOffice, limit: Limit = 100, after: After = "") -> Page:
-    found = await office.lists.devices(_text(after), limit + 1)
+    found = await office.lists.devices(after, limit + 1)
     return _page([_device(each, office) for each in found], limit)
 
 
@@ -184,7 +170,7 @@ async def remove_device(office: TheOffice, device_id: FromPath[str]) -> None:
 
 
 async def _known_device(office: Office, device_id: str) -> DeviceInfo:
-    known = await office.lists.device(_text(device_id))
+    known = await office.lists.device(device_id)
     if known is None:
         raise NotFoundException("there is no such device")
     return known
@@ -224,11 +210,6 @@ def _device(info: DeviceInfo, office: Office) -> dict[str, Any]:
         "online": office.devices.link(info.id, info.bridge_id) is not None,
         "params": msgspec.Raw(info.params.encode()),
     }
-
-
-def _text(value: str) -> str:
-    """A path or query as the database can compare it."""
-    return value.replace("\0", "")
 
 
 HANDLERS: Final = [

@@ -19,6 +19,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 
+from sharesrv.faces.http.operations import completed
 from sharesrv.protocol import quectel
 from sharesrv.protocol.quectel import Call
 
@@ -45,6 +46,7 @@ def operation_of(call: Call) -> type[Operation]:
             self.summary = call.summary
             self.description = _codes(call)
             self.tags = ["device sharing"]
+            self.security = [{"token": []}]
             self.parameters = _parameters(call)
             self.responses = {"200": _answer(call), "413": _plain("The body is larger than 64 KiB")}
             if call is quectel.SHARE_BY_UID:
@@ -62,17 +64,10 @@ def _codes(call: Call) -> str:
 
 
 def _parameters(call: Call) -> list[Parameter | Reference]:
-    header = Parameter(
-        name="Authorization",
-        param_in="header",
-        schema=_STRING,
-        description="The access token, bare or behind `Bearer `",
-    )
-    queries = [
+    return [
         Parameter(name=each.name, param_in="query", schema=_STRING, description=each.description, example=each.example)
         for each in call.parameters
     ]
-    return [header, *queries]
 
 
 def _body(call: Call) -> RequestBody:
@@ -115,14 +110,13 @@ def _plain(description: str) -> OpenAPIResponse:
 @get("/openapi.json", include_in_schema=False, sync_to_thread=False)
 def document(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """The OpenAPI document."""
-    found: dict[str, Any] = request.app.openapi_schema.to_schema()
-    return found
+    return completed(request.app.openapi_schema.to_schema())
 
 
 @get("/docs", include_in_schema=False, sync_to_thread=False, media_type=MediaType.HTML)
 def page(request: Request[Any, Any, Any]) -> str:
     """The document as one plain page that loads nothing from elsewhere."""
-    found = request.app.openapi_schema.to_schema()
+    found = completed(request.app.openapi_schema.to_schema())
     info = found["info"]
     sections = [
         _section(path, method, operation)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
 from litestar import delete, get, patch, post
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from sharesrv.domain.commands import Amend, Close, Command
+from sharesrv.domain.decide import lapse
 from sharesrv.domain.explain import ACTIONS, Asking, explain
 from sharesrv.domain.facts import gather
 from sharesrv.domain.share import Share
 from sharesrv.errors import Goodbye, Refusal, Refused
+from sharesrv.faces.http.changes import ShareChange
 from sharesrv.faces.http.listing import failure
 from sharesrv.faces.http.office import AnyRequest, Office, TheOffice
-from sharesrv.faces.http.paging import AfterNumber, Limit, Page, Unprocessable, body, page
+from sharesrv.faces.http.paging import LAST, AfterNumber, Limit, Page, body, page, unfitting
 from sharesrv.faces.records import row_of
 from sharesrv.protocol import importing
 from sharesrv.protocol.coolkit.codes import ERRORS
@@ -26,17 +27,9 @@ from sharesrv.store.batch import Batch, Unfit, add_to
 Name = Annotated[str, QueryParameter(max_length=128)]
 
 
-class ShareChange(msgspec.Struct):
-    """What is not given stays. `sharingExpireAt` in ms, 0 for life."""
-
-    permit: importing.Permit | None = None
-    note: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    sharingExpireAt: importing.Millis | None = None  # noqa: N815 - the wire's spelling
-
-
 @get("/shares", summary="List shares, ended ones too")
 async def shares(office: TheOffice, limit: Limit = 100, after: AfterNumber = 0) -> Page:
-    return page([share_row(each) for each in await office.lists.shares(after, limit + 1)], limit)
+    return page([share_row(each) for each in await office.lists.shares(min(after, LAST), limit + 1)], limit)
 
 
 @post(
@@ -49,7 +42,7 @@ async def grant(request: AnyRequest, office: TheOffice) -> importing.Share:
     try:
         await office.registry.register(batch, "admin")
     except Unfit as unfit:
-        raise Unprocessable(unfit.reason, extra={"path": "$"}) from unfit
+        raise unfitting(unfit) from unfit
     await office.look_again()
     return record
 
@@ -120,12 +113,12 @@ async def journal(
     office: TheOffice,
     device: Annotated[str | None, QueryParameter(max_length=128)] = None,
     account: Annotated[str | None, QueryParameter(max_length=128)] = None,
-    share: Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1)] = None,
+    share: Annotated[int, QueryParameter(ge=0, description="0 is any")] = 0,
     limit: Limit = 100,
     after: AfterNumber = 0,
 ) -> Page:
-    wanted = JournalFilter(device_id=device, account_id=account, share_id=share)
-    return page([journal_row(row) for row in await office.lists.journal(wanted, after, limit + 1)], limit)
+    wanted = JournalFilter(device_id=device, account_id=account, share_id=min(share, LAST) or None)
+    return page([journal_row(row) for row in await office.lists.journal(wanted, min(after, LAST), limit + 1)], limit)
 
 
 def journal_row(row: JournalRow) -> dict[str, Any]:
@@ -156,6 +149,8 @@ async def explained(
 ) -> dict[str, Any]:
     asking, facts = Asking(account, device), office.facts()
     await office.lists.look(gather([asking], facts))
+    for lapsed in lapse(asking, facts, office.clock):
+        lapsed.apply(facts)
     found = explain(asking, ACTIONS[action], facts)
     error = 0 if found.refusal is None else ERRORS[found.refusal]
     return {

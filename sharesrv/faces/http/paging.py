@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from litestar.exceptions import HTTPException
+from litestar.exceptions import ClientException, HTTPException
 from litestar.params import QueryParameter
 
 from sharesrv.faces.http.office import AnyRequest
+from sharesrv.store.batch import Unfit
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this many items")]
 After = Annotated[str, QueryParameter(max_length=128, description="The last id of the page before")]
-AfterNumber = Annotated[int, QueryParameter(ge=0, le=2**63 - 1, description="The last id of the page before")]
+AfterNumber = Annotated[int, QueryParameter(ge=0, description="The last id of the page before")]
 Page = dict[str, Any]
-Value = TypeVar("Value")
+LAST: Final = 2**63 - 1  # no id is larger
+Value = TypeVar("Value", bound=msgspec.Struct)
 
 
 class Unprocessable(HTTPException):
     """A wrong field: 422 with its path."""
 
     status_code = 422
+
+
+def unfitting(unfit: Unfit) -> HTTPException:
+    """A record that is well-formed but does not fit what is stored."""
+    return ClientException(unfit.reason, status_code=409)
 
 
 def page(items: Sequence[dict[str, Any]], limit: int) -> Page:
@@ -33,10 +40,22 @@ def page(items: Sequence[dict[str, Any]], limit: int) -> Page:
 async def body(request: AnyRequest, kind: type[Value]) -> Value:
     """The body as `kind`. Raises Unprocessable, with the path of what is wrong."""
     try:
-        found = msgspec.json.decode(await request.body() or b"{}", type=kind)
+        read = msgspec.json.decode(await request.body() or b"{}")
+        found = msgspec.convert(_whole(read), type=kind)
     except (ValueError, RecursionError) as error:
         reason, _at, path = str(error).partition(" - at ")
         raise Unprocessable(reason, extra={"path": path.strip("`") or "$"}) from error
-    if b"\\u0000" in await request.body():
-        raise Unprocessable("the character U+0000 is not allowed", extra={"path": "$"})
+    for name in kind.__struct_fields__:
+        value = getattr(found, name)
+        if isinstance(value, str) and "\0" in value:
+            raise Unprocessable("the character U+0000 is not allowed", extra={"path": f"$.{name}"})
     return found
+
+
+def _whole(read: Any) -> Any:
+    """JSON Schema has it that 1.0 is an integer."""
+    if not isinstance(read, dict):
+        return read
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in read.items()
+    }

@@ -11,11 +11,12 @@ from typing import Any, Final
 
 import structlog
 import uvicorn
-from litestar import Litestar, Response
+from litestar import HttpMethod, Litestar, Response
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.routes import BaseRoute, HTTPRoute
 
 from sharesrv.config import Settings
 from sharesrv.errors import Trouble
@@ -40,7 +41,7 @@ def application(office: Office) -> Litestar:
             admin.router(),
         ],
         dependencies={"office": Provide(lambda: office, sync_to_thread=False, use_cache=True)},
-        before_request=_body_read,
+        before_request=_before,
         exception_handlers={HTTPException: _refused, Exception: _failed},
         request_max_body_size=BODY_MAX,
         openapi_config=OpenAPIConfig(
@@ -55,10 +56,22 @@ def application(office: Office) -> Litestar:
     )
 
 
-async def _body_read(request: AnyRequest) -> None:
+async def _before(request: AnyRequest) -> Response[None] | None:
     """Read what was sent, so that too large a body is refused by those handlers too that do not look at theirs."""
     if "content-length" in request.headers or "transfer-encoding" in request.headers:
         await request.body()
+    return _options(request) if request.method == "OPTIONS" else None
+
+
+def _options(request: AnyRequest) -> Response[None]:
+    """OPTIONS with every method of the path: the framework's own answer forgets those of other handlers."""
+    template = request.scope["path_template"]
+    methods = {str(name) for route in request.app.routes if route.path == template for name in _methods(route)}
+    return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(methods))})
+
+
+def _methods(route: BaseRoute) -> set[HttpMethod | str]:
+    return set(route.methods) if isinstance(route, HTTPRoute) else set()
 
 
 def _refused(_request: AnyRequest, error: HTTPException) -> Response[dict[str, Any]]:

@@ -32,9 +32,11 @@ _ACCOUNT: Final = (
     "SET uid = excluded.uid, uid_folded = excluded.uid_folded, nickname = excluded.nickname, version = version + 1"
 )
 _DEVICE_COLUMNS: Final = DeviceRow._fields[:-1]
+_KEPT_NEW: Final = [column for column in _DEVICE_COLUMNS[1:] if column != "key_digest"]
 _DEVICE: Final = (
     f"INSERT INTO device ({', '.join(_DEVICE_COLUMNS)}, created_ms) VALUES ({', '.join('?' * len(_DEVICE_COLUMNS))}, ?) "
-    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{column} = excluded.{column}' for column in _DEVICE_COLUMNS[1:])}, "
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{column} = excluded.{column}' for column in _KEPT_NEW)}, "
+    "key_digest = coalesce(nullif(excluded.key_digest, ''), key_digest), "
     "version = version + 1"
 )
 

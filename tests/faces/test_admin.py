@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.http import Operator, operating
+from tests.wire import GUEST, OTHER, OWNER, UIDS, answer, at, device_row, fill, query, server, share
+
+LISTS = ["accounts", "devices", "shares", "sessions", "journal", f"accounts/{OWNER}/tokens"]
+
+
+async def test_closed_without_a_token_of_operators(database: Path) -> None:
+    async with server(database) as served:
+        url = f"http://127.0.0.1:{served.running.http_port}/admin/v1/"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for path in LISTS:
+                for token in ("Bearer", "Bearer secret", ""):
+                    assert (await client.get(url + path, headers={"Authorization": token})).status_code == 404
+
+
+@pytest.mark.parametrize("token", ["", "secret", "Bearer wrong", "Bearer", "Token secret", f"Bearer {at(OWNER)}"])
+async def test_401_with_another_token(database: Path, token: str) -> None:
+    async with operating(database) as operator:
+        for path in LISTS:
+            assert (await operator.ask("GET", path, token=token)).status_code == 401
+        assert (await operator.ask("DELETE", f"accounts/{OWNER}", token=token)).status_code == 401
+        assert (await operator.ask("GET", "accounts", token="bearer secret")).status_code == 200
+
+
+async def test_the_life_of_an_account(database: Path) -> None:
+    async with operating(database) as operator:
+        new = {"apikey": "new", "uid": "New@example.org", "nickname": "Nell"}
+        assert await operator.done("POST", "accounts", new) == new
+        changed = await operator.done("PATCH", "accounts/new", {"nickname": ""})
+        assert (changed["uid"], changed["nickname"]) == ("New@example.org", "")
+        minted = await operator.done("POST", "accounts/new/tokens", {"days": 1})
+        [listed] = await operator.items("accounts/new/tokens")
+        assert listed["id"] == minted["id"]
+        assert minted["at"] not in str(listed)
+        async with operator.served.wire() as wire:
+            assert (await wire.online("new", at=minted["at"]))["error"] == 0
+            await operator.done("DELETE", f"accounts/new/tokens/{minted['id']}")
+            assert await wire.closed() == 4401
+        async with operator.served.wire() as wire:
+            assert (await wire.online("new", at=minted["at"]))["error"] == 401
+        await operator.done("DELETE", "accounts/new")
+        assert (await operator.ask("DELETE", "accounts/new")).status_code == 404
+        assert [each["id"] for each in await operator.items("accounts")] == [GUEST, OTHER, OWNER]
+
+
+async def test_the_life_of_a_device(database: Path) -> None:
+    async with operating(database) as operator:
+        new = {"deviceid": "fan", "owner": OWNER, "devicekey": "hush-hush", "pk": "p", "dk": "d", "params": {"a": 1}}
+        made = await operator.done("POST", "devices", new)
+        assert (made["owner"], made["params"], made["online"]) == (OWNER, {"a": 1}, False)
+        changed = await operator.done("PATCH", "devices/fan", {"name": "Fan", "shareable": False})
+        assert changed == made | {"name": "Fan", "shareable": False}
+        listed = await operator.ask("GET", "devices")
+        assert "hush-hush" not in listed.text
+        async with operator.served.wire() as wire:
+            registered = {"action": "register", "deviceid": "fan", "apikey": "hush-hush", "userAgent": "device"}
+            assert (await wire.ask(registered | {"version": 8, "ts": 0, "sequence": "1"}))["error"] == 0
+            await operator.done("DELETE", "devices/fan")
+            await wire.closed()
+        assert (await operator.ask("PATCH", "devices/fan", {})).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "where"),
+    [
+        ("POST", "accounts", {"apikey": "a"}, "$"),
+        ("POST", "accounts", {"apikey": "a", "uid": 1}, "$.uid"),
+        ("POST", "accounts", {"apikey": "a", "uid": "x\0"}, "$.uid"),
+        ("POST", "accounts", {"apikey": "a/b", "uid": "x"}, "$.apikey"),
+        ("POST", "accounts", [], "$"),
+        ("PATCH", f"accounts/{OWNER}", {"nickname": "x" * 65}, "$.nickname"),
+        ("POST", f"accounts/{OWNER}/tokens", {"days": 0}, "$.days"),
+        ("POST", "devices", {"deviceid": "..", "owner": OWNER, "devicekey": "k"}, "$.deviceid"),
+        ("PATCH", "devices/lamp", {"verified": "yes"}, "$.verified"),
+        ("POST", "shares", {"device": "lamp", "sharee": GUEST, "permit": 16}, "$.permit"),
+        ("PATCH", "shares/1", {"sharingExpireAt": -1}, "$.sharingExpireAt"),
+    ],
+)
+async def test_a_wrong_field_is_named(database: Path, method: str, path: str, body: object, where: str) -> None:
+    async with operating(database) as operator:
+        refused = await operator.ask(method, path, body)
+        assert (refused.status_code, refused.json()["errors"]["path"]) == (422, where)
+
+
+@pytest.mark.parametrize("wrong", ["limit=0", "limit=1001", "limit=x", f"after={'x' * 129}"])
+async def test_a_wrong_parameter_is_named(database: Path, wrong: str) -> None:
+    async with operating(database) as operator:
+        refused = await operator.ask("GET", f"accounts?{wrong}")
+        assert (refused.status_code, refused.json()["errors"][0]["key"]) == (422, wrong.partition("=")[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "accounts", {"apikey": "new", "uid": UIDS[GUEST].upper()}),
+        ("PATCH", f"accounts/{OWNER}", {"uid": UIDS[GUEST]}),
+        ("POST", "devices", {"deviceid": "fan", "owner": "nobody", "devicekey": "k"}),
+        ("PATCH", "devices/lamp", {"bridge": "sub-1"}),
+        ("POST", "shares", {"device": "lamp", "sharee": OWNER}),
+        ("POST", "shares", {"device": "nothing", "sharee": GUEST}),
+    ],
+)
+async def test_what_does_not_fit_changes_nothing(database: Path, method: str, path: str, body: object) -> None:
+    async with operating(database) as operator:
+        before = [await operator.items(each) for each in ("accounts", "devices", "shares")]
+        refused = await operator.ask(method, path, body)
+        assert (refused.status_code, bool(refused.json()["reason"])) == (409, True)
+        assert [await operator.items(each) for each in ("accounts", "devices", "shares")] == before
+
+
+@pytest.mark.parametrize("path", ["accounts", "devices"])
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 1000])
+async def test_pages_hold_everything_once(database: Path, path: str, limit: int) -> None:
+    async with operating(database) as operator:
+        pages = await operator.pages(path, limit)
+        assert all(len(page) == limit for page in pages[:-1])
+        assert [each["id"] for page in pages for each in page] == [each["id"] for each in await operator.items(path)]
+
+
+async def granted(operator: Operator, device: str = "lamp", **fields: Any) -> str:
+    """A grant of the guest's; its id."""
+    await operator.done("POST", "shares", {"device": device, "sharee": GUEST, **fields})
+    return str((await operator.items("shares"))[-1]["id"])
+
+
+@pytest.mark.parametrize("gone", ["devices/lamp", f"accounts/{GUEST}", f"accounts/{OWNER}"])
+async def test_what_goes_takes_its_shares_and_the_others_hear(database: Path, gone: str) -> None:
+    async with (
+        operating(database) as operator,
+        operator.served.app(OWNER) as owner,
+        operator.served.app(GUEST) as guest,
+    ):
+        await granted(operator)
+        await operator.done("DELETE", gone)
+        for account, wire in ((OWNER, owner), (GUEST, guest)):
+            if gone != f"accounts/{account}":
+                told = await wire.heard()
+                assert (told["action"], told["params"]["reason"]) == ("cancelShare", "removed")
+            else:
+                assert await wire.closed() == 4401
+        [share_] = await operator.items("shares")
+        assert (share_["state"], share_["cause"]) == ("ended", "removed")
+
+
+@pytest.mark.parametrize("gone", ["devices/lamp", f"accounts/{GUEST}"])
+async def test_a_sharer_who_waits_gets_result_3(database: Path, gone: str) -> None:
+    async with (
+        operating(database) as operator,
+        operator.served.app(OWNER) as owner,
+        operator.served.app(GUEST) as guest,
+    ):
+        await owner.send(share())
+        await guest.heard()
+        await operator.done("DELETE", gone)
+        told = await owner.heard()
+        assert (told["error"], told["result"], told["sequence"]) == (0, 3, "1")
+
+
+async def test_the_life_of_a_grant(database: Path) -> None:
+    async with (
+        operating(database) as operator,
+        operator.served.app(OWNER) as owner,
+        operator.served.app(GUEST) as guest,
+    ):
+        id = await granted(operator, permit=1)
+        await operator.done("PATCH", f"shares/{id}", {"permit": 15, "note": "all"})
+        for wire in (owner, guest):
+            told = await wire.heard()
+            assert (told["action"], told["params"]["permit"], told["params"]["note"]) == ("updateShare", 15, "all")
+        await operator.done("DELETE", f"shares/{id}")
+        for wire in (owner, guest):
+            assert (await wire.heard())["params"]["reason"] == "cancelled"
+        for method in ("PATCH", "DELETE"):
+            assert (await operator.ask(method, f"shares/{id}", {})).status_code == 404
+
+
+async def test_an_offer_that_is_closed_is_withdrawn(database: Path) -> None:
+    async with (
+        operating(database) as operator,
+        operator.served.app(OWNER) as owner,
+        operator.served.app(GUEST) as guest,
+    ):
+        await owner.send(share())
+        offer = await guest.heard()
+        [row] = await operator.items("shares")
+        await operator.done("DELETE", f"shares/{row['id']}")
+        assert [(await owner.heard()).get("result"), (await guest.heard())["action"]] == [3, "cancelShare"]
+        assert (await guest.ask(answer(offer, 2)))["error"] == 403
+
+
+async def test_sessions_are_listed_and_closed(database: Path) -> None:
+    async with operating(database) as operator, operator.served.app(OWNER) as owner, operator.served.device() as lamp:
+        app, device = await operator.items("sessions")
+        assert (app["kind"], app["account"], device["kind"], device["device"]) == ("app", OWNER, "device", "lamp")
+        assert await operator.pages("sessions", 1) == [[app], [device]]
+        for session, wire in ((app, owner), (device, lamp)):
+            await operator.done("DELETE", f"sessions/{session['id']}")
+            assert await wire.closed() == 4401
+        assert (await operator.ask("DELETE", "sessions/999999")).status_code == 404
+
+
+async def test_nothing_shows_a_secret(database: Path) -> None:
+    fill(database, devices=[device_row("fan", pk="p", dk="d", auth_key="auth-secret")])
+    async with operating(database, "sharing.confirm_timeout=180") as operator:
+        await granted(operator)
+        seen = "".join([(await operator.ask("GET", path)).text for path in LISTS])
+        codes = [code for (code,) in query(database, "SELECT code FROM share")]
+        digests = [digest for (digest,) in query(database, "SELECT digest FROM token")]
+        for secret in [*codes, *digests, "key-lamp", "auth-secret", *(at(id) for id in UIDS), "secret"]:
+            assert secret not in seen

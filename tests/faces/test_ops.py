@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sharesrv.store.base import StoreFailed
+from sharesrv.store.sqlite.store import SqliteStore
+from tests.http import Operator, operating
+from tests.wire import GUEST, OWNER, answer, share
+
+NAMES = {
+    "sharesrv_connections",
+    "sharesrv_handshakes",
+    "sharesrv_frames_in",
+    "sharesrv_frames_out",
+    "sharesrv_answers",
+    "sharesrv_open_offers",
+    "sharesrv_batch_commands",
+    "sharesrv_commit_seconds",
+    "sharesrv_queue_commands",
+    "sharesrv_share_push_seconds",
+    "sharesrv_grant_end_seconds",
+}
+
+
+async def measured(operator: Operator) -> dict[str, float]:
+    """Every sample, by its name and labels."""
+    text = (await operator.client.get("/metrics")).text
+    families = list(text_string_to_metric_families(text))
+    assert {family.name for family in families if not family.name.endswith("_created")} == NAMES
+    samples = [sample for family in families for sample in family.samples if not sample.name.endswith("_created")]
+    return {f"{each.name}{sorted(each.labels.values())}": each.value for each in samples}
+
+
+async def test_alive_and_ready(database: Path) -> None:
+    async with operating(database) as operator:
+        alive, ready = await operator.client.get("/healthz"), await operator.client.get("/readyz")
+        assert (alive.status_code, alive.json()) == (200, {"status": "alive"})
+        assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
+
+
+async def test_not_ready_while_draining(database: Path) -> None:
+    async with operating(database) as operator:
+        operator.served.running.ledger.stopping = True
+        ready = await operator.client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
+        assert (await operator.client.get("/healthz")).status_code == 200
+
+
+async def test_not_ready_without_its_database(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(_store: SqliteStore) -> None:
+        raise StoreFailed("gone") from sqlite3.OperationalError("gone")
+
+    async with operating(database) as operator:
+        monkeypatch.setattr(SqliteStore, "ping", fails)
+        assert (await operator.client.get("/readyz")).status_code == 503
+        assert (await operator.client.get("/healthz")).status_code == 200
+
+
+async def test_metrics_move(database: Path) -> None:
+    async with operating(database) as operator:
+        before = await measured(operator)
+
+        async def moved(name: str) -> float:
+            return (await measured(operator)).get(name, 0) - before.get(name, 0)
+
+        async with operator.served.app(OWNER) as owner, operator.served.app(GUEST) as guest:
+            assert await moved("sharesrv_connections[]") == 2
+            assert await moved("sharesrv_handshakes_total['0', 'userOnline']") == 2
+            await owner.send(share())
+            offer = await guest.heard()
+            assert await moved("sharesrv_open_offers[]") == 1
+            assert await moved("sharesrv_frames_in_total['share']") == 1
+            assert await moved("sharesrv_frames_out_total['share']") == 1
+            assert await moved("sharesrv_share_push_seconds_count[]") == 1
+            await guest.ask(answer(offer, 2))
+            assert (await owner.heard())["result"] == 2
+            assert await moved("sharesrv_open_offers[]") == 0
+            assert await moved("sharesrv_answers_total['0', '2']") >= 1
+            await owner.ask(share(action="cancelShare", sequence="2"))
+            assert (await guest.heard())["action"] == "cancelShare"
+            assert await moved("sharesrv_grant_end_seconds_count[]") == 1
+            assert await moved("sharesrv_batch_commands_count[]") >= 3
+            assert await moved("sharesrv_commit_seconds_count[]") >= 3
+        async with operator.served.wire() as wire:
+            assert (await wire.online(OWNER, at="wrong"))["error"] == 401
+            assert await moved("sharesrv_handshakes_total['401', 'userOnline']") == 1

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sharesrv.auth import digest
+from sharesrv.clock import SystemClock
+from sharesrv.store.batch import AccountRow, AnyRow, Batch, DeviceRow, GrantRow, TokenRef, TokenRow, add_to, latest
+from sharesrv.store.sqlite import connection as sqlite_connection
+from sharesrv.store.sqlite.load import load
+from tests.wire import GUEST, OWNER, at, device_row, fill
+
+LAMP = device_row("lamp")
+GRANT = GrantRow("lamp", GUEST, 1, "", 0)
+
+
+@pytest.mark.parametrize("row", [AccountRow("a", "u", ""), TokenRow("a", "d", 0), LAMP, GRANT])
+def test_a_row_goes_to_its_list(row: AnyRow) -> None:
+    batch = Batch()
+    add_to(batch, row)
+    assert [*batch.accounts, *batch.tokens, *batch.devices, *batch.grants] == [row]
+
+
+def test_the_latest_row_counts() -> None:
+    one, two = AccountRow("a", "1", ""), AccountRow("a", "2", "")
+    later = GrantRow("lamp", GUEST, 2, "", 0)
+    off: DeviceRow = LAMP._replace(name="off")
+    found = latest(Batch(accounts=[one, two], devices=[LAMP, off], grants=[GRANT, later], removed_devices=["x"]))
+    assert (found.accounts, found.devices, found.grants, found.removed_devices) == ([two], [off], [later], ["x"])
+
+
+@pytest.fixture
+def stored(database: Path) -> Iterator[sqlite3.Connection]:
+    fill(database, grants=[GRANT, GrantRow("bridge", GUEST, 0, "", 0)])
+    connection = sqlite_connection.connect(database)
+    yield connection
+    connection.close()
+
+
+def write(connection: sqlite3.Connection, batch: Batch) -> None:
+    load(connection, batch, SystemClock().now_ms(), SystemClock(), "admin")
+
+
+def column(connection: sqlite3.Connection, sql: str) -> list[object]:
+    return [row[0] for row in connection.execute(sql)]
+
+
+def test_a_device_that_goes_takes_its_shares(stored: sqlite3.Connection) -> None:
+    write(stored, Batch(removed_devices=["lamp"]))
+    assert column(stored, "SELECT state || ' ' || cause FROM share ORDER BY device_id") == ["active ", "ended removed"]
+    assert "lamp" not in column(stored, "SELECT id FROM device")
+    assert column(stored, "SELECT door FROM journal ORDER BY id")[-1] == "admin"
+
+
+def test_sub_devices_outlive_their_bridge(stored: sqlite3.Connection) -> None:
+    write(stored, Batch(removed_devices=["bridge"]))
+    assert column(stored, "SELECT bridge_id FROM device WHERE id LIKE 'sub-%'") == [None, None]
+
+
+@pytest.mark.parametrize("account", [OWNER, GUEST])
+def test_an_account_that_goes_takes_its_tokens_devices_and_shares(stored: sqlite3.Connection, account: str) -> None:
+    write(stored, Batch(removed_accounts=[account]))
+    assert column(stored, "SELECT DISTINCT state FROM share") == ["ended"]
+    assert account not in column(stored, "SELECT account_id FROM token")
+    assert account not in column(stored, "SELECT owner_id FROM device")
+
+
+def test_only_the_token_that_is_named_goes(stored: sqlite3.Connection) -> None:
+    write(
+        stored, Batch(removed_tokens=[TokenRef(OWNER, digest(at(OWNER))[:16]), TokenRef(OWNER, digest(at(GUEST))[:16])])
+    )
+    assert OWNER not in column(stored, "SELECT account_id FROM token")
+    assert GUEST in column(stored, "SELECT account_id FROM token")
+
+
+def test_a_device_row_without_a_devicekey_keeps_the_stored_one(stored: sqlite3.Connection) -> None:
+    write(stored, Batch(devices=[LAMP._replace(key_digest="", name="Porch")]))
+    [row] = stored.execute("SELECT name, key_digest FROM device WHERE id = 'lamp'").fetchall()
+    assert tuple(row) == ("Porch", LAMP.key_digest)
