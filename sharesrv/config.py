@@ -96,7 +96,9 @@ def load(file: Path | None, environment: Mapping[str, str], assignments: Iterabl
         _merge(tree, _read(file), str(file))
     for name, value in environment.items():
         section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
-        if name.startswith(PREFIX) and separator:
+        if name.startswith(PREFIX):
+            if not separator:
+                raise Trouble(f"{name}: write {PREFIX}SECTION__KEY, with two underscores between them")
             _merge(tree, {section: {key: value}}, name)
     for assignment in assignments:
         path, separator, value = assignment.partition("=")

@@ -102,7 +102,7 @@ def test_of_two_assignments_the_later_counts() -> None:
 
 
 def test_the_rest_of_the_environment_is_left_alone() -> None:
-    environment = {"SHARESRV_HOME": "/", "SERVER__WS_PORT": "1", "HOME": "/", "XSHARESRV_SERVER__WS_PORT": "1"}
+    environment = {"SERVER__WS_PORT": "1", "HOME": "/", "XSHARESRV_SERVER__WS_PORT": "1"}
     assert load(None, environment, []) == Settings()
 
 
@@ -230,3 +230,9 @@ def test_every_setting_that_the_domain_goes_by_reaches_it() -> None:
         open_codes=7,
         offers_per_minute=6,
     )
+
+
+@pytest.mark.parametrize("name", ["SHARESRV_HOME", "SHARESRV_SERVER_WS_PORT", "SHARESRV_"])
+def test_a_variable_of_ours_without_a_section_is_refused(name: str) -> None:
+    with pytest.raises(Trouble, match="two underscores"):
+        load(None, {name: "1"}, [])

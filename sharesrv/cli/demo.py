@@ -140,7 +140,9 @@ async def _shares(owner: AppClient, guest: AppClient) -> None:
     await _answered(owner, guest, "lamp", accept=True)
     _say("The fan is refused: result 3.")
     await _answered(owner, guest, "fan", accept=False)
-    _say(f"Nobody answers about the plug within {SHORT_S} s (S4: three minutes): 504, and asking again at once is 403.")
+    _say(
+        f"Nobody answers about the plug within {SHORT_S} s (by default three minutes): 504, and asking again at once is 403."
+    )
     asking = asyncio.create_task(_share(owner, "plug"))
     await _next(guest)
     await asking
@@ -209,8 +211,9 @@ def _key(device: str) -> str:
 async def _stay(settings: Settings, tokens: dict[str, str]) -> None:
     async with serving(settings) as running:
         _say(
-            f"The server stays up at {address(settings, running)} until Ctrl-C, now with S4's three minutes. Connect with:"
+            f"The server stays up at {address(settings, running)} until Ctrl-C, now with three minutes to answer. Connect with:"
         )
+        console.print(f"  HTTP is at {http_address(settings, running)}, its calls at /docs.")
         for account, uid in UIDS.items():
             console.print(f"  apikey {account}, uid {uid}, at {tokens[account]}")
         await asyncio.Event().wait()

@@ -10,6 +10,7 @@ import typer
 from sharesrv.cli.composition import rules_of
 from sharesrv.cli.options import Assignments, Config, settings
 from sharesrv.clock import SystemClock
+from sharesrv.domain.decide import lapse
 from sharesrv.domain.explain import ACTIONS, Asking, Explanation
 from sharesrv.domain.explain import explain as decide
 from sharesrv.domain.facts import Facts, gather
@@ -29,14 +30,16 @@ def explain(
 ) -> None:
     """Say whether an account may do something with a device, and which row, bit, time or bridge decides."""
     set_to = settings(config, assignments)
-    connection = connect(path_of(set_to.database.url))
-    facts, asking = Facts(rules_of(set_to), SystemClock().now_ms()), Asking(account, device)
+    connection, clock = connect(path_of(set_to.database.url), create=False), SystemClock()
+    facts, asking = Facts(rules_of(set_to), clock.now_ms()), Asking(account, device)
     try:
         needs = gather([asking], facts)
         keys = next(needs)
         while True:
             keys = needs.send(find(connection, keys))
     except StopIteration:
+        for lapsed in lapse(asking, facts, clock):
+            lapsed.apply(facts)
         print(sentence(decide(asking, ACTIONS[action], facts)))
     finally:
         connection.close()

@@ -25,7 +25,7 @@ def journal(
     assignments: Assignments = None,
 ) -> None:
     """Print every transition of shares: when, which, from state to state, by whom, through which door."""
-    connection = connect(path_of(settings(config, assignments).database.url))
+    connection = connect(path_of(settings(config, assignments).database.url), create=False)
     try:
         found = lists.journal(connection, JournalFilter(device, account, share), after, limit)
     finally:

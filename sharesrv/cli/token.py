@@ -26,7 +26,7 @@ def token(
     """Mint an access token for an account and print it. It supersedes the account's older ones."""
     set_to = settings(config, assignments)
     clock = SystemClock()
-    connection = connect(path_of(set_to.database.url))
+    connection = connect(path_of(set_to.database.url), create=False)
     try:
         if not known.accounts(connection, [apikey], []):
             raise Trouble(f"there is no account {apikey}")
