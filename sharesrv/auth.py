@@ -8,6 +8,7 @@ import json
 import secrets
 import warnings
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.request import urlopen
@@ -80,7 +81,7 @@ class Jwks:
             JWTClaimsRegistry(now=self._now_ms() // 1000, **self._must).validate(claims)
         except ExpiredTokenError as error:
             raise Refused(Refusal.TOKEN_EXPIRED) from error
-        except (JoseError, ValueError, TypeError, KeyError) as error:
+        except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise Refused(Refusal.UNKNOWN_TOKEN) from error
         account_id = claims[self._issuer.claim]
         if not isinstance(account_id, str) or not account_id or "\0" in account_id:
@@ -92,7 +93,7 @@ class Jwks:
         try:
             self._keys = KeySet.import_key_set(json.loads(await asyncio.to_thread(self._fetch)))
             self._read_ms = self._now_ms()
-        except (OSError, ValueError, JoseError) as error:
+        except (OSError, HTTPException, ValueError, JoseError, RecursionError) as error:
             if not self._is_url:
                 raise Trouble(f"auth.jwt_jwks: {error}") from error
             log.warning("the keys of the identity provider could not be read", reason=str(error))
@@ -107,7 +108,7 @@ class Jwks:
         self._read_ms = self._now_ms()
         try:
             self._keys = KeySet.import_key_set(json.loads(await asyncio.to_thread(self._fetch)))
-        except (OSError, ValueError, JoseError) as error:
+        except (OSError, HTTPException, ValueError, JoseError, RecursionError) as error:
             log.warning("the keys of the identity provider could not be read, the old ones stay", reason=str(error))
 
     def _is_stale(self, token: str) -> bool:
@@ -119,9 +120,9 @@ class Jwks:
     def _is_unknown(self, token: str) -> bool:
         try:
             kid = jws.extract_compact(token.encode()).headers().get("kid")
-        except (JoseError, ValueError):
+        except (JoseError, ValueError, TypeError, AttributeError):
             return False
-        return kid not in {key.kid for key in self._keys.keys}
+        return isinstance(kid, str) and kid not in {key.kid for key in self._keys.keys}
 
     def _fetch(self) -> bytes:
         if self._is_url:

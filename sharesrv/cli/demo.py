@@ -210,9 +210,7 @@ def _key(device: str) -> str:
 
 async def _stay(settings: Settings, tokens: dict[str, str]) -> None:
     async with serving(settings) as running:
-        _say(
-            f"The server stays up at {address(settings, running)} until Ctrl-C, now with three minutes to answer. Connect with:"
-        )
+        _say(f"The server stays up at {address(settings, running)} until Ctrl-C, now with three minutes to answer.")
         console.print(f"  HTTP is at {http_address(settings, running)}, its calls at /docs.")
         for account, uid in UIDS.items():
             console.print(f"  apikey {account}, uid {uid}, at {tokens[account]}")

@@ -24,7 +24,7 @@ Lane = tuple[str, str]  # a device and a sequence, or a device and ""
 class InHand:
     """One command on its way."""
 
-    __slots__ = ("answer", "command", "lanes", "link_id", "timer")
+    __slots__ = ("abandoned", "answer", "command", "lanes", "link_id", "started", "timer")
 
     def __init__(self, command: Control, answer: Answering) -> None:
         self.command = command
@@ -33,6 +33,7 @@ class InHand:
         if "timers" in command.params:
             self.lanes.append((command.device_id, ""))
         self.link_id = 0
+        self.started = self.abandoned = False
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -52,6 +53,12 @@ class Exchange:
         for lane in hand.lanes:
             self._lanes.setdefault(lane, deque()).append(hand)
         self._start_if_first(hand)
+
+    def abandon(self, session: int) -> None:
+        """A connection is gone: what it still waits to send is not sent, so that it holds up nobody."""
+        for waiting in self._lanes.values():
+            for hand in waiting:
+                hand.abandoned = hand.abandoned or (hand.command.session == session and not hand.started)
 
     def answered(self, link: Link, device_id: str, sequence: str, responded: Responded) -> None:
         """A device has answered. What is late, comes twice, or answers nothing that was sent is dropped."""
@@ -76,7 +83,12 @@ class Exchange:
             self._finish(hand, Refused(Refusal.OFFLINE))
 
     def _start_if_first(self, hand: InHand) -> None:
-        if all(self._lanes[lane][0] is hand for lane in hand.lanes):
+        if not all(self._lanes[lane][0] is hand for lane in hand.lanes):
+            return
+        hand.started = True
+        if hand.abandoned:
+            self._free(hand)
+        else:
             self._ledger.submit(hand.command, lambda reply: self._decided(hand, reply))
 
     def _decided(self, hand: InHand, reply: Reply) -> None:

@@ -59,8 +59,8 @@ class Hub:
         for share in offers:
             session.send(session.render(Offered(session.account_id, share)))
         for share in answers:
-            session.send(session.render(Settled(session.account_id, share)))
-            session.unreceived.append(share.id)
+            if session.send(session.render(Settled(session.account_id, share))):
+                session.unreceived.append(share.id)
 
     def tell(self, notice: Notice) -> None:
         """Push `notice`, rendered once for each kind of session. One that cannot be written to harms nobody else."""
@@ -69,9 +69,9 @@ class Hub:
             kind = type(session)
             if kind not in rendered:
                 rendered[kind] = session.render(notice)
-            session.send(rendered[kind])
+            written = session.send(rendered[kind])
             session.count(notice)
-            if isinstance(notice, Settled):
+            if written and isinstance(notice, Settled):
                 session.unreceived.append(notice.share.id)
 
     def _told(self, notice: Notice) -> Iterable[Session]:

@@ -121,7 +121,7 @@ class Ledger:
         if self._relieved and len(self._queue) <= CROWDED // 2:
             relieved, self._relieved = self._relieved, []
             for call in relieved:
-                call()
+                _pass_on(lambda resume: resume(), call)
 
     async def _carry_out(self, batch: list[Entry]) -> list[Decided]:
         for _ in range(_TRIES - 1):

@@ -30,7 +30,9 @@ class Recents:
 
     def add(self, key: Recent) -> None:
         """It was done now."""
-        self._times.setdefault(key, deque()).append(self._now_ms())
+        times = self._times.setdefault(key, deque())
+        self._forget(times)
+        times.append(self._now_ms())
         if len(self._times) > self._sweep_at:
             self._sweep()
 

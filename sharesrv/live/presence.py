@@ -65,9 +65,15 @@ class Devices:
         return list(self._links.values())
 
     def remove(self, device_id: str) -> None:
-        """The device is no more: whoever speaks for it has to go."""
+        """The device is no more, or another's: whoever speaks for it has to go."""
         if (link := self._links.get(device_id)) is not None:
             link.goodbye(Goodbye.UNAUTHORIZED)
+        self._told_online.discard(device_id)
+
+    def recheck(self, device_ids: Iterable[str | None]) -> None:
+        """What hangs on these devices may have changed: tell what is not as it was told."""
+        for device_id in {id for id in device_ids if id is not None}:
+            self._submit(Hear(device_id), self._heard)
 
     def link(self, device_id: str, bridge_id: str | None) -> Link | None:
         """The connection by which a device is reached: its own, or else its bridge's."""

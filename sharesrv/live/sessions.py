@@ -33,8 +33,8 @@ class Session(ABC):
         """Note that `notice` was pushed here."""
 
     @abstractmethod
-    def send(self, payload: bytes) -> None:
-        """Write what `render` has made. Does nothing on a connection that is closing."""
+    def send(self, payload: bytes) -> bool:
+        """Write what `render` has made. False, and nothing is written, on a connection that is closing."""
 
     @abstractmethod
     def supersede(self) -> None:

@@ -23,6 +23,7 @@ class Watch:
         self._submit = submit
         self._rang = rang
         self._seen = 0
+        self._looking = asyncio.Lock()
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -36,6 +37,10 @@ class Watch:
 
     async def look(self) -> None:
         """Once."""
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         newest = await self._store.newest_import()
         if newest == self._seen:
             return

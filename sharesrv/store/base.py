@@ -137,6 +137,14 @@ class Lists(Protocol):
 
     async def device(self, device_id: str) -> DeviceInfo | None: ...
 
+    async def owned_by(self, account_id: str) -> list[str]:
+        """The ids of an account's devices."""
+        ...
+
+    async def below(self, device_id: str) -> list[str]:
+        """The ids of the devices whose bridge it is."""
+        ...
+
     async def shares(self, after: int, limit: int) -> list[Share]: ...
 
     async def shares_of(self, device_id: str, *, ended: bool) -> list[Share]:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.http import Operator, operating
-from tests.wire import GUEST, OTHER, OWNER, UIDS, answer, at, device_row, fill, query, server, share
+from tests.wire import GUEST, OTHER, OWNER, UIDS, Wire, answer, at, device_row, fill, query, server, share
 
 LISTS = ["accounts", "devices", "shares", "sessions", "journal", f"accounts/{OWNER}/tokens"]
 
@@ -216,3 +216,57 @@ async def test_nothing_shows_a_secret(database: Path) -> None:
         digests = [digest for (digest,) in query(database, "SELECT digest FROM token")]
         for secret in [*codes, *digests, "key-lamp", "auth-secret", *(at(id) for id in UIDS), "secret"]:
             assert secret not in seen
+
+
+async def heard(wire: Wire, count: int) -> list[tuple[str, bool]]:
+    """The next pushes about who is online."""
+    pushes = [await wire.heard() for _ in range(count)]
+    assert {push["action"] for push in pushes} == {"sysmsg"}
+    return [(push["deviceid"], push["params"]["online"]) for push in pushes]
+
+
+async def test_who_is_online_is_told_when_an_operator_changes_the_tree(database: Path) -> None:
+    async with operating(database) as operator, operator.served.app(OWNER) as owner:
+        async with operator.served.device("bridge") as bridge:
+            assert sorted(await heard(owner, 3)) == [("bridge", True), ("sub-1", True), ("sub-2", True)]
+            await operator.done("PATCH", "devices/lamp", {"bridge": "bridge"})
+            assert await heard(owner, 1) == [("lamp", True)]
+            await operator.done("DELETE", "devices/bridge")
+            assert await bridge.closed() == 4401
+            assert sorted(await heard(owner, 3)) == [("lamp", False), ("sub-1", False), ("sub-2", False)]
+        await operator.done("POST", "devices", {"deviceid": "bridge", "owner": OWNER, "devicekey": "key-bridge"})
+        async with operator.served.device("bridge"):
+            assert await heard(owner, 1) == [("bridge", True)]
+
+
+async def test_a_device_that_gets_another_owner_has_to_come_again(database: Path) -> None:
+    async with operating(database) as operator, operator.served.app(OTHER) as other:
+        async with operator.served.device("lamp") as lamp:
+            await operator.done("PATCH", "devices/lamp", {"owner": OTHER})
+            assert await lamp.closed() == 4401
+        async with operator.served.device("lamp"):
+            assert await heard(other, 1) == [("lamp", True)]
+
+
+async def test_with_an_account_its_devices_have_to_go(database: Path) -> None:
+    async with operating(database) as operator, operator.served.device("lamp") as lamp:
+        await operator.done("DELETE", f"accounts/{OWNER}")
+        assert await lamp.closed() == 4401
+
+
+async def test_what_an_operator_ends_is_told_once(database: Path) -> None:
+    async with (
+        operating(database) as operator,
+        operator.served.app(OWNER) as owner,
+        operator.served.app(GUEST) as guest,
+    ):
+        await owner.send(share("lamp"))
+        await guest.ask(answer(await guest.heard(), 2))
+        assert (await owner.heard())["result"] == 2
+        [row] = await operator.items("shares")
+        await operator.done("DELETE", f"shares/{row['id']}")
+        for wire in (owner, guest):
+            assert (await wire.heard())["params"]["reason"] == "cancelled"
+        await operator.done("POST", "accounts", {"apikey": "new", "uid": "new@example.org"})  # looks at the journal
+        for wire in (owner, guest):
+            await wire.quiet()

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from sharesrv.auth import Tokens, digest
 from sharesrv.clock import SystemClock
 from sharesrv.domain.commands import Command
 from sharesrv.domain.outcome import Connected, Done, Reply
-from sharesrv.faces.websocket.conversation import IN_HAND_MAX, Conversation, Speaking
+from sharesrv.faces.websocket.conversation import IN_HAND_MAX, Conversation, Speaking, _frames_of
 from sharesrv.faces.websocket.transport import Connection
 from sharesrv.live.exchange import Exchange
 from sharesrv.live.hub import Hub
@@ -457,8 +458,9 @@ class FakeConnection:
         self.held = 0
         self.sent: list[bytes] = []
 
-    def send(self, payload: bytes) -> None:
+    def send(self, payload: bytes) -> bool:
         self.sent.append(payload)
+        return True
 
     def hold(self) -> None:
         self.held += 1
@@ -561,3 +563,37 @@ def test_one_that_has_gone_before_its_handshake_is_answered_stays_gone(ledger: S
     conversation.gone()
     ledger.answer(Connected(OWNER, [], []))
     assert (connection.held, connection.sent, hub.sessions(OWNER)) == (0, [], [])
+
+
+def test_actions_that_clients_make_up_are_counted_as_one(ledger: SlowLedger, hub: Hub) -> None:
+    conversation = Conversation(cast("Connection", FakeConnection()), speaking(ledger, hub))
+    before = _frames_of.cache_info().currsize
+    for number in range(20):
+        hear(conversation, {"action": f"made up {number}", "sequence": "1"})
+    assert _frames_of.cache_info().currsize <= before + 1
+
+
+class BrokenVerifier:
+    async def account_of(self, _token: str) -> str:
+        raise ZeroDivisionError
+
+
+async def test_a_verifier_that_breaks_refuses_and_holds_nothing(ledger: SlowLedger, hub: Hub) -> None:
+    connection = FakeConnection()
+    shared = speaking(ledger, hub)._replace(tokens=Tokens(BrokenVerifier()))
+    conversation = Conversation(cast("Connection", connection), shared)
+    with capture_logs() as logs:
+        hear(conversation, hello(OWNER) | {"at": "a.b.c"})
+        while connection.held:
+            await asyncio.sleep(0)
+    assert json.loads(connection.sent[0])["error"] == 500
+    assert [entry["event"] for entry in logs] == ["a token could not be verified"]
+
+
+async def test_a_ping_beyond_the_rate_is_told_so(database: Path) -> None:
+    limits = ("limits.frames_per_second=1", "limits.frame_burst=2")
+    async with server(database, *limits) as running, running.wire() as wire:
+        for _ in range(3):
+            await wire.send("ping")
+        assert [await wire.heard() for _ in range(2)] == ["pong", "pong"]
+        assert (await wire.heard())["error"] == 412

@@ -442,3 +442,20 @@ async def test_an_answer_that_fails_holds_up_nobody() -> None:
         b.exchange.answered(link, "lamp", "1", Responded(4))
         assert behind == [Responded(4)]
         assert b.is_empty()
+
+
+async def test_what_a_gone_connection_still_waits_to_send_holds_up_nobody() -> None:
+    async with bench() as b:
+        link = b.attach()
+        b.ask(params={"x": 1}, session=1)
+        gone = [b.ask(params={"timers": []}, session=1) for _ in range(3)]
+        kept = b.ask(params={"x": 2}, session=2)
+        await b.settled()
+        b.exchange.abandon(1)
+        b.exchange.answered(link, "lamp", "1", Responded(0))
+        await b.settled()
+        assert [command.params for command in link.sent] == [{"x": 1}, {"x": 2}]
+        b.exchange.answered(link, "lamp", "1", Responded(0))
+        await b.settled()
+        assert (kept, gone) == ([Responded(0)], [[], [], []])
+        assert b.is_empty()

@@ -25,15 +25,19 @@ class Fake(Session):
         self.told_off = 0
         self.rendered = 0
         self.hub: Hub | None = None
+        self.closing = False
 
     def render(self, notice: Notice) -> bytes:
         self.rendered += 1
         return f"{type(notice).__name__} {notice.account_id}".encode()
 
-    def send(self, payload: bytes) -> None:
+    def send(self, payload: bytes) -> bool:
+        if self.closing:
+            return False
         self.heard.append(payload.decode())
         if self.hub is not None:
             self.hub.detach(self)
+        return True
 
     def goodbye(self, goodbye: Goodbye) -> None:
         raise AssertionError("nobody says goodbye here")
@@ -187,3 +191,13 @@ def test_a_session_may_end_while_it_is_told() -> None:
     hub.tell(UPDATED)
     hub.tell(UPDATED)
     assert (first.heard, second.heard) == (["Updated owner"], ["Updated owner"] * 2)
+
+
+def test_an_answer_that_was_not_written_is_not_taken_for_one_that_will_be_received() -> None:
+    hub = Hub(single=False)
+    closing = Fake(1)
+    attached(hub, closing)
+    closing.closing = True
+    hub.tell(Settled("owner", share(7)))
+    hub.tell_waiting(closing, [], [share(8)])
+    assert closing.unreceived == []

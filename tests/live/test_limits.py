@@ -97,3 +97,12 @@ def test_after_peace_a_flood_begins_anew() -> None:
     assert [bucket.take(now_s) for now_s in (0.0, 0.1, 5.0, 5.1)] == [True, False, True, False]
     assert bucket.flooded_s(5.1) == 0.0
     assert bucket.flooded_s(5.6) == pytest.approx(0.5)
+
+
+def test_what_is_never_asked_for_is_forgotten_too() -> None:
+    clock = FakeClock()
+    recents = Recents(clock.now_ms)
+    for _ in range(50):
+        recents.add(Recent("handshakes", "owner"))
+        clock.advance(ms=10_000)
+    assert len(recents._times[Recent("handshakes", "owner")]) <= 7

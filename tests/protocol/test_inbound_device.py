@@ -266,3 +266,11 @@ def test_an_answer_may_speak_of_actions_within() -> None:
     frame = read(ANSWER | {"error": -1, "params": {"action": "x"}, "d_seq": 5, "reason": '"action"'})
     assert isinstance(frame, DeviceAnswer)
     assert (frame.error, frame.deviceid) == (-1, "lamp")
+
+
+def test_a_device_answers_commands_whatever_else_its_frame_says() -> None:
+    data = b'{"error":0,"deviceid":"lamp","sequence":"1","result":1}'
+    _heading, frame = inbound.read(data, of_device=True)
+    assert isinstance(frame, DeviceAnswer)
+    _heading, frame = inbound.read(data.replace(b"}", b',"x":"\\u0041"}'), of_device=True)
+    assert isinstance(frame, DeviceAnswer)

@@ -6,7 +6,7 @@ Closed, 404, unless `auth.admin_token` is set. Lists are paged by `limit` and `a
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import msgspec
 from litestar import Router, delete, get, patch, post
@@ -54,7 +54,8 @@ async def _register(office: Office, batch: Batch) -> None:
     await office.look_again()
 
 
-async def _save(request: AnyRequest, office: Office, kind: type[Value]) -> Value:
+async def _record(request: AnyRequest, kind: type[Value]) -> Value:
+    """A record as `import` takes it, whose id can stand in a path."""
     record = await _body(request, kind)
     match record:
         case importing.Account(apikey=id) | importing.Device(deviceid=id) if not re.fullmatch(IN_PATH, id):
@@ -62,10 +63,13 @@ async def _save(request: AnyRequest, office: Office, kind: type[Value]) -> Value
             raise Unprocessable(
                 "an id that stands in paths begins with no dot and is without / % ? # \\", extra={"path": f"$.{key}"}
             )
-    batch = Batch()
-    add_to(batch, row_of(cast("importing.Record", record)))
-    await _register(office, batch)
     return record
+
+
+def _batch(record: importing.Record) -> Batch:
+    batch = Batch()
+    add_to(batch, row_of(record))
+    return batch
 
 
 # Accounts and their tokens.
@@ -79,7 +83,9 @@ async def accounts(office: TheOffice, limit: Limit = 100, after: After = "") -> 
 
 @post("/accounts", summary="Create or replace an account: apikey, uid, nickname", status_code=201)
 async def save_account(request: AnyRequest, office: TheOffice) -> importing.Account:
-    return await _save(request, office, importing.Account)
+    account = await _record(request, importing.Account)
+    await _register(office, _batch(account))
+    return account
 
 
 @patch("/accounts/{apikey:str}", summary="Change an account: uid, nickname")
@@ -94,7 +100,10 @@ async def change_account(request: AnyRequest, office: TheOffice, apikey: FromPat
 @delete("/accounts/{apikey:str}", summary="Delete an account, its devices, and all that it shared or was given")
 async def remove_account(office: TheOffice, apikey: FromPath[str]) -> None:
     await _known_account(office, apikey)
+    devices = await office.lists.owned_by(apikey)
     await _register(office, Batch(removed_accounts=[apikey]))
+    for device_id in devices:
+        office.devices.remove(device_id)
     for session in office.hub.sessions(apikey):
         session.goodbye(Goodbye.UNAUTHORIZED)
 
@@ -149,24 +158,34 @@ async def devices(office: TheOffice, limit: Limit = 100, after: After = "") -> P
 
 @post("/devices", summary="Create or replace a device, as `import` takes it", status_code=201)
 async def save_device(request: AnyRequest, office: TheOffice) -> dict[str, Any]:
-    record = await _save(request, office, importing.Device)
-    found = await office.lists.device(record.deviceid)
-    return _device(found, office) if found else {}
+    device = await _record(request, importing.Device)
+    return await _put_device(office, _batch(device), await office.lists.device(device.deviceid), device.deviceid)
 
 
 @patch("/devices/{device_id:str}", summary="Change a device; another owner ends its shares")
 async def change_device(request: AnyRequest, office: TheOffice, device_id: FromPath[str]) -> dict[str, Any]:
     change = await _body(request, DeviceChange)
-    row = _changed(await _known_device(office, device_id), change)
-    await _register(office, Batch(devices=[row]))
-    return _device(await _known_device(office, device_id), office)
+    known = await _known_device(office, device_id)
+    return await _put_device(office, Batch(devices=[_changed(known, change)]), known, device_id)
+
+
+async def _put_device(office: Office, batch: Batch, before: DeviceInfo | None, device_id: str) -> dict[str, Any]:
+    """Write a device. One that gets another owner has to come again; who is reached otherwise now is told."""
+    await _register(office, batch)
+    now = await _known_device(office, device_id)
+    if before is not None and before.owner_id != now.owner_id:
+        office.devices.remove(device_id)
+    office.devices.recheck([device_id, now.bridge_id, before.bridge_id if before else None])
+    return _device(now, office)
 
 
 @delete("/devices/{device_id:str}", summary="Delete a device; its shares end")
 async def remove_device(office: TheOffice, device_id: FromPath[str]) -> None:
     await _known_device(office, device_id)
+    below = await office.lists.below(device_id)
     await _register(office, Batch(removed_devices=[device_id]))
     office.devices.remove(device_id)
+    office.devices.recheck(below)
 
 
 async def _known_device(office: Office, device_id: str) -> DeviceInfo:

@@ -69,9 +69,9 @@ class AppSession(Session):
             case _:
                 _pushes(_ACTIONS[type(notice)]).inc()
 
-    def send(self, payload: bytes) -> None:
+    def send(self, payload: bytes) -> bool:
         """See `Session`."""
-        self._connection.send(payload)
+        return self._connection.send(payload)
 
     def supersede(self) -> None:
         """See `Session`."""

@@ -11,6 +11,7 @@ from functools import cache, partial
 from itertools import count
 from typing import Final, NamedTuple
 
+import structlog
 from prometheus_client import Counter
 
 from sharesrv import metrics
@@ -33,11 +34,12 @@ IN_HAND_MAX: Final = 16  # commands of one connection that wait for the ledger; 
 HANDSHAKES: Final = frozenset({"userOnline", "register"})
 
 _ids = count(1)
+log = structlog.get_logger()
 
 
 @cache
 def _frames_of(action: str) -> Counter:
-    return metrics.FRAMES_IN.labels(action if action in inbound.ACTIONS else "other")
+    return metrics.FRAMES_IN.labels(action)
 
 
 class Speaking(NamedTuple):
@@ -77,6 +79,7 @@ class Conversation:
         match self._session:
             case AppSession():
                 self._with.hub.detach(self._session)
+                self._with.exchange.abandon(self._session.id)
             case DeviceSession():
                 self._with.exchange.lost(self._session)
                 self._with.devices.detach(self._session)
@@ -85,12 +88,16 @@ class Conversation:
         """400, and the connection stays open."""
         self._refuse(Heading(), Refused(Refusal.BINARY))
 
+    def too_many(self) -> None:
+        """412, to a `ping` too: who waits for its answer hears something."""
+        self._refuse(Heading(), Refused(Refusal.TOO_MANY_FRAMES))
+
     def text(self, data: bytes, *, within_rate: bool) -> None:
         """One frame: to the ledger, or refused."""
         if self._over:
             return
-        heading, frame = inbound.read(data)
-        _frames_of(heading.action).inc()
+        heading, frame = inbound.read(data, of_device=isinstance(self._session, DeviceSession))
+        _frames_of(heading.action if heading.action in inbound.ACTIONS else "other").inc()
         try:
             self._take(heading, frame, within_rate)
         except Refused as refused:
@@ -159,6 +166,9 @@ class Conversation:
             who = await self._with.tokens.identity(frame.at)
         except Refused as refused:
             self._shaken(heading, None, refused)
+        except Exception:
+            log.exception("a token could not be verified")
+            self._shaken(heading, None, Refused(Refusal.INTERNAL))
         else:
             self._present(heading, Connect(verified=who.account_id, account_id=frame.apikey))
 

@@ -57,6 +57,9 @@ class Listener(Protocol):
     def binary(self) -> None:
         """A binary message has come."""
 
+    def too_many(self) -> None:
+        """A `ping` has come beyond the rate."""
+
     def gone(self) -> None:
         """Nothing more can be sent over the connection. May be called again."""
 
@@ -146,14 +149,15 @@ class Connection(asyncio.Protocol):
         """Whether something can be sent."""
         return self._ws.state is State.OPEN and not self._gone
 
-    def send(self, payload: bytes) -> None:
-        """Send a text message. Does nothing where it can no longer be sent."""
+    def send(self, payload: bytes) -> bool:
+        """Send a text message. False where it can no longer be sent."""
         if not self.is_open or self._transport is None:
-            return
+            return False
         self._ws.send_text(payload)
         self._flush()
         if 0 < self._host.unsent_bytes < self._transport.get_write_buffer_size():
             self.close(Goodbye.TOO_SLOW)
+        return True
 
     def close(self, goodbye: Goodbye) -> None:
         """Begin the closing handshake. A peer that does not end it is cut off."""
@@ -285,6 +289,8 @@ class Connection(asyncio.Protocol):
         elif data == b"ping":
             if within_rate:
                 self.send(b"pong")
+            else:
+                self.listener.too_many()
         elif _is_utf8(data):
             self.listener.text(data, within_rate=within_rate)
         else:

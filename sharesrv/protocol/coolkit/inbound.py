@@ -49,12 +49,12 @@ _OF_BOTH: Final = frozenset({"update", "query"})  # an app's or a device's, whos
 _SALVAGE: Final = re.compile(rb'"sequence"\s*:\s*("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*)')
 
 
-def read(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
-    """The frame in `data`, which is valid UTF-8, with its heading."""
+def read(data: bytes, *, of_device: bool = False) -> tuple[Heading, AnyFrame | Fault]:
+    """The frame in `data`, which is valid UTF-8, with its heading. A device answers commands, never offers."""
     try:
         if _ESCAPED_ASCII in data:
-            return _diagnose(data)
-        if b'"result"' not in data:
+            return _diagnose(data, of_device=of_device)
+        if of_device or b'"result"' not in data:
             if b'"action"' not in data and b'"error"' in data:
                 return _device_answer(_DEVICE_ANSWER.decode(data))
         elif b'"params"' not in data:
@@ -63,7 +63,7 @@ def read(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
         frame = _COMMAND.decode(data)
         return _heading(frame), frame
     except (ValueError, RecursionError):
-        return _diagnose(data)
+        return _diagnose(data, of_device=of_device)
 
 
 def _heading(frame: Inbound) -> Heading:
@@ -99,7 +99,7 @@ class _Number(str):
     __slots__ = ()
 
 
-def _diagnose(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
+def _diagnose(data: bytes, *, of_device: bool) -> tuple[Heading, AnyFrame | Fault]:
     """What is wrong with a frame that was not taken at once, and whose it is as far as that can be read."""
     try:
         found = json.loads(data.decode(), parse_int=_Number, parse_float=_Number, parse_constant=lambda _name: None)
@@ -107,11 +107,13 @@ def _diagnose(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
         return Heading(sequence=_salvage(data)), Fault(Refusal.UNREADABLE, "the frame is not JSON")
     if not isinstance(found, dict):
         return Heading(), Fault(Refusal.UNREADABLE, "the frame is not a JSON object")
-    return _judge(data, {key: value for key, value in found.items() if value is not None})
+    given = {key: value for key, value in found.items() if value is not None}
+    return _judge(data, given, *_kind(given, of_device=of_device))
 
 
-def _judge(data: bytes, found: dict[str, Any]) -> tuple[Heading, AnyFrame | Fault]:
-    action, kind = _kind(found)
+def _judge(
+    data: bytes, found: dict[str, Any], action: str, kind: type[AnyFrame] | None
+) -> tuple[Heading, AnyFrame | Fault]:
     apikey = None if _is_secret(action, found.get("userAgent")) else _text(found.get("apikey"))
     heading = Heading(action, _written(found.get("sequence")), apikey, _text(found.get("deviceid")))
     if kind is None:
@@ -126,9 +128,9 @@ def _judge(data: bytes, found: dict[str, Any]) -> tuple[Heading, AnyFrame | Faul
     return heading, frame
 
 
-def _kind(found: dict[str, Any]) -> tuple[str, type[AnyFrame] | None]:
+def _kind(found: dict[str, Any], *, of_device: bool) -> tuple[str, type[AnyFrame] | None]:
     """The action of a frame, and as what it is to be read."""
-    if "result" in found and "params" not in found and found.get("action", "share") == "share":
+    if not of_device and "result" in found and "params" not in found and found.get("action", "share") == "share":
         return "share", ShareAnswer
     if "action" not in found and "error" in found:
         return "", DeviceAnswer

@@ -22,7 +22,7 @@ def path_of(url: str) -> Path:
 def connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
     """A connection to the database, whose schema is brought up to date. Raises Trouble; without `create`, for none too."""
     if not create and not path.exists():
-        raise Trouble(f"database {path}: there is no such file; give the settings that the server has, in its folder")
+        raise Trouble(f"database {path}: there is no such file; give the settings of the server, in its folder")
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:

@@ -54,6 +54,14 @@ def device(connection: sqlite3.Connection, device_id: str) -> DeviceInfo | None:
     return None if row is None else _device(row)
 
 
+def owned_by(connection: sqlite3.Connection, account_id: str) -> list[str]:
+    return [id for (id,) in connection.execute("SELECT id FROM device WHERE owner_id = ? ORDER BY id", (account_id,))]
+
+
+def below(connection: sqlite3.Connection, device_id: str) -> list[str]:
+    return [id for (id,) in connection.execute("SELECT id FROM device WHERE bridge_id = ? ORDER BY id", (device_id,))]
+
+
 def shares(connection: sqlite3.Connection, after: int, limit: int) -> list[Share]:
     sql = f"SELECT {rows.SHARE} FROM share s WHERE s.id > ? ORDER BY s.id LIMIT ?"
     return [rows.share(row) for row in connection.execute(sql, (after, limit))]

@@ -22,6 +22,7 @@ from sharesrv.store.sqlite.commit import PARAMS, write
 from sharesrv.store.sqlite.find import find
 
 IMPORT: Final = "import"
+REGISTRY: Final = "registry"  # who writes beside the ledger, where it is not an import
 _THESE: Final = "SELECT value FROM json_each(?)"
 _ON_DEVICES: Final = "s.device_id"
 _OF_SHAREES: Final = "s.sharee_id"
@@ -48,6 +49,11 @@ class Loading(NamedTuple):
     now_ms: int
     mint: Mint
     door: str
+
+    @property
+    def by(self) -> str:
+        """Who: not the operators' commands, which the ledger has told of already."""
+        return IMPORT if self.door == IMPORT else REGISTRY
 
 
 def load(connection: sqlite3.Connection, batch: Batch, now_ms: int, mint: Mint, door: str = IMPORT) -> None:
@@ -108,7 +114,7 @@ def _release_moved(to: Loading, devices: Sequence[DeviceRow]) -> None:
 def _release(to: Loading, shares: Sequence[Share]) -> None:
     facts = Facts(Rules(), to.now_ms)
     facts.learn(find(to.connection, {AccountKey(share.sharee_id) for share in shares if share.sharee_id is not None}))
-    draft = Draft(facts, to.mint, by=to.door, door=to.door)
+    draft = Draft(facts, to.mint, by=to.by, door=to.door)
     release(draft, shares)
     write(to.connection, [change for change in draft.outcome.changes if isinstance(change, Put)], to.now_ms)
 
@@ -151,13 +157,13 @@ def _grants(to: Loading, grants: Iterable[GrantRow]) -> Iterator[Put]:
     for row in grants:
         found = to.connection.execute(sql, (row.device_id, row.sharee_id)).fetchone()
         if found is None:
-            yield Put(None, _new_grant(to, row), to.door, to.door)
+            yield Put(None, _new_grant(to, row), to.by, to.door)
             continue
         old = rows.share(found)
         new = msgspec.structs.replace(
             old, permit=row.permit, note=row.note, ends_ms=row.ends_ms, version=old.version + 1
         )
-        yield Put(old, new, to.door, to.door)
+        yield Put(old, new, to.by, to.door)
 
 
 def _new_grant(to: Loading, row: GrantRow) -> Share:

@@ -24,7 +24,7 @@ def next_due_ms(connection: sqlite3.Connection) -> int | None:
 
 def newest_import(connection: sqlite3.Connection) -> int:
     """The newest journal row of an import."""
-    sql = "SELECT max(id) FROM journal WHERE door IN ('import', 'admin')"
+    sql = "SELECT max(id) FROM journal WHERE door IN ('import', 'admin') AND by IN ('import', 'registry')"
     newest: int | None = connection.execute(sql).fetchone()[0]
     return newest or 0
 
@@ -33,6 +33,6 @@ def ended_elsewhere(connection: sqlite3.Connection, after: int) -> list[tuple[in
     """Journal rows of imports behind `after`, their shares, and whether those were seen; but for grants that were made."""
     sql = (
         "SELECT id, share_id, from_state IN ('open', 'active') FROM journal "
-        "WHERE door IN ('import', 'admin') AND id > ? AND to_state <> 'active'"
+        "WHERE door IN ('import', 'admin') AND by IN ('import', 'registry') AND id > ? AND to_state <> 'active'"
     )
     return [(id, share_id, bool(seen)) for id, share_id, seen in connection.execute(sql, (after,))]

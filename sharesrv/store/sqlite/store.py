@@ -128,6 +128,12 @@ class SqliteStore:
     async def device(self, device_id: str) -> DeviceInfo | None:
         return await self._reader.run(lists.device, device_id)
 
+    async def owned_by(self, account_id: str) -> list[str]:
+        return await self._reader.run(lists.owned_by, account_id)
+
+    async def below(self, device_id: str) -> list[str]:
+        return await self._reader.run(lists.below, device_id)
+
     async def shares(self, after: int, limit: int) -> list[Share]:
         return await self._reader.run(lists.shares, after, limit)
 
