@@ -24,7 +24,7 @@ Lane = tuple[str, str]  # a device and a sequence, or a device and ""
 class InHand:
     """One command on its way."""
 
-    __slots__ = ("abandoned", "answer", "command", "lanes", "link_id", "started", "timer")
+    __slots__ = ("abandoned", "answer", "command", "lanes", "late", "link_id", "started", "timer")
 
     def __init__(self, command: Control, answer: Answering) -> None:
         self.command = command
@@ -33,7 +33,7 @@ class InHand:
         if "timers" in command.params:
             self.lanes.append((command.device_id, ""))
         self.link_id = 0
-        self.started = self.abandoned = False
+        self.started = self.abandoned = self.late = False
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -66,6 +66,9 @@ class Exchange:
         if hand is None:
             return
         self._take_back(hand)
+        if hand.late:
+            self._free(hand)
+            return
         if responded.error != 0:
             self._finish(hand, responded)
             return
@@ -80,7 +83,10 @@ class Exchange:
         """A device's connection is gone, and with it what was in hand there."""
         for hand in list(self._sent.get(link.id, {}).values()):
             self._take_back(hand)
-            self._finish(hand, Refused(Refusal.OFFLINE))
+            if hand.late:
+                self._free(hand)
+            else:
+                self._finish(hand, Refused(Refusal.OFFLINE))
 
     def _start_if_first(self, hand: InHand) -> None:
         if not all(self._lanes[lane][0] is hand for lane in hand.lanes):
@@ -106,8 +112,19 @@ class Exchange:
         link.command(device.owner_id, device.id, command.sequence, command.params)
 
     def _expired(self, hand: InHand) -> None:
+        """504. Until its late answer has come, or could hardly come any more, none that it would be taken for is sent."""
+        hand.late = True
+        hand.timer = asyncio.get_running_loop().call_later(self._timeout_s, self._given_up, hand)
+        others = hand.lanes[1:]
+        del hand.lanes[1:]
+        try:
+            hand.answer(Refused(Refusal.NO_RESPONSE))
+        finally:
+            self._release(others)
+
+    def _given_up(self, hand: InHand) -> None:
         self._take_back(hand)
-        self._finish(hand, Refused(Refusal.NO_RESPONSE))
+        self._free(hand)
 
     def _take_back(self, hand: InHand) -> None:
         if hand.timer is not None:
@@ -125,11 +142,14 @@ class Exchange:
 
     def _free(self, hand: InHand) -> None:
         """Let those begin who waited for this one."""
-        for lane in hand.lanes:
+        self._release(hand.lanes)
+
+    def _release(self, lanes: list[Lane]) -> None:
+        for lane in lanes:
             waiting = self._lanes[lane]
             waiting.popleft()
             if not waiting:
                 del self._lanes[lane]
-        next_ones = dict.fromkeys(self._lanes[lane][0] for lane in hand.lanes if lane in self._lanes)
+        next_ones = dict.fromkeys(self._lanes[lane][0] for lane in lanes if lane in self._lanes)
         for waiting_hand in next_ones:
             self._start_if_first(waiting_hand)

@@ -22,7 +22,7 @@ GARBAGE: list[Any] = [
     '{"error":"0","sequence":"1"}',
     '{"error":0,"sequence":[]}',
     '{"sequence":"1"}',
-    '{"error":0,"result":2,"sequence":"1"}',
+    '{"error":0,"result":2,"sequence":"never sent"}',
     '{"error":0,"deviceid":"other","sequence":"1"}',
     '{"error":0,"sequence":"never sent"}',
     '{"action":"register"}',

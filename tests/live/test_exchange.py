@@ -408,6 +408,60 @@ async def test_who_waited_for_one_that_was_never_answered_has_its_own_time() -> 
         b.exchange.control(control("owner", {"x": 2}), answer)
         assert refusal(await answered_in_time(replies, heard)) is Refusal.NO_RESPONSE
         assert [command.params for command in link.sent] == [{"x": 1}, {"x": 2}]
+        b.exchange.answered(link, "lamp", "1", Responded(0))
+        assert b.is_empty()
+
+
+async def test_a_late_answer_is_not_taken_for_that_of_the_next_command_under_its_sequence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bench(response_timeout_s=0.05) as b:
+        link = b.attach()
+        replies: list[Reply] = []
+        heard = asyncio.Event()
+
+        def answer(reply: Reply) -> None:
+            replies.append(reply)
+            heard.set()
+
+        b.exchange.control(control("owner", {"x": 1}), answer)
+        await b.settled()
+        monkeypatch.setattr(b.exchange, "_timeout_s", NEVER_S)  # for what comes behind the first command's own time
+        assert refusal(await answered_in_time(replies, heard)) is Refusal.NO_RESPONSE
+        second = b.ask(params={"x": 2})
+        await b.settled()
+        assert [command.params for command in link.sent] == [{"x": 1}]
+        b.exchange.answered(link, "lamp", "1", Responded(0))
+        await b.settled()
+        assert [command.params for command in link.sent] == [{"x": 1}, {"x": 2}]
+        assert (second, b.stored()) == ([], {})
+        b.exchange.answered(link, "lamp", "1", Responded(0))
+        await b.settled()
+        assert (second, b.stored()) == ([Responded(0)], {"x": 2})
+        assert b.is_empty()
+
+
+async def test_the_timers_of_a_device_are_free_as_soon_as_a_command_has_timed_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bench(response_timeout_s=0.05) as b:
+        link = b.attach()
+        replies: list[Reply] = []
+        heard = asyncio.Event()
+
+        def answer(reply: Reply) -> None:
+            replies.append(reply)
+            heard.set()
+
+        b.exchange.control(control("owner", {"timers": []}), answer)
+        await b.settled()
+        monkeypatch.setattr(b.exchange, "_timeout_s", NEVER_S)
+        other = b.ask(params={"timers": []}, sequence="2")
+        await answered_in_time(replies, heard)
+        await b.settled()
+        assert [command.sequence for command in link.sent] == ["1", "2"]
+        b.exchange.lost(link)
+        assert (len(replies), [refusal(reply) for reply in other]) == (1, [Refusal.OFFLINE])
         assert b.is_empty()
 
 
