@@ -34,7 +34,7 @@ async def two(running: TestServer) -> AsyncIterator[tuple[AppClient, AppClient]]
 
 def shared(owner: AppClient, device: str = "lamp", **fields: Any) -> asyncio.Task[Answer]:
     """A request under way."""
-    return asyncio.create_task(owner.share(device, UIDS[GUEST], device_name="Lamp", user_name="Ann", **fields))
+    return asyncio.create_task(owner.share(device, UIDS[GUEST], device_name="Lamp", user_name="Owner", **fields))
 
 
 async def next_offer(guest: AppClient) -> Offer:
@@ -84,7 +84,7 @@ async def test_a_share_is_refused(database: Path) -> None:
 async def test_refusals_are_answers(database: Path) -> None:
     async with server(database, "sharing.confirm_timeout=0.05") as running, two(running) as (owner, guest):
         assert (await shared(owner, permit=16)).error == 400
-        unknown = await owner.share("lamp", "nobody", device_name="Lamp", user_name="Ann")
+        unknown = await owner.share("lamp", "nobody", device_name="Lamp", user_name="Owner")
         assert (unknown.error, unknown.result) == (0, 1)
         late = await shared(owner)
         assert (late.error, late.reason != "") == (504, True)

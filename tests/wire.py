@@ -167,7 +167,7 @@ class Wire:
 
 def share(device: str = "lamp", uid: str = UIDS[GUEST], *, sequence: object = "1", **fields: Any) -> dict[str, Any]:
     """A `share` frame of the owner's. Fields of `params` and of the frame itself go by their names."""
-    params = {"uid": uid, "deviceName": "Lamp", "userName": "Ann", "note": ""}
+    params = {"uid": uid, "deviceName": "Lamp", "userName": "Owner", "note": ""}
     frame = {"action": "share", "apikey": OWNER, "deviceid": device, "userAgent": "app", "sequence": sequence}
     outer = {"apikey", "userAgent", "selfApikey", "action", "s_seq", "params"}
     params |= {name: value for name, value in fields.items() if name not in outer}

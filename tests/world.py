@@ -70,7 +70,7 @@ class World:
 
     def request(self, device: str = "lamp", uid: str = "guest@example.org", **fields: Any) -> Request:
         defaults = {"sharer_id": "owner", "device_id": device, "uid": uid, "sequence": "1", "note": ""}
-        return Request(**(defaults | {"device_name": "Lamp", "user_name": "Ann"} | fields))
+        return Request(**(defaults | {"device_name": "Lamp", "user_name": "Owner"} | fields))
 
     def answer(self, accepts: bool = True, code: str | None = None, device: str = "lamp", **fields: Any) -> Answer:
         defaults: dict[str, Any] = {
@@ -149,7 +149,7 @@ class World:
     def row(self, state: State, device: str = "lamp", **fields: Any) -> Share:
         """Write a share of the owner's to the guest straight into the store, in this state."""
         id, now_ms = self.clock.new_id(), self.clock.now_ms()
-        asked = Asked("guest@example.org", "Lamp", "Ann", "", 0, now_ms, "+8613570211955")
+        asked = Asked("guest@example.org", "Lamp", "Owner", "", 0, now_ms, "+8613570211955")
         defaults: dict[str, Any] = {"door": Door.OFFER, "asked": asked, "sequence": "0"}
         defaults |= {"id": id, "code": f"row-{id}", "state": state, "device_id": device}
         defaults |= {"sharer_id": "owner", "sharee_id": "guest"}

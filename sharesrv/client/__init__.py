@@ -1,7 +1,7 @@
 """The async client: what tests, scripts and integrators use.
 
     async with AppClient(url, apikey, at) as app:
-        answer = await app.share(deviceid, "+8613570211955", device_name="Lamp", user_name="Ann")
+        answer = await app.share(deviceid, "+8613570211955", device_name="Lamp", user_name="Owner")
 
 It reconnects by itself with back-off and resumes: a request that was under way is found again under its sequence.
 """

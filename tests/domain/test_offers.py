@@ -35,7 +35,7 @@ def test_an_offer_carries_what_the_sharer_wrote() -> None:
     world.do(world.request(uid="GUEST@example.org", permit=11, note="灯", share_time="1552953600000", sequence="15.50"))
     share = world.share()
     assert share.asked.uid == "GUEST@example.org"
-    assert (share.asked.device_name, share.asked.user_name) == ("Lamp", "Ann")
+    assert (share.asked.device_name, share.asked.user_name) == ("Lamp", "Owner")
     assert (share.asked.permit, share.asked.note, share.asked.share_time) == (11, "灯", "1552953600000")
     assert share.asked.owner_uid == "+8613570211955"
     assert (share.permit, share.note, share.sequence) == (11, "灯", "15.50")

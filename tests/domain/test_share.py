@@ -7,7 +7,7 @@ import pytest
 from sharesrv.domain.share import LIVE, MOVES, WAITING, Asked, Cause, Door, Event, IllegalMove, Share, State, move
 
 NOW_MS = 1_700_000_000_000
-ASKED = Asked("guest@example.org", "Lamp", "Ann", "", 0, NOW_MS, "+8613570211955")
+ASKED = Asked("guest@example.org", "Lamp", "Owner", "", 0, NOW_MS, "+8613570211955")
 
 # Written out again, from PROTOCOL 2.4 to 2.7: what is not here is illegal.
 LEGAL = {

@@ -128,7 +128,7 @@ async def test_an_offer_is_asked_and_its_answer_told(database: Path, number: int
         assert params == {
             "uid": UIDS[GUEST],
             "deviceName": "Lamp",
-            "userName": "Ann",
+            "userName": "Owner",
             "permit": 11,
             "note": "厨房的灯",
             "shareTime": "0015452192511",

@@ -10,7 +10,7 @@ from sharesrv.live.sessions import Session
 
 
 def share(id: int = 1) -> Share:
-    asked = Asked("guest", "Lamp", "Ann", "", 0, 0, "+86135")
+    asked = Asked("guest", "Lamp", "Owner", "", 0, 0, "+86135")
     return Share(
         id, f"code-{id}", Door.OFFER, State.OPEN, "lamp", "owner", "guest", asked, 0, 180_000, sequence=str(id)
     )

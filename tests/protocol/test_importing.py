@@ -29,7 +29,7 @@ def refused(data: bytes) -> str:
     ("data", "record"),
     [
         (line(account=ACCOUNT), Account("owner", "+8613570211955")),
-        (line(account=ACCOUNT | {"nickname": "Ann"}), Account("owner", "+8613570211955", "Ann")),
+        (line(account=ACCOUNT | {"nickname": "Owner"}), Account("owner", "+8613570211955", "Owner")),
         (line(token=TOKEN), Token("owner", "secret")),
         (line(token=TOKEN | {"expiresAt": 0}), Token("owner", "secret", 0)),
         (line(device=DEVICE), Device("lamp", "owner", "key")),

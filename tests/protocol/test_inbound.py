@@ -23,7 +23,7 @@ from sharesrv.protocol.coolkit.frames import (
 from sharesrv.protocol.coolkit.inbound import read
 
 HELLO: dict[str, Any] = {"action": "userOnline", "at": "token", "apikey": "owner", "sequence": "1"}
-PARAMS: dict[str, Any] = {"uid": "guest", "deviceName": "Lamp", "userName": "Ann", "note": ""}
+PARAMS: dict[str, Any] = {"uid": "guest", "deviceName": "Lamp", "userName": "Owner", "note": ""}
 SHARE: dict[str, Any] = {
     "action": "share",
     "apikey": "owner",

@@ -17,7 +17,7 @@ OFFER = outbound.Offer(
     deviceid="lamp",
     sequence="1.50",
     s_seq="code",
-    params=outbound.OfferParams("guest@example.org", "Lamp", "Ann", 15, "", "1700000000000", "+86135", 1700000180000),
+    params=outbound.OfferParams("guest@example.org", "Lamp", "Owner", 15, "", "1700000000000", "+86135", 1700000180000),
 )
 ANSWERS = [
     outbound.done(HEADING),
@@ -76,7 +76,7 @@ def read(frame: bytes) -> dict[str, Any]:
         (
             outbound.push(OFFER),
             '{"action":"share","apikey":"owner","selfApikey":"guest","deviceid":"lamp","sequence":"1.50",'
-            '"s_seq":"code","params":{"uid":"guest@example.org","deviceName":"Lamp","userName":"Ann","permit":15,'
+            '"s_seq":"code","params":{"uid":"guest@example.org","deviceName":"Lamp","userName":"Owner","permit":15,'
             '"note":"","shareTime":"1700000000000","ownerUid":"+86135","expireAt":1700000180000},"userAgent":"app"}',
         ),
         (

@@ -65,7 +65,7 @@ PARAMS = {"lamp": '{"switch":"on"}', "sub-1": "{}"}
 
 
 def make(id: int, state: State, device: str, sharer: str, sharee: str | None, sequence: str, **fields: Any) -> Share:
-    asked = Asked("Guest@Example.org", "Lämpchen", "Ann", "厨房", 11, "15452192511000", "+8613570211955")
+    asked = Asked("Guest@Example.org", "Lämpchen", "Owner", "厨房", 11, "15452192511000", "+8613570211955")
     defaults: dict[str, Any] = {"door": Door.OFFER, "created_ms": 100, "deadline_ms": 9000, "code": f"code-{id}"}
     named = {"device_id": device, "sharer_id": sharer, "sharee_id": sharee, "sequence": sequence}
     return Share(id=id, state=state, asked=asked, **(defaults | named | fields))
