@@ -1,4 +1,4 @@
-"""A plain model of sharing, written from PROTOCOL 2.2 and 2.4 to 2.7, to be run beside the ledger.
+"""A plain model of sharing and control, written from PROTOCOL 2.2 and 2.4 to 2.8, to be run beside the ledger.
 
 It knows nothing of the domain: it keeps its shares in a list and says what must be answered and told. Limits are low, so
 that random commands meet them: 3 open offers of a sharer, 6 a minute to one sharee, 3 unknown uids a minute.
@@ -48,6 +48,7 @@ class Model:
         self.told: list[tuple[Any, ...]] = []
         self.guessed: dict[str, list[int]] = {}
         self.offered: dict[tuple[str, str], list[int]] = {}
+        self.params: dict[str, dict[str, Any]] = {}
 
     # What there is.
 
@@ -246,3 +247,51 @@ class Model:
         offers = [row for row in self.rows if row.state == "open" and row.sharee == account and self.now < row.deadline]
         answers = [row for row in self.rows if row.owed and row.sharer == account]
         return ("connected", [row.number for row in offers], [row.number for row in answers])
+
+    # What a grant is for.
+
+    def control(self, account: str, device: str, apikey: str, params: dict[str, Any]) -> Any:
+        owner = OWNERS.get(device)
+        if owner is not None and account != owner:
+            self.lapse(account, device)
+        if apikey not in (account, owner):
+            return Refusal.WRONG_ACCOUNT
+        if owner is None:
+            return Refusal.NO_GRANT
+        if account != owner:
+            grants = self.covering(device, account)
+            if not grants:
+                return Refusal.NO_GRANT
+            permit = 0
+            for row in grants:
+                permit |= row.permit
+            if "timers" in params and self.bits(device, params["timers"]) & ~permit:
+                return Refusal.NO_TIMER_PERMIT
+        return "forward"
+
+    def bits(self, device: str, wanted: list[dict[str, Any]]) -> int:
+        """S4: 1 add, 2 edit, 4 delete, 8 enable."""
+        before = {timer["mId"]: timer for timer in self.params.get(device, {}).get("timers", [])}
+        after = {timer["mId"]: timer for timer in wanted}
+        bits = (1 if set(after) - set(before) else 0) | (4 if set(before) - set(after) else 0)
+        for id in set(before) & set(after):
+            bits |= 8 if before[id]["enabled"] != after[id]["enabled"] else 0
+            bits |= 2 if before[id]["at"] != after[id]["at"] else 0
+        return bits
+
+    def store(self, device: str, params: dict[str, Any]) -> Any:
+        """A device's params, told to its owner and to every account with a grant."""
+        self.params[device] = self.params.get(device, {}) | params
+        own = [row for row in self.rows if row.device == device and row.state in ("active", "barred")]
+        above = [row for row in self.rows if row.device == BRIDGES.get(device) and row.state == "active"]
+        apart = {row.sharee for row in own}
+        holders = [row.sharee for row in own if row.state == "active"]
+        holders += [row.sharee for row in above if row.sharee not in apart]
+        for account in dict.fromkeys([OWNERS[device], *holders]):
+            self.told.append(("changed", account, device, sorted(params)))
+        return "responded 0"
+
+    def report(self, speaker: str, device: str, params: dict[str, Any]) -> Any:
+        if device not in OWNERS or speaker not in (device, BRIDGES.get(device)):
+            return Refusal.NOT_ITS_DEVICE
+        return self.store(device, params)

@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from sharesrv.auth import digest
-from sharesrv.domain.commands import Answer, Cancel, Command, Connect, Expire, Received, Request, Update
-from sharesrv.domain.outcome import Acknowledged, Connected, Ended, Offered, Reply, Result, Settled, Updated, Waiting
+from sharesrv.domain.commands import (
+    Answer,
+    Cancel,
+    Command,
+    Connect,
+    Control,
+    Controlled,
+    Expire,
+    Received,
+    Report,
+    Request,
+    Update,
+)
+from sharesrv.domain.outcome import (
+    Acknowledged,
+    Changed,
+    Connected,
+    Ended,
+    Forward,
+    Offered,
+    Reply,
+    Responded,
+    Result,
+    Settled,
+    Updated,
+    Waiting,
+)
 from sharesrv.domain.rules import Rules
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.ledger import Ledger
@@ -33,6 +60,20 @@ uids = st.sampled_from([*["guest@EXAMPLE.org"] * 9, "other@example.org", "+86135
 sequences = st.sampled_from(["1", "1", "1", "2"])
 seldom = st.sampled_from([False] * 11 + [True])
 permits = st.integers(0, 15)
+
+
+timers = st.lists(
+    st.fixed_dictionaries(
+        {"mId": st.sampled_from(["1", "2"]), "enabled": st.integers(0, 1), "at": st.sampled_from("ab")}
+    ),
+    max_size=2,
+    unique_by=lambda timer: str(timer["mId"]),
+)
+params = st.fixed_dictionaries({}, optional={"timers": timers, "switch": st.sampled_from(["on", "off"])})
+
+
+def raw(found: dict[str, Any]) -> dict[str, msgspec.Raw]:
+    return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in found.items()}
 
 
 class LedgerBesideModel(RuleBasedStateMachine):
@@ -79,6 +120,8 @@ class LedgerBesideModel(RuleBasedStateMachine):
                 return ("updated", account, device, permit, note)
             case Ended(account_id=account, device_id=device, uid=uid, cause=cause):
                 return ("ended", account, device, ACCOUNTS[uid.lower()], str(cause))
+            case Changed(account_id=account, device_id=device, params=changed):
+                return ("changed", account, device, sorted(changed))
         raise AssertionError(notice)
 
     def came_to(self, reply: Reply) -> Any:
@@ -95,6 +138,10 @@ class LedgerBesideModel(RuleBasedStateMachine):
                 return ("acknowledged", self.number(share.id), accepted)
             case Connected(offers=offers, answers=answers):
                 return ("connected", [self.number(it.id) for it in offers], [self.number(it.id) for it in answers])
+            case Forward():
+                return "forward"
+            case Responded(error=error):
+                return f"responded {error}"
         return "done"
 
     def both(self, command: Command, expected: Any) -> None:
@@ -184,6 +231,23 @@ class LedgerBesideModel(RuleBasedStateMachine):
     def handshake(self, account: str, speaks_for: str) -> None:
         self.both(Connect(digest=digest(at(account)), account_id=speaks_for), self.model.connect(account, speaks_for))
 
+    @rule(account=accounts, device=devices, apikey=st.sampled_from(["own", "owner", "other"]), given=params)
+    def control(self, account: str, device: str, apikey: str, given: dict[str, Any]) -> None:
+        """An app's command; where it may go to the device, that says yes."""
+        named = account if apikey == "own" else apikey
+        command = Control(account_id=account, device_id=device, apikeys=(named,), sequence="c", params=raw(given))
+        expected = self.model.control(account, device, named, given)
+        self.both(command, expected)
+        if expected == "forward":
+            done = Controlled(account_id=account, device_id=device, params=raw(given))
+            self.both(done, self.model.store(device, given))
+
+    @rule(speaker=devices, itself=st.booleans(), device=devices, given=params)
+    def report(self, speaker: str, itself: bool, device: str, given: dict[str, Any]) -> None:
+        speaker = device if itself else speaker
+        command = Report(speaker_id=speaker, device_id=device, params=raw(given))
+        self.both(command, self.model.report(speaker, device, given))
+
     @rule(ms=st.sampled_from([1, 1_000, 60_000, 60_000, 179_999, 180_000, 360_000]))
     def time_passes(self, ms: int) -> None:
         self.clock.advance(ms=ms)
@@ -196,6 +260,10 @@ class LedgerBesideModel(RuleBasedStateMachine):
             rows = query(self.path, f"SELECT {columns} FROM share ORDER BY id")
             stored = sorted((self.number(id), *rest, bool(owed)) for id, *rest, owed in rows)
             assert stored == [row.seen() for row in self.model.rows]
+            params = {
+                id: json.loads(text) for id, text in query(self.path, "SELECT device_id, params FROM device_params")
+            }
+            assert params == self.model.params
 
 
 @pytest.fixture
