@@ -69,7 +69,11 @@ timers = st.lists(
     max_size=2,
     unique_by=lambda timer: str(timer["mId"]),
 )
-params = st.fixed_dictionaries({}, optional={"timers": timers, "switch": st.sampled_from(["on", "off"])})
+switches = st.sampled_from(["on", "off"])
+params = st.one_of(
+    st.fixed_dictionaries({"timers": timers}, optional={"switch": switches}),
+    st.fixed_dictionaries({"switch": switches}),
+)
 
 
 def raw(found: dict[str, Any]) -> dict[str, msgspec.Raw]:
@@ -231,7 +235,12 @@ class LedgerBesideModel(RuleBasedStateMachine):
     def handshake(self, account: str, speaks_for: str) -> None:
         self.both(Connect(digest=digest(at(account)), account_id=speaks_for), self.model.connect(account, speaks_for))
 
-    @rule(account=accounts, device=devices, apikey=st.sampled_from(["own", "owner", "other"]), given=params)
+    @rule(
+        account=st.sampled_from(["guest", "guest", "guest", "owner", "other"]),
+        device=devices,
+        apikey=st.sampled_from(["own", "own", "owner", "owner", "other"]),
+        given=params,
+    )
     def control(self, account: str, device: str, apikey: str, given: dict[str, Any]) -> None:
         """An app's command; where it may go to the device, that says yes."""
         named = account if apikey == "own" else apikey
