@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sharesrv.domain.facts import Asking
+from sharesrv.domain.facts import Asking, supply
 from sharesrv.domain.keys import (
     Account,
     AccountKey,
@@ -56,12 +56,7 @@ class PlainStore:
         self.write(changes)
 
     def find_all(self, asking: Asking) -> None:
-        try:
-            keys = next(asking)
-            while True:
-                keys = asking.send(self.find(keys))
-        except StopIteration:
-            return
+        supply(asking, self.find)
 
     def find(self, keys: set[AnyKey]) -> Found:
         found = Found()

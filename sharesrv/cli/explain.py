@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -13,7 +14,7 @@ from sharesrv.clock import SystemClock
 from sharesrv.domain.decide import lapse
 from sharesrv.domain.explain import ACTIONS, Asking, Explanation
 from sharesrv.domain.explain import explain as decide
-from sharesrv.domain.facts import Facts, gather
+from sharesrv.domain.facts import Facts, gather, supply
 from sharesrv.protocol.coolkit.codes import ERRORS
 from sharesrv.store.sqlite.connection import connect, path_of
 from sharesrv.store.sqlite.find import find
@@ -33,11 +34,7 @@ def explain(
     connection, clock = connect(path_of(set_to.database.url), create=False), SystemClock()
     facts, asking = Facts(rules_of(set_to), clock.now_ms()), Asking(account, device)
     try:
-        needs = gather([asking], facts)
-        keys = next(needs)
-        while True:
-            keys = needs.send(find(connection, keys))
-    except StopIteration:
+        supply(gather([asking], facts), partial(find, connection))
         for lapsed in lapse(asking, facts, clock):
             lapsed.apply(facts)
         print(sentence(decide(asking, ACTIONS[action], facts)))

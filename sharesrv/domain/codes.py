@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from sharesrv.domain.answers import COEXIST, ONLY_LONGER, lasts_longer, settle, take
 from sharesrv.domain.callers import caller
-from sharesrv.domain.commands import UNKNOWN_UIDS, Accept, CreateCode, Invite
+from sharesrv.domain.commands import Accept, CreateCode, Invite
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import on
-from sharesrv.domain.keys import Account, CodeKey, CodesKey, Device, ProductKey, Recent, TreeKey
+from sharesrv.domain.keys import Account, CodeKey, CodesKey, Device, ProductKey, TreeKey
 from sharesrv.domain.offers import refuse_unshareable
-from sharesrv.domain.outcome import Coded, Counted, Offered
+from sharesrv.domain.outcome import Coded, Offered
+from sharesrv.domain.parties import sought
 from sharesrv.domain.share import Asked, Cause, Door, Event, Share, State
 from sharesrv.errors import Refusal, Refused
 
@@ -80,14 +81,9 @@ def _shareable(command: CreateCode | Invite, sharer: Account, facts: Facts) -> D
 
 
 def _recipient(command: Invite, sharer: Account, draft: Draft) -> Account | None:
-    """The account that is named. Where there is none, that is the reply, and counts as a guess (PROTOCOL 2.9)."""
-    guesses = Recent(UNKNOWN_UIDS, sharer.id)
-    limit = draft.facts.rules.unknown_uids_per_minute
-    if limit and draft.facts.recent(guesses) >= limit:
-        raise Refused(Refusal.UNKNOWN_UIDS)
-    recipient = draft.facts.get(command.recipient())
+    """The account that is named. Where there is none, that is the reply."""
+    recipient = sought(command.recipient(), sharer.id, draft)
     if recipient is None:
-        draft.outcome.changes.append(Counted(guesses))
         draft.outcome.reply = Refused(Refusal.NO_RECIPIENT)
     elif recipient.id == sharer.id:
         raise Refused(Refusal.RECIPIENT_IS_OWNER)

@@ -167,6 +167,16 @@ def gather(commands: Sequence[Needing], facts: Facts) -> Asking:
             facts.learn((yield keys))
 
 
+def supply(asking: Asking, find: Callable[[set[AnyKey]], Found]) -> None:
+    """Answer all that `asking` yields with what `find` finds, one round after the other."""
+    try:
+        keys = next(asking)
+        while True:
+            keys = asking.send(find(keys))
+    except StopIteration:
+        return
+
+
 def _names(command: Needing, _facts: Facts) -> Iterable[AnyKey]:
     return command.names()
 

@@ -11,12 +11,13 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 from sharesrv.clock import Clock
-from sharesrv.domain.facts import Asking
+from sharesrv.domain.facts import Asking, supply
 from sharesrv.domain.outcome import Written
 from sharesrv.domain.share import Share
 from sharesrv.store.base import (
@@ -163,12 +164,7 @@ def _register(connection: sqlite3.Connection, batch: Batch, clock: Clock, door: 
 
 
 def _answer(connection: sqlite3.Connection, asking: Asking) -> None:
-    try:
-        keys = next(asking)
-        while True:
-            keys = asking.send(find(connection, keys))
-    except StopIteration:
-        return
+    supply(asking, partial(find, connection))
 
 
 def _read(connection: sqlite3.Connection, asking: Asking) -> None:
