@@ -43,4 +43,6 @@ def test_now_is_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_codes_have_144_random_bits_in_characters_that_need_no_escaping() -> None:
     codes = {SystemClock().new_code() for _ in range(200)}
     assert len(codes) == 200
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]{24}", code) for code in codes)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{32}", code) for code in codes)
+    assert len({code[8:] for code in codes}) == 200
+    assert len({code[:5] for code in codes}) == 1
