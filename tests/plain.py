@@ -66,7 +66,7 @@ class PlainStore:
                     found.rows.append((key, self._row(key)))
                 case ShareKeys():
                     shares = [share for _id, share in sorted(self.shares.items()) if self._is_named(share, key)]
-                    found.shares.append((key, shares[-1:] if isinstance(key, AskedKey) else shares))
+                    found.shares.append((key, shares[-1:] if isinstance(key, AskedKey | CoolingKey) else shares))
                 case OpenOffers(sharer_id=sharer_id):
                     offers = [share for share in self.shares.values() if share.sharer_id == sharer_id]
                     is_open = [share.state is State.OPEN and share.door is Door.OFFER for share in offers]

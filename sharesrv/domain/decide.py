@@ -114,6 +114,8 @@ def lapse(command: Needing, facts: Facts, mint: Mint) -> Iterator[Outcome]:
 
 
 def _touched(command: Needing, facts: Facts) -> Iterator[Share]:
+    if not facts.may_be_due:
+        return
     keys: list[ShareKeys] = [key for key in command.between(facts) if isinstance(key, TreeKey)]
     if isinstance(command, Expire | Close):
         keys.append(ShareKey(command.share_id))

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from bisect import bisect_left
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any, Final, Protocol
 
 from sharesrv.domain.keys import (
     Account,
@@ -34,7 +33,11 @@ from sharesrv.domain.keys import (
     TreeKey,
 )
 from sharesrv.domain.rules import Rules
-from sharesrv.domain.share import Door, Share, State
+from sharesrv.domain.share import LIVE, Door, Share, State
+
+NEVER_MS: Final = 1 << 62
+ASKING: Final = frozenset({Door.OFFER, Door.INVITATION})  # somebody is asked live
+CODED: Final = frozenset({Door.CODE, Door.INVITATION})
 
 
 class NotRead(LookupError):  # noqa: N818 - the batch is cut there
@@ -42,108 +45,161 @@ class NotRead(LookupError):  # noqa: N818 - the batch is cut there
 
 
 class Facts:
-    """Rows by key. `learn` takes what was read, `put` and `count` what a decision changed."""
+    """Rows by key, from the batch that reads them until they are dropped. `learn` takes what was read, `put`, `put_params`
+    and `add` what a decision changed. What one batch has left stands for the next, as long as nobody else writes.
+    """
 
     def __init__(self, rules: Rules, now_ms: int, recent: Callable[[Recent], int] = lambda _key: 0) -> None:
         self.rules = rules
         self.now_ms = now_ms
         self._recent = recent
-        self._added: Counter[Recent] = Counter()
-        self._rows: dict[Key[Any], Any] = {}
-        self._ids: dict[ShareKeys, list[int]] = {}
+        self._added: dict[Recent, int] = {}
+        self._known: dict[AnyKey, Any] = {}  # a row or None, the ids of shares in their order, or a count
         self._shares: dict[int, Share] = {}
-        self._open: dict[OpenOffers, int] = {}
+        self._soonest_ms = NEVER_MS
+
+    def __len__(self) -> int:
+        """How many keys are known."""
+        return len(self._known)
+
+    def begin(self, now_ms: int) -> None:
+        """A new batch, at this time."""
+        self.now_ms = now_ms
+        self._added.clear()
+        if self.may_be_due:
+            times = (share.next_ms() for share in self._shares.values())
+            self._soonest_ms = min((time_ms for time_ms in times if time_ms), default=NEVER_MS)
+
+    @property
+    def may_be_due(self) -> bool:
+        """Whether some share may have come to its deadline or its end."""
+        return self._soonest_ms <= self.now_ms
 
     def learn(self, found: Found) -> None:
         """Take what was read. A row known already stays: it may have changed since.
 
         A store finds the devices of the shares with them; one that is not there is gone.
         """
+        known = self._known
         for row_key, row in found.rows:
-            self._rows.setdefault(row_key, row)
-            match row:
-                case Account(id=id):
-                    self._rows.setdefault(AccountKey(id), row)
-                case Device(id=id):
-                    self._rows.setdefault(DeviceKey(id), row)
+            known.setdefault(row_key, row)
+            if isinstance(row, Account):
+                known.setdefault(AccountKey(row.id), row)
+            elif isinstance(row, Device):
+                known.setdefault(DeviceKey(row.id), row)
         for device in found.devices:
-            self._rows.setdefault(DeviceKey(device.id), device)
+            known.setdefault(DeviceKey(device.id), device)
         for key, shares in found.shares:
             for share in shares:
-                self._shares.setdefault(share.id, share)
-                self._rows.setdefault(DeviceKey(share.device_id), None)
-            self._ids[key] = [share.id for share in shares]
-        self._open.update(found.counts)
+                self._keep(self._shares.setdefault(share.id, share))
+                known.setdefault(DeviceKey(share.device_id), None)
+            known[key] = [share.id for share in shares]
+        known.update(found.counts)
 
     def missing(self, keys: Iterable[AnyKey]) -> set[AnyKey]:
         """Those of `keys` that were not read yet."""
-        known: tuple[Mapping[Any, object], ...] = (self._rows, self._ids, self._open)
-        return {key for key in keys if not any(key in part for part in known)}
+        known = self._known
+        return {key for key in keys if key not in known}
 
     def get(self, key: Key[Row]) -> Row | None:
         """The row, or None where there is none. Raises NotRead."""
-        return _read(self._rows, key)  # type: ignore[no-any-return]
+        return self._read(key)  # type: ignore[no-any-return]
 
     def shares(self, key: ShareKeys) -> list[Share]:
         """The shares that `key` names now, oldest first. Raises NotRead."""
-        return [share for id in _read(self._ids, key) if key.holds(share := self._shares[id])]
+        ids = self._read(key)
+        found = [share for id in ids if key.holds(share := self._shares[id])]
+        if len(found) < len(ids):
+            self._known[key] = [share.id for share in found]
+        return found
 
     def share(self, key: ShareKeys) -> Share | None:
         """The newest of `shares(key)`, or None. Raises NotRead."""
-        return max(self.shares(key), key=lambda share: share.id, default=None)
+        found = self.shares(key)
+        return found[-1] if found else None
 
     def open_offers(self, sharer_id: str) -> int:
         """How many offers of this account are open. Raises NotRead."""
-        number: int = _read(self._open, OpenOffers(sharer_id))
+        number: int = self._read(OpenOffers(sharer_id))
         return number
 
     def recent(self, key: Recent) -> int:
         """How often it was done in the last minute."""
-        return self._recent(key) + self._added[key]
+        return self._recent(key) + self._added.get(key, 0)
 
     def root_id(self, device: Device) -> str:
         """The device at the top of its tree: its bridge, or itself."""
         return (device.bridge_id if self.rules.bridge_cascade else None) or device.id
 
-    def cooling(self, device_id: str, sharee_id: str) -> CoolingKey:
-        """The key of the offers after which an account must be left alone about a device for a while."""
-        return CoolingKey(device_id, sharee_id, self.now_ms - self.rules.resend_cooldown_ms)
-
     def put(self, share: Share) -> None:
-        """Take a share that was made or changed into every key that it belongs to."""
+        """Take a share that was made or changed into every key that it belongs to now."""
         before = self._shares.get(share.id)
         self._shares[share.id] = share
-        opened = _is_open_offer(share) - (before is not None and _is_open_offer(before))
-        if (counted := OpenOffers(share.sharer_id)) in self._open:
-            self._open[counted] += opened
-        self._file(share)
+        self._keep(share)
+        if before is None:
+            self._know(share)
+        self._count(before, share)
+        if before is None or before.state is not share.state or before.sharee_id != share.sharee_id:
+            self._file(share)
 
     def put_params(self, device_id: str, params: str) -> None:
         """Take the new state of a device."""
-        self._rows[ParamsKey(device_id)] = params
+        self._known[ParamsKey(device_id)] = params
 
     def add(self, key: Recent) -> None:
         """It was done once more."""
-        self._added[key] += 1
+        self._added[key] = self._added.get(key, 0) + 1
+
+    def _read(self, key: AnyKey) -> Any:
+        try:
+            return self._known[key]
+        except KeyError:
+            raise NotRead(key) from None
+
+    def _keep(self, share: Share) -> None:
+        """Note when it will be due."""
+        if 0 < (time_ms := share.next_ms()) < self._soonest_ms:
+            self._soonest_ms = time_ms
+
+    def _know(self, share: Share) -> None:
+        """A share that was made here: nobody has to be asked for what names it alone."""
+        self._known[ShareKey(share.id)] = [share.id]
+        self._known[CodeKey(share.code)] = [share.id]
+        if share.sharee_id is not None and share.door in ASKING:
+            self._known[AskedKey(share.sharee_id, share.device_id, share.sequence)] = [share.id]
+
+    def _count(self, before: Share | None, share: Share) -> None:
+        opened = _is_open_offer(share) - (before is not None and _is_open_offer(before))
+        if opened and (counted := OpenOffers(share.sharer_id)) in self._known:
+            self._known[counted] += opened
 
     def _file(self, share: Share) -> None:
-        device = self.get(DeviceKey(share.device_id))
-        keys: list[ShareKeys] = [
-            ShareKey(share.id),
-            CodeKey(share.code),
-            InboxKey(share.sharer_id),
-            CodesKey(share.device_id),
-        ]
-        if (sharee_id := share.sharee_id) is not None:
-            keys += [AskedKey(sharee_id, share.device_id, share.sequence), InboxKey(sharee_id)]
-            keys += [self.cooling(share.device_id, sharee_id), HeldKey(share.sharer_id, sharee_id)]
-            if device is not None:
-                root_id = self.root_id(device)
-                keys += [TreeKey(root_id, sharee_id), HoldersKey(root_id)]
-        for key in keys:
-            ids = self._ids.get(key)
-            if ids is not None and share.id not in ids:
-                insort(ids, share.id)
+        for key in self._keys(share):
+            ids = self._known.get(key)
+            if ids is None:
+                continue
+            place = bisect_left(ids, share.id)
+            if place == len(ids) or ids[place] != share.id:
+                ids.insert(place, share.id)
+
+    def _keys(self, share: Share) -> list[ShareKeys]:
+        """What else names it, as it is now."""
+        sharee_id = share.sharee_id
+        keys: list[ShareKeys] = [InboxKey(share.sharer_id)] if share.owed else []
+        if share.state is State.OPEN and share.door in CODED:
+            keys.append(CodesKey(share.device_id))
+        if sharee_id is None:
+            return keys
+        if share.state is State.OPEN:
+            keys.append(InboxKey(sharee_id))
+        elif share.state is State.ACTIVE:
+            keys.append(HeldKey(share.sharer_id, sharee_id))
+        elif share.state is State.TIMED_OUT:
+            keys.append(CoolingKey(share.device_id, sharee_id))
+        if share.state in LIVE and (device := self.get(DeviceKey(share.device_id))) is not None:
+            root_id = self.root_id(device)
+            keys += [TreeKey(root_id, sharee_id), HoldersKey(root_id)]
+        return keys
 
 
 Asking = Generator[set[AnyKey], Found, None]
@@ -187,10 +243,3 @@ def _between(command: Needing, facts: Facts) -> Iterable[AnyKey]:
 
 def _is_open_offer(share: Share) -> bool:
     return share.state is State.OPEN and share.door is Door.OFFER
-
-
-def _read(part: Mapping[Any, Any], key: Any) -> Any:
-    try:
-        return part[key]
-    except KeyError:
-        raise NotRead(key) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -41,7 +42,7 @@ class Device(msgspec.Struct, frozen=True):
     auth_key: str | None = None
 
 
-class Key(msgspec.Struct, Generic[Row], frozen=True):
+class Key(msgspec.Struct, Generic[Row], frozen=True, gc=False):
     """Names one row, or none."""
 
 
@@ -80,7 +81,7 @@ class SubDevicesKey(Key[list[Device]], frozen=True):
     bridge_id: str
 
 
-class ShareKeys(msgspec.Struct, frozen=True):
+class ShareKeys(msgspec.Struct, frozen=True, gc=False):
     """Names shares; `holds` says which of those once read still belong."""
 
     def holds(self, _share: Share) -> bool:
@@ -126,14 +127,13 @@ class HoldersKey(ShareKeys, frozen=True):
 
 
 class CoolingKey(ShareKeys, frozen=True):
-    """Offers of a device to an account whose deadline passed unanswered after `since_ms`."""
+    """The last offer of a device to an account whose deadline passed unanswered."""
 
     device_id: str
     sharee_id: str
-    since_ms: int
 
     def holds(self, share: Share) -> bool:
-        return share.state is State.TIMED_OUT and share.door is Door.OFFER and share.deadline_ms > self.since_ms
+        return share.state is State.TIMED_OUT and share.door is Door.OFFER
 
 
 class InboxKey(ShareKeys, frozen=True):
@@ -170,13 +170,13 @@ class HeldKey(ShareKeys, frozen=True):
         return share.state is State.ACTIVE
 
 
-class OpenOffers(msgspec.Struct, frozen=True):
+class OpenOffers(msgspec.Struct, frozen=True, gc=False):
     """Counts the open offers of a sharer."""
 
     sharer_id: str
 
 
-class Recent(msgspec.Struct, frozen=True):
+class Recent(msgspec.Struct, frozen=True, gc=False):
     """Counts what an account has done in the last minute: `what` names it, `whom` to whom. Kept in memory, never read."""
 
     what: str
@@ -187,6 +187,7 @@ class Recent(msgspec.Struct, frozen=True):
 AnyKey = Key[Any] | ShareKeys | OpenOffers
 
 
+@lru_cache(8192)
 def login(uid: str) -> LoginKey:
     """The key of the account with this login name, whatever its case."""
     return LoginKey(fold(uid))

@@ -8,7 +8,7 @@ from sharesrv.domain.commands import OFFERS, Request
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import below, grants_of, on
-from sharesrv.domain.keys import Account, AccountKey, Device, Recent, TreeKey
+from sharesrv.domain.keys import Account, AccountKey, CoolingKey, Device, Recent, TreeKey
 from sharesrv.domain.outcome import Counted, Offered, Result, Waiting
 from sharesrv.domain.parties import named, owned
 from sharesrv.domain.share import WAITING, Asked, Cause, Door, Event, Share, State
@@ -89,9 +89,10 @@ def _refuse_while_open(waiting: list[Share], now_ms: int) -> None:
 
 
 def _refuse_while_cooling(facts: Facts, device_id: str, sharee_id: str) -> None:
-    if (last := facts.share(facts.cooling(device_id, sharee_id))) is not None:
-        until_ms = last.deadline_ms + facts.rules.resend_cooldown_ms
-        raise Refused(Refusal.TOO_SOON, retry_after_ms=until_ms - facts.now_ms)
+    missed = (share.deadline_ms for share in facts.shares(CoolingKey(device_id, sharee_id)))
+    wait_ms = max(missed, default=0) + facts.rules.resend_cooldown_ms - facts.now_ms
+    if wait_ms > 0:
+        raise Refused(Refusal.TOO_SOON, retry_after_ms=wait_ms)
 
 
 def _refuse_beyond_limits(facts: Facts, sharer_id: str, sharee_id: str) -> None:

@@ -81,7 +81,7 @@ class IllegalMove(Exception):  # noqa: N818 - a bug of ours, never a client's
     """A transition that the table does not have. Nothing has changed."""
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """What the sharer wrote, as it goes to the sharee (PROTOCOL 2.5). `share_time` stays as sent: an int, or digits."""
 
     uid: str
@@ -93,7 +93,7 @@ class Asked(msgspec.Struct, frozen=True):
     owner_uid: str
 
 
-class Share(msgspec.Struct, frozen=True):
+class Share(msgspec.Struct, frozen=True, gc=False):
     """One share. Times are ms since 1970 UTC; 0 where the thing has not happened or there is no end.
 
     `code` is its share code and, in a live question, its `s_seq`: both are unguessable, unique and shown to the same two
@@ -133,7 +133,9 @@ class Share(msgspec.Struct, frozen=True):
 
     def next_ms(self) -> int:
         """When `due` will be true of it, 0 for never."""
-        return {State.OPEN: self.deadline_ms, State.ACTIVE: self.ends_ms}.get(self.state, 0)
+        if self.state is State.OPEN:
+            return self.deadline_ms
+        return self.ends_ms if self.state is State.ACTIVE else 0
 
 
 def move(share: Share, event: Event, now_ms: int, cause: Cause = Cause.NONE) -> Share:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import NamedTuple, TypeVar
 
@@ -17,10 +17,10 @@ import structlog
 
 from sharesrv import metrics
 from sharesrv.clock import Clock
-from sharesrv.domain.commands import Command
+from sharesrv.domain.commands import Command, Received
 from sharesrv.domain.decide import decide, lapse
 from sharesrv.domain.facts import Facts, NotRead, gather
-from sharesrv.domain.outcome import Counted, Notice, Offered, Outcome, Put, Reply, Written
+from sharesrv.domain.outcome import Change, Counted, Notice, Offered, Outcome, Put, Reply, Written
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Cause, State
 from sharesrv.errors import Refusal, Refused
@@ -29,6 +29,7 @@ from sharesrv.store.base import Conflict, Ledgered, OutcomeUnknown, StoreFailed
 
 BATCH_MAX = 512
 CROWDED = 8 * BATCH_MAX  # commands in the queue, beyond which whoever adds to it should stop reading
+KNOWN_MAX = 8192  # keys whose rows are kept from batch to batch; then all are read anew
 _TRIES = 5  # times that a batch which met a conflict is decided anew
 
 log = structlog.get_logger()
@@ -64,7 +65,9 @@ class Ledger:
         self._tell = tell
         self._due: Callable[[int], None] = lambda _time_ms: None
         self._recents = Recents(clock.now_ms)
+        self._facts: Facts | None = None
         self._queue: deque[Entry] = deque()
+        self._received: deque[int] = deque()
         self._wake = asyncio.Event()
         self.stopping = False
         self._relieved: list[Callable[[], None]] = []
@@ -76,6 +79,11 @@ class Ledger:
     def submit(self, command: Command, answer: Answering = _nobody) -> None:
         """Put a command into the queue. `answer` is called once, when it is decided and durable."""
         self._queue.append(Entry(command, answer, monotonic()))
+        self._wake.set()
+
+    def received(self, share_ids: Iterable[int]) -> None:
+        """The answers about these shares were received: the marks ride in the next batch, all as one command."""
+        self._received.extend(share_ids)
         self._wake.set()
 
     @property
@@ -97,13 +105,16 @@ class Ledger:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue:
+            while self._queue or self._received:
                 await self._turn()
             if self.stopping:
                 return
 
     async def _turn(self) -> None:
         batch = [self._queue.popleft() for _ in range(min(BATCH_MAX, len(self._queue)))]
+        if self._received:
+            ids = [self._received.popleft() for _ in range(min(BATCH_MAX, len(self._received)))]
+            batch.insert(0, Entry(Received(tuple(ids)), _nobody, monotonic()))
         metrics.BATCH.observe(len(batch))
         metrics.QUEUE.set(len(self._queue))
         try:
@@ -128,12 +139,30 @@ class Ledger:
             try:
                 return await self._try(batch)
             except Conflict:
-                log.info("conflict, deciding again", commands=len(batch))
+                log.debug("conflict, deciding again", commands=len(batch))
         return await self._try(batch)
 
     async def _try(self, batch: list[Entry]) -> list[Decided]:
-        facts = Facts(self._rules, self._clock.now_ms(), self._recents.count)
+        """What is left in the facts when anything fails is not what the store holds, so they are dropped."""
+        facts, self._facts = self._remembered(), None
+        facts.begin(self._clock.now_ms())
         await self._store.read(gather([entry.command for entry in batch], facts))
+        decided, whole = self._decide_all(batch, facts)
+        if changes := _written(decided):
+            began_s = monotonic()
+            await self._store.commit(changes)
+            metrics.COMMIT.observe(monotonic() - began_s)
+        self._facts = facts if whole else None
+        return decided
+
+    def _remembered(self) -> Facts:
+        """What earlier batches have read and left, unless it has grown too large."""
+        if self._facts is not None and len(self._facts) < KNOWN_MAX:
+            return self._facts
+        return Facts(self._rules, self._clock.now_ms(), self._recents.count)
+
+    def _decide_all(self, batch: list[Entry], facts: Facts) -> tuple[list[Decided], bool]:
+        """As many as can be decided from what was read, in order; and whether that is all of them."""
         decided: list[Decided] = []
         try:
             for entry in batch:
@@ -145,10 +174,8 @@ class Ledger:
                     "a command needs a row that it does not name", command=type(batch[0].command), key=str(missed)
                 )
                 decided = _all_failed(batch[:1])
-        began_s = monotonic()
-        await self._store.commit(_written(decided))
-        metrics.COMMIT.observe(monotonic() - began_s)
-        return decided
+            return decided, False
+        return decided, True
 
     def _decide(self, command: Command, facts: Facts) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -170,17 +197,21 @@ class Ledger:
     def _announce(self, decided: list[Decided]) -> None:
         for entry, outcomes in decided:
             for outcome in outcomes:
-                self._record(outcome)
                 self._tell_all(entry, outcome)
-                self._measure(entry, outcome)
+                for change in outcome.changes:
+                    self._note(change)
 
-    def _record(self, outcome: Outcome) -> None:
-        for change in outcome.changes:
-            match change:
-                case Counted(key=key):
-                    self._recents.add(key)
-                case Put(new=share) if next_ms := share.next_ms():
-                    _pass_on(self._due, next_ms)
+    def _note(self, change: Change) -> None:
+        """What others keep of it: limits, alarms, and how long after a grant's end everybody was told."""
+        if isinstance(change, Counted):
+            self._recents.add(change.key)
+        elif isinstance(change, Put):
+            share = change.new
+            if next_ms := share.next_ms():
+                _pass_on(self._due, next_ms)
+            elif share.state is State.ENDED and not _is_mark(change):
+                ended_ms = share.ends_ms if share.cause is Cause.EXPIRED else share.settled_ms
+                metrics.END.observe(max(0, self._clock.now_ms() - ended_ms) / 1000)
 
     def _tell_all(self, entry: Entry, outcome: Outcome) -> None:
         for notice in outcome.first:
@@ -189,15 +220,8 @@ class Ledger:
             _pass_on(entry.answer, outcome.reply)
         for notice in outcome.after:
             _pass_on(self._tell, notice)
-
-    def _measure(self, entry: Entry, outcome: Outcome) -> None:
-        """How long it took until everybody was told."""
-        if any(isinstance(notice, Offered) for notice in outcome.after):
-            metrics.PUSH.observe(monotonic() - entry.came_s)
-        for change in outcome.changes:
-            if isinstance(change, Put) and change.new.state is State.ENDED and not _is_mark(change):
-                ended_ms = change.new.ends_ms if change.new.cause is Cause.EXPIRED else change.new.settled_ms
-                metrics.END.observe(max(0, self._clock.now_ms() - ended_ms) / 1000)
+            if isinstance(notice, Offered):
+                metrics.PUSH.observe(monotonic() - entry.came_s)
 
 
 def _pass_on(call: Callable[[Value], None], value: Value) -> None:

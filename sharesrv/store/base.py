@@ -21,7 +21,7 @@ class StoreFailed(Exception):  # noqa: N818 - a batch answers 500 and the next o
 
 
 class Conflict(StoreFailed):
-    """Somebody else changed a row since it was read. Nothing has changed; read and decide again."""
+    """Somebody else has written since. Nothing has changed; forget what was read, read and decide again."""
 
 
 class OutcomeUnknown(Exception):  # noqa: N818 - the process must end, nobody may be told anything
@@ -29,14 +29,14 @@ class OutcomeUnknown(Exception):  # noqa: N818 - the process must end, nobody ma
 
 
 class Ledgered(Protocol):
-    """A batch is one `read` and one `commit`, in turns."""
+    """What was read stays true, but for what is committed here, until one of the two raises Conflict."""
 
     async def read(self, asking: Asking) -> None:
-        """Answer the keys that `asking` yields with what is found for them. Raises StoreFailed."""
+        """Answer the keys that `asking` yields with what is found for them. Raises StoreFailed, Conflict."""
         ...
 
     async def commit(self, changes: Sequence[Written]) -> None:
-        """Make all changes durable, or none; end the batch. Raises StoreFailed, Conflict, OutcomeUnknown."""
+        """Make all changes durable, or none. Raises StoreFailed, Conflict, OutcomeUnknown."""
         ...
 
 

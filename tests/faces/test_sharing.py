@@ -268,6 +268,7 @@ async def test_a_code_of_a_device_that_has_become_the_recipients_own_is_5049(dat
         reading = store.read
 
         async def given_away(asking: Any) -> None:
+            store.read = reading  # type: ignore[method-assign]
             write(database, "UPDATE device SET owner_id = ? WHERE id = 'lamp'", GUEST)
             await reading(asking)
 

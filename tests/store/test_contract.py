@@ -130,8 +130,8 @@ async def sqlite(path: Path) -> AsyncIterator[Kept]:
             ).fetchall()
 
         def shares() -> dict[int, Share]:
-            rows = reader.execute("SELECT * FROM share").fetchall()
             names = Share.__struct_fields__
+            rows = reader.execute(f"SELECT {', '.join(names)} FROM share").fetchall()
             return {row[0]: msgspec.convert(_decoded(dict(zip(names, row, strict=True))), Share) for row in rows}
 
         try:
@@ -235,10 +235,9 @@ NAMED: list[tuple[ShareKeys, list[int]]] = [
     (TreeKey("bridge", "other"), [17]),
     (TreeKey("sub-1", "guest"), [14]),
     (TreeKey("sub-1", "owner"), []),
-    (CoolingKey("lamp", "guest", 999), [10]),
-    (CoolingKey("lamp", "guest", 1000), []),
-    (CoolingKey("lamp", "other", 0), []),
-    (CoolingKey("bridge", "guest", 0), []),
+    (CoolingKey("lamp", "guest"), [10]),
+    (CoolingKey("lamp", "other"), []),
+    (CoolingKey("bridge", "guest"), []),
     (TreeKey("cellar", "guest"), [22, 24]),
     (TreeKey("cellar", "owner"), [21, 25]),
     (CodesKey("lamp"), [23]),

@@ -13,6 +13,7 @@ from sharesrv.domain.keys import (
     AnyKey,
     AskedKey,
     CodeKey,
+    CoolingKey,
     DeviceKey,
     HeldKey,
     InboxKey,
@@ -77,7 +78,7 @@ class Request(ToSharee, frozen=True, kw_only=True):
     def between(self, facts: Facts) -> Iterator[AnyKey]:
         yield from ToSharee.between(self, facts)
         if (sharee := facts.get(login(self.uid))) is not None:
-            yield facts.cooling(self.device_id, sharee.id)
+            yield CoolingKey(self.device_id, sharee.id)
 
 
 class Update(ToSharee, frozen=True, kw_only=True):

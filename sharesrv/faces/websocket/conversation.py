@@ -16,7 +16,7 @@ from prometheus_client import Counter
 
 from sharesrv import metrics
 from sharesrv.auth import Tokens, digest
-from sharesrv.domain.commands import Connect, Control, Received, Register
+from sharesrv.domain.commands import Connect, Control, Register
 from sharesrv.domain.outcome import Connected, Registered, Reply
 from sharesrv.errors import Goodbye, Refusal, Refused
 from sharesrv.faces.websocket.app import AppSession
@@ -71,7 +71,7 @@ class Conversation:
         """Answers written before have been received (PROTOCOL 2.4)."""
         session = self._session
         if isinstance(session, AppSession) and session.unreceived:
-            self._with.ledger.submit(Received(tuple(session.unreceived)))
+            self._with.ledger.received(session.unreceived)
             session.unreceived.clear()
 
     def gone(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 from sharesrv.domain.outcome import Put, PutParams, Written
@@ -11,15 +13,7 @@ from sharesrv.domain.share import Share
 from sharesrv.store.base import Conflict
 from sharesrv.store.sqlite import rows
 
-# What never changes in a share once it is made.
-_FIXED: Final = frozenset({"id", "code", "door", "device_id", "sharer_id", "created_ms", "sequence"})
-_CHANGING: Final = tuple(field for field in rows.SHARE_FIELDS if field not in _FIXED)
-_PLACES: Final = tuple(rows.SHARE_FIELDS.index(field) for field in _CHANGING)
-
-_INSERT: Final = (
-    f"INSERT INTO share ({', '.join(rows.SHARE_FIELDS)}) VALUES ({', '.join('?' * len(rows.SHARE_FIELDS))})"
-)
-_UPDATE: Final = f"UPDATE share SET {', '.join(f'{field} = ?' for field in _CHANGING)} WHERE id = ? AND version = ?"
+_INSERT: Final = f"INSERT INTO share ({', '.join(rows.COLUMNS)}) VALUES ({', '.join('?' * len(rows.COLUMNS))})"
 PARAMS: Final = (
     "INSERT INTO device_params (device_id, params) VALUES (?, ?) ON CONFLICT DO UPDATE SET params = excluded.params"
 )
@@ -43,18 +37,29 @@ def _write_shares(connection: sqlite3.Connection, changes: Sequence[Put], now_ms
     for change in changes:
         before.setdefault(change.new.id, change.old)
         after[change.new.id] = change.new
-    updates = [_update(old, after[id]) for id, old in before.items() if old is not None]
-    if updates and connection.executemany(_UPDATE, updates).rowcount != len(updates):
-        raise Conflict("a share was changed by another process")
+    _update(connection, [(old, after[id]) for id, old in before.items() if old is not None])
     made = [share for id, share in after.items() if before[id] is None]
     if made:  # behind the updates: an offer that ends in this batch makes room for the next to the same account
         connection.executemany(_INSERT, [rows.columns(share) for share in made])
     connection.executemany(_JOURNAL, [_entry(change, now_ms) for change in changes if _is_transition(change)])
 
 
-def _update(old: Share, new: Share) -> tuple[Any, ...]:
-    columns = rows.columns(new)
-    return (*[columns[place] for place in _PLACES], new.id, old.version)
+def _update(connection: sqlite3.Connection, pairs: Sequence[tuple[Share, Share]]) -> None:
+    """Write the columns that have changed and no others: what is not written moves in no index."""
+    updates: defaultdict[tuple[int, ...], list[tuple[object, ...]]] = defaultdict(list)
+    for old, new in pairs:
+        places, values = rows.changed(old, new)
+        updates[places].append((*values, new.id, old.version))
+    for places, rows_of in updates.items():
+        if connection.executemany(_update_of(places), rows_of).rowcount != len(rows_of):
+            raise Conflict("a share was changed by another process")
+
+
+@cache
+def _update_of(places: tuple[int, ...]) -> str:
+    return (
+        f"UPDATE share SET {', '.join(f'{rows.COLUMNS[place]} = ?' for place in places)} WHERE id = ? AND version = ?"
+    )
 
 
 def _is_transition(change: Put) -> bool:
@@ -65,6 +70,6 @@ def _is_transition(change: Put) -> bool:
 
 def _entry(change: Put, now_ms: int) -> tuple[Any, ...]:
     share, old = change.new, change.old
-    from_state = old.state if old else ""
+    from_state = str(old.state) if old else ""
     parties = (share.device_id, share.sharer_id, share.sharee_id)
-    return (now_ms, share.id, *parties, from_state, share.state, share.cause, change.by, change.door)
+    return (now_ms, share.id, *parties, from_state, str(share.state), str(share.cause), change.by, change.door)

@@ -35,7 +35,7 @@ from sharesrv.store.sqlite import rows
 
 _AT: Final = tuple(f"json_extract(k.value, '$[{place}]')" for place in range(3))
 _EACH: Final = "FROM json_each(?1) AS k CROSS JOIN"
-_LIVE: Final = "s.state IN ('open', 'joined', 'active', 'barred')"
+_LIVE: Final = "s.live = 1"
 
 # A kind of key that names one row: the table, its columns, the column that the key is compared with, how a row is read.
 _ONE_ROW: Final[dict[type, tuple[str, str, str, Callable[[tuple[Any, ...]], object]]]] = {
@@ -51,8 +51,8 @@ _SHARES: Final[dict[type, tuple[str, ...]]] = {
     ShareKey: (f"{_EACH} share s ON s.id = {_AT[0]}",),
     CodeKey: (f"{_EACH} share s ON s.code = {_AT[0]}",),
     AskedKey: (
-        f"{_EACH} share s ON s.id = (SELECT max(a.id) FROM share a WHERE a.sharee_id = {_AT[0]} AND a.device_id = {_AT[1]} "
-        f"AND a.sequence = {_AT[2]} AND a.door IN ('offer', 'invitation'))",
+        f"{_EACH} share s ON s.id = (SELECT max(a.id) FROM share a WHERE a.device_id = {_AT[1]} AND a.live IN (0, 1) "
+        f"AND a.sharee_id = {_AT[0]} AND a.sequence = {_AT[2]} AND a.door IN ('offer', 'invitation'))",
     ),
     TreeKey: (
         f"{_EACH} share s ON s.device_id = {_AT[0]} AND s.sharee_id = {_AT[1]} WHERE {_LIVE}",
@@ -65,8 +65,8 @@ _SHARES: Final[dict[type, tuple[str, ...]]] = {
         f"WHERE {_LIVE} AND s.state IN ('active', 'barred')",
     ),
     CoolingKey: (
-        f"{_EACH} share s ON s.device_id = {_AT[0]} AND s.sharee_id = {_AT[1]} AND s.deadline_ms > {_AT[2]} "
-        "WHERE s.state = 'timed_out' AND s.door = 'offer'",
+        f"{_EACH} share s ON s.id = (SELECT c.id FROM share c WHERE c.device_id = {_AT[0]} AND c.sharee_id = {_AT[1]} "
+        "AND c.state = 'timed_out' AND c.door = 'offer' ORDER BY c.deadline_ms DESC, c.id DESC LIMIT 1)",
     ),
     InboxKey: (
         f"{_EACH} share s ON s.sharee_id = {_AT[0]} WHERE s.state = 'open'",
@@ -75,7 +75,9 @@ _SHARES: Final[dict[type, tuple[str, ...]]] = {
     CodesKey: (
         f"{_EACH} share s ON s.device_id = {_AT[0]} WHERE s.state = 'open' AND s.door IN ('code', 'invitation')",
     ),
-    HeldKey: (f"{_EACH} share s ON s.sharer_id = {_AT[0]} AND s.sharee_id = {_AT[1]} WHERE s.state = 'active'",),
+    HeldKey: (
+        f"{_EACH} share s ON s.sharer_id = {_AT[0]} AND s.sharee_id = {_AT[1]} WHERE {rows.HELD} AND s.state = 'active'",
+    ),
 }
 
 _SUB_DEVICES: Final = (

@@ -16,9 +16,9 @@ _DEVICE: Final = (
 # What an account may see: its own, what it has a grant on, and what is below a bridge that it has a grant on.
 _SEEN: Final = (
     "SELECT id FROM device WHERE owner_id = ?1 "
-    "UNION SELECT device_id FROM share WHERE sharee_id = ?1 AND state = 'active' "
+    f"UNION SELECT s.device_id FROM share s WHERE s.sharee_id = ?1 AND {rows.HELD} AND s.state = 'active' "
     "UNION SELECT sub.id FROM share s JOIN device sub ON sub.bridge_id = s.device_id "
-    "WHERE s.sharee_id = ?1 AND s.state = 'active'"
+    f"WHERE s.sharee_id = ?1 AND {rows.HELD} AND s.state = 'active'"
 )
 _LISTED: Final = "state NOT IN ('joined', 'merged', 'barred') AND door <> 'apart'"
 
@@ -68,7 +68,7 @@ def shares(connection: sqlite3.Connection, after: int, limit: int) -> list[Share
 
 
 def shares_of(connection: sqlite3.Connection, device_id: str, ended: bool) -> list[Share]:
-    state = "" if ended else "AND s.state IN ('open', 'joined', 'active', 'barred')"
+    state = "" if ended else "AND s.live = 1"
     sql = f"SELECT {rows.SHARE} FROM share s WHERE s.device_id = ? {state} AND {_LISTED} ORDER BY s.id DESC"
     return [rows.share(row) for row in connection.execute(sql, (device_id,))]
 
@@ -76,7 +76,7 @@ def shares_of(connection: sqlite3.Connection, device_id: str, ended: bool) -> li
 def journal(connection: sqlite3.Connection, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]:
     conditions: dict[str, Any] = {"j.id > ?": (after,)}
     if wanted.device_id is not None:
-        conditions["j.device_id = ?"] = (wanted.device_id,)
+        conditions["j.share_id IN (SELECT s.id FROM share s WHERE s.device_id = ?)"] = (wanted.device_id,)
     if wanted.share_id is not None:
         conditions["j.share_id = ?"] = (wanted.share_id,)
     if wanted.account_id is not None:

@@ -24,8 +24,9 @@ from sharesrv.store.sqlite.find import find
 IMPORT: Final = "import"
 REGISTRY: Final = "registry"  # who writes beside the ledger, where it is not an import
 _THESE: Final = "SELECT value FROM json_each(?)"
-_ON_DEVICES: Final = "s.device_id"
-_OF_SHAREES: Final = "s.sharee_id"
+_ON_DEVICES: Final = "s.device_id = k.value WHERE s.live = 1"
+_ASKED: Final = "s.sharee_id = k.value WHERE s.state = 'open'"
+_HELD: Final = f"s.sharee_id = k.value WHERE {rows.HELD}"
 
 
 _ACCOUNT: Final = (
@@ -125,7 +126,8 @@ def _remove(to: Loading, batch: Batch) -> None:
     own = to.connection.execute(f"SELECT id FROM device WHERE owner_id IN ({_THESE})", (gone,))
     devices = sorted({*batch.removed_devices, *(id for (id,) in own)})
     _release(to, _live_shares(to.connection, _ON_DEVICES, devices))
-    _release(to, _live_shares(to.connection, _OF_SHAREES, batch.removed_accounts))
+    for which in (_ASKED, _HELD):
+        _release(to, _live_shares(to.connection, which, batch.removed_accounts))
     _free_sub_devices(to, devices)
     to.connection.execute(f"DELETE FROM device WHERE id IN ({_THESE})", (rows.json_list(devices),))
     to.connection.execute(f"DELETE FROM account WHERE id IN ({_THESE})", (gone,))
@@ -144,15 +146,14 @@ def _free_sub_devices(to: Loading, bridges: Sequence[str]) -> None:
 
 
 def _live_shares(connection: sqlite3.Connection, which: str, ids: Sequence[str]) -> list[Share]:
-    live = "s.state IN ('open', 'joined', 'active', 'barred')"
-    sql = f"SELECT {rows.SHARE} FROM json_each(?) AS k CROSS JOIN share s ON {which} = k.value WHERE {live}"
+    sql = f"SELECT {rows.SHARE} FROM json_each(?) AS k CROSS JOIN share s ON {which}"
     return [rows.share(row) for row in connection.execute(sql, (rows.json_list(list(ids)),))]
 
 
 def _grants(to: Loading, grants: Iterable[GrantRow]) -> Iterator[Put]:
     sql = (
         f"SELECT {rows.SHARE} FROM share s WHERE s.device_id = ? AND s.sharee_id = ? AND s.state = 'active' "
-        "AND s.state IN ('open', 'joined', 'active', 'barred') AND s.door <> 'apart'"
+        "AND s.live = 1 AND s.door <> 'apart'"
     )
     for row in grants:
         found = to.connection.execute(sql, (row.device_id, row.sharee_id)).fetchone()

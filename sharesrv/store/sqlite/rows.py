@@ -8,9 +8,10 @@ from typing import Any, Final
 import msgspec
 
 from sharesrv.domain.keys import Account, Device, Token
-from sharesrv.domain.share import Asked, Cause, Door, Share, State
+from sharesrv.domain.share import LIVE, Asked, Cause, Door, Share, State
 
 SHARE_FIELDS: Final = Share.__struct_fields__
+COLUMNS: Final = (*SHARE_FIELDS, "live")
 _ASKED: Final = msgspec.json.Decoder(Asked)
 _ENCODER: Final = msgspec.json.Encoder()
 _DOORS: Final = {door.value: door for door in Door}
@@ -28,7 +29,14 @@ _READ: Final[list[tuple[int, Callable[[Any], Any]]]] = [
     (SHARE_FIELDS.index("owed"), bool),
     (_ASKED_AT, _ASKED.decode),
 ]
+_PLACES: Final = range(len(SHARE_FIELDS))
+_LIVE_AT: Final = len(SHARE_FIELDS)
+_WRITE: Final[dict[int, Callable[[Any], str]]] = {
+    **{SHARE_FIELDS.index(name): str for name in ("door", "state", "cause")},
+    _ASKED_AT: lambda asked: _ENCODER.encode(asked).decode(),
+}
 SHARE: Final = ", ".join(f"s.{column}" for column in SHARE_FIELDS)
+HELD: Final = "s.state IN ('joined', 'active', 'barred')"  # as the index `share_held` has it, or it is not used
 
 
 def account(row: tuple[Any, ...]) -> Account:
@@ -55,11 +63,22 @@ def share(row: tuple[Any, ...]) -> Share:
     return Share(*values)
 
 
-def columns(share: Share) -> tuple[Any, ...]:
-    """The columns of a share, in the order of `SHARE_FIELDS`."""
-    values = list(msgspec.structs.astuple(share))
-    values[_ASKED_AT] = _ENCODER.encode(share.asked).decode()
-    return tuple(values)
+def columns(share: Share) -> list[Any]:
+    """The values of `COLUMNS`. SQLite takes plain strings faster than members of an enumeration."""
+    values = [*msgspec.structs.astuple(share), share.state in LIVE]
+    for place, write in _WRITE.items():
+        values[place] = write(values[place])
+    return values
+
+
+def changed(old: Share, new: Share) -> tuple[tuple[int, ...], list[Any]]:
+    """In which of `COLUMNS` two versions of a share differ, by their places, and what the new one has there."""
+    was, values = msgspec.structs.astuple(old), msgspec.structs.astuple(new)
+    places = [place for place in _PLACES if values[place] is not was[place] and values[place] != was[place]]
+    found = [_WRITE[place](values[place]) if place in _WRITE else values[place] for place in places]
+    if (live := new.state in LIVE) is not (old.state in LIVE):
+        return (*places, _LIVE_AT), [*found, live]
+    return tuple(places), found
 
 
 def json_list(values: list[Any]) -> str:

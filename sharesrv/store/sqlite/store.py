@@ -1,8 +1,9 @@
 """SQLite as a store: one connection that writes, in a thread of its own, and one beside it for the cold questions.
 
-A batch goes to the writer's thread in two trips: begin and reads; writes and commit. Each is one function run in the thread,
-so nothing of another batch can come between its statements, and a trip that fails rolls back before anybody hears of it.
-The write lock is taken with the first read, so what was read still holds at the commit, whoever else has the file open.
+A batch goes to the writer's thread in two trips: reads; writes and commit. Each is one function run in the thread, so
+nothing of another batch can come between its statements, and a trip that fails rolls back before anybody hears of it. Both
+look first whether another process has written since the last trip: then all that was read before has to be dropped, and the
+batch decided anew.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class SqliteStore:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._clock = clock
         self._writer = Thread(path, "store-writer")
+        self._unchanged = Unchanged()
         self._reader = Thread(path, "store-reader")
         self._registrar = Thread(path, "store-registrar")
 
@@ -85,13 +87,11 @@ class SqliteStore:
 
     async def read(self, asking: Asking) -> None:
         """See `Ledgered`."""
-        await self._writer.run(_read, asking)
+        await self._writer.run(_read, asking, self._unchanged)
 
     async def commit(self, changes: Sequence[Written]) -> None:
-        """See `Ledgered`. Without changes there is nothing to wait for."""
-        trip = self._writer.start(_commit, changes, self._clock.now_ms())
-        if changes:
-            await asyncio.wrap_future(trip)
+        """See `Ledgered`."""
+        await asyncio.wrap_future(self._writer.start(_commit, changes, self._clock.now_ms(), self._unchanged))
 
     async def due(self, now_ms: int, limit: int) -> list[int]:
         """See `Due`."""
@@ -167,20 +167,36 @@ def _answer(connection: sqlite3.Connection, asking: Asking) -> None:
     supply(asking, partial(find, connection))
 
 
-def _read(connection: sqlite3.Connection, asking: Asking) -> None:
+class Unchanged:
+    """Whether nobody but this connection has written to the file. SQLite keeps a number that moves when somebody has."""
+
+    def __init__(self) -> None:
+        self._version: int | None = None
+
+    def check(self, connection: sqlite3.Connection) -> None:
+        """Raises Conflict once where the number has moved."""
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        known, self._version = self._version, version
+        if known not in (None, version):
+            raise Conflict("another process has written")
+
+
+def _read(connection: sqlite3.Connection, asking: Asking, unchanged: Unchanged) -> None:
+    """All of it as of one moment."""
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("BEGIN")
+        unchanged.check(connection)
         _answer(connection, asking)
     except sqlite3.Error as error:
-        _roll_back(connection)
         raise StoreFailed(str(error)) from error
-    except BaseException:
+    finally:
         _roll_back(connection)
-        raise
 
 
-def _commit(connection: sqlite3.Connection, changes: Sequence[Written], now_ms: int) -> None:
+def _commit(connection: sqlite3.Connection, changes: Sequence[Written], now_ms: int, unchanged: Unchanged) -> None:
     try:
+        connection.execute("BEGIN IMMEDIATE")
+        unchanged.check(connection)
         write(connection, changes, now_ms)
     except (sqlite3.Error, Conflict) as error:
         _roll_back(connection)
