@@ -9,7 +9,7 @@ import msgspec
 from sharesrv.domain.commands import Answer, Cancel
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.grants import active, added, bar, below, end, grants_of, on
-from sharesrv.domain.keys import DeviceKey, TreeKey, login
+from sharesrv.domain.keys import DeviceKey, login
 from sharesrv.domain.outcome import Acknowledged, Done, Notice, Settled
 from sharesrv.domain.share import Cause, Door, Event, Share, State
 from sharesrv.errors import Refusal, Refused
@@ -86,7 +86,7 @@ def lasts_longer(ends_ms: int, other_ms: int) -> bool:
 
 def _tree_of(draft: Draft, offer: Share, sharee_id: str) -> list[Share]:
     device = draft.device(offer)
-    return [] if device is None else draft.facts.shares(TreeKey(draft.facts.root_id(device), sharee_id))
+    return [] if device is None else draft.facts.tree(device, sharee_id)
 
 
 def _refuse_unless_repeated(command: Answer, offer: Share) -> None:
@@ -117,7 +117,7 @@ def cancel(command: Cancel, draft: Draft) -> None:
     device, sharee = draft.facts.get(DeviceKey(command.device_id)), draft.facts.get(login(command.uid))
     if device is None or sharee is None or device.owner_id != command.sharer_id:
         return
-    tree = draft.facts.shares(TreeKey(draft.facts.root_id(device), sharee.id))
+    tree = draft.facts.tree(device, sharee.id)
     grants = grants_of(draft.facts, device, sharee.id)
     own = active(on(tree, device.id))
     _withdraw(draft, on(tree, device.id) + (below(tree, device, draft.facts) if own else []))

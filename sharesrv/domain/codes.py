@@ -8,7 +8,7 @@ from sharesrv.domain.commands import Accept, CreateCode, Invite
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import on
-from sharesrv.domain.keys import Account, CodeKey, CodesKey, Device, ProductKey, TreeKey
+from sharesrv.domain.keys import Account, CodeKey, CodesKey, Device, ProductKey
 from sharesrv.domain.offers import refuse_unshareable
 from sharesrv.domain.outcome import Coded, Offered
 from sharesrv.domain.parties import sought
@@ -35,7 +35,7 @@ def invite(command: Invite, draft: Draft) -> None:
     if recipient is None:
         return
     device = _shareable(command, sharer, draft.facts)
-    tree = draft.facts.shares(TreeKey(draft.facts.root_id(device), recipient.id))
+    tree = draft.facts.tree(device, recipient.id)
     waiting = [share for share in on(tree, device.id) if share.state is State.OPEN and share.door is Door.INVITATION]
     _replace(command, draft, device, waiting)
     deadline_ms = draft.now_ms + draft.facts.rules.invitation_ms

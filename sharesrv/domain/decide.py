@@ -5,7 +5,7 @@ Raises Refused where the command is refused and NotRead where a row was not read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any, Final
 
@@ -102,11 +102,15 @@ RULES: Final[dict[type, Rule]] = {
 }
 
 
-def lapse(command: Needing, facts: Facts, mint: Mint) -> Iterator[Outcome]:
+def lapse(command: Needing, facts: Facts, mint: Mint) -> Iterable[Outcome]:
     """What is overdue among the shares that `command` is about: it ends before the command is decided.
 
     Whoever iterates applies each outcome to the facts before asking for the next.
     """
+    return _lapse(command, facts, mint) if facts.may_be_due else ()
+
+
+def _lapse(command: Needing, facts: Facts, mint: Mint) -> Iterator[Outcome]:
     for share in _touched(command, facts):
         draft = Draft(facts, mint, by=SERVER, door=CLOCK)
         answers.overdue(draft, share)
@@ -114,8 +118,6 @@ def lapse(command: Needing, facts: Facts, mint: Mint) -> Iterator[Outcome]:
 
 
 def _touched(command: Needing, facts: Facts) -> Iterator[Share]:
-    if not facts.may_be_due:
-        return
     keys: list[ShareKeys] = [key for key in command.between(facts) if isinstance(key, TreeKey)]
     if isinstance(command, Expire | Close):
         keys.append(ShareKey(command.share_id))

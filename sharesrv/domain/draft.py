@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import msgspec
-
 from sharesrv.domain.facts import Facts
-from sharesrv.domain.keys import AccountKey, Device, DeviceKey, TreeKey
+from sharesrv.domain.keys import AccountKey, Device, DeviceKey
 from sharesrv.domain.outcome import Ended, Outcome, Put, Updated
 from sharesrv.domain.rules import Mint
 from sharesrv.domain.share import Cause, Event, Share, move
@@ -35,7 +33,7 @@ class Draft:
 
     def move(self, share: Share, event: Event, cause: Cause = Cause.NONE, **edits: int | str) -> Share:
         """Take `share` through the table of moves, with what else changes in it."""
-        moved = msgspec.structs.replace(move(share, event, self.now_ms, cause), **edits)
+        moved = move(share, event, self.facts.now_ms, cause, **edits)
         self.outcome.changes.append(Put(share, moved, self.by, self.door))
         return moved
 
@@ -49,7 +47,7 @@ class Draft:
         device = self.device(share)
         if share.sharee_id is None or device is None:
             return []
-        return self.facts.shares(TreeKey(self.facts.root_id(device), share.sharee_id))
+        return self.facts.tree(device, share.sharee_id)
 
     def device(self, share: Share) -> Device | None:
         """The device of `share`; None once it was deleted."""

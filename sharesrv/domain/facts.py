@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Sequence
+from itertools import chain
 from typing import Any, Final, Protocol
 
 from sharesrv.domain.keys import (
@@ -98,20 +99,31 @@ class Facts:
 
     def missing(self, keys: Iterable[AnyKey]) -> set[AnyKey]:
         """Those of `keys` that were not read yet."""
-        known = self._known
-        return {key for key in keys if key not in known}
+        return set(keys).difference(self._known)
 
     def get(self, key: Key[Row]) -> Row | None:
         """The row, or None where there is none. Raises NotRead."""
-        return self._read(key)  # type: ignore[no-any-return]
+        try:
+            return self._known[key]  # type: ignore[no-any-return]
+        except KeyError:
+            raise NotRead(key) from None
 
     def shares(self, key: ShareKeys) -> list[Share]:
         """The shares that `key` names now, oldest first. Raises NotRead."""
-        ids = self._read(key)
+        try:
+            ids = self._known[key]
+        except KeyError:
+            raise NotRead(key) from None
+        if not ids:
+            return []
         found = [share for id in ids if key.holds(share := self._shares[id])]
         if len(found) < len(ids):
             self._known[key] = [share.id for share in found]
         return found
+
+    def tree(self, device: Device, sharee_id: str) -> list[Share]:
+        """The live shares of an account on a device, its bridge, and that one's other sub-devices. Raises NotRead."""
+        return self.shares(TreeKey(self.root_id(device), sharee_id))
 
     def share(self, key: ShareKeys) -> Share | None:
         """The newest of `shares(key)`, or None. Raises NotRead."""
@@ -120,8 +132,10 @@ class Facts:
 
     def open_offers(self, sharer_id: str) -> int:
         """How many offers of this account are open. Raises NotRead."""
-        number: int = self._read(OpenOffers(sharer_id))
-        return number
+        counted = OpenOffers(sharer_id)
+        if counted not in self._known:
+            raise NotRead(counted)
+        return int(self._known[counted])
 
     def recent(self, key: Recent) -> int:
         """How often it was done in the last minute."""
@@ -149,12 +163,6 @@ class Facts:
     def add(self, key: Recent) -> None:
         """It was done once more."""
         self._added[key] = self._added.get(key, 0) + 1
-
-    def _read(self, key: AnyKey) -> Any:
-        try:
-            return self._known[key]
-        except KeyError:
-            raise NotRead(key) from None
 
     def _keep(self, share: Share) -> None:
         """Note when it will be due."""
@@ -217,10 +225,10 @@ def gather(commands: Sequence[Needing], facts: Facts) -> Asking:
 
     Sans-I/O, so that a store runs it in a thread or in a coroutine alike.
     """
-    for needs in (_names, _between):
-        keys = facts.missing(key for command in commands for key in needs(command, facts))
-        if keys:
-            facts.learn((yield keys))
+    if keys := facts.missing(chain.from_iterable([command.names() for command in commands])):
+        facts.learn((yield keys))
+    if keys := facts.missing(chain.from_iterable([command.between(facts) for command in commands])):
+        facts.learn((yield keys))
 
 
 def supply(asking: Asking, find: Callable[[set[AnyKey]], Found]) -> None:
@@ -231,14 +239,6 @@ def supply(asking: Asking, find: Callable[[set[AnyKey]], Found]) -> None:
             keys = asking.send(find(keys))
     except StopIteration:
         return
-
-
-def _names(command: Needing, _facts: Facts) -> Iterable[AnyKey]:
-    return command.names()
-
-
-def _between(command: Needing, facts: Facts) -> Iterable[AnyKey]:
-    return command.between(facts)
 
 
 def _is_open_offer(share: Share) -> bool:

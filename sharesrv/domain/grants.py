@@ -7,12 +7,12 @@ BARRED row says so, until the sub-device is shared again or the bridge's grant e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sharesrv.domain.commands import Update
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.facts import Facts
-from sharesrv.domain.keys import Device, TreeKey
+from sharesrv.domain.keys import Device
 from sharesrv.domain.outcome import Result, Updated
 from sharesrv.domain.parties import named, owned
 from sharesrv.domain.share import Cause, Door, Event, Share, State
@@ -22,14 +22,13 @@ DONE, NO_GRANT = 2, 0  # PROTOCOL 2.6: `result` of updateShare
 
 def grants_of(facts: Facts, device: Device, sharee_id: str) -> list[Share]:
     """The active grants that decide about `device` for this account: its own, or else those of its bridge."""
-    return deciding(facts.shares(TreeKey(facts.root_id(device), sharee_id)), device, facts)
+    return deciding(facts.tree(device, sharee_id), device, facts)
 
 
-def deciding(tree: Iterable[Share], device: Device, facts: Facts) -> list[Share]:
+def deciding(tree: Sequence[Share], device: Device, facts: Facts) -> list[Share]:
     """Of the live shares of one account on a device's tree, the grants that decide about `device`."""
-    rows = list(tree)
-    own = [share for share in on(rows, device.id) if share.state in (State.ACTIVE, State.BARRED)]
-    return active(own or on(rows, facts.root_id(device)))
+    own = [share for share in on(tree, device.id) if share.state in (State.ACTIVE, State.BARRED)]
+    return active(own or on(tree, facts.root_id(device)))
 
 
 def on(tree: Iterable[Share], device_id: str) -> list[Share]:

@@ -7,8 +7,8 @@ import msgspec
 from sharesrv.domain.commands import OFFERS, Request
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.facts import Facts
-from sharesrv.domain.grants import below, grants_of, on
-from sharesrv.domain.keys import Account, AccountKey, CoolingKey, Device, Recent, TreeKey
+from sharesrv.domain.grants import below, deciding, on
+from sharesrv.domain.keys import Account, AccountKey, CoolingKey, Device, Recent
 from sharesrv.domain.outcome import Counted, Offered, Result, Waiting
 from sharesrv.domain.parties import named, owned
 from sharesrv.domain.share import WAITING, Asked, Cause, Door, Event, Share, State
@@ -26,11 +26,11 @@ def request(command: Request, draft: Draft) -> None:
         return
     if sharee.id == command.sharer_id:
         raise Refused(Refusal.SHARE_WITH_SELF)
-    tree = draft.facts.shares(TreeKey(draft.facts.root_id(device), sharee.id))
+    tree = draft.facts.tree(device, sharee.id)
     waiting = [share for share in on(tree, device.id) if share.state in WAITING and share.door is Door.OFFER]
     if again := [share for share in waiting if share.sequence == command.sequence]:
         draft.outcome.reply = Waiting(again[0].id)
-    elif grants_of(draft.facts, device, sharee.id):
+    elif deciding(tree, device, draft.facts):
         draft.outcome.reply = Result(ALREADY_SHARED)
     else:
         _refuse_while_open(waiting, draft.now_ms)

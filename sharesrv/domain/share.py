@@ -138,8 +138,8 @@ class Share(msgspec.Struct, frozen=True, gc=False):
         return self.ends_ms if self.state is State.ACTIVE else 0
 
 
-def move(share: Share, event: Event, now_ms: int, cause: Cause = Cause.NONE) -> Share:
-    """`share` after `event`. Raises IllegalMove where the table has no such transition.
+def move(share: Share, event: Event, now_ms: int, cause: Cause = Cause.NONE, **edits: int | str) -> Share:
+    """`share` after `event`, with what else changes in it. Raises IllegalMove where the table has no such transition.
 
     A request that somebody made over the WebSocket owes its answer from the moment it stops waiting.
     """
@@ -156,4 +156,5 @@ def move(share: Share, event: Event, now_ms: int, cause: Cause = Cause.NONE) -> 
         owed=share.owed or (settles and share.door is Door.OFFER),
         updated_ms=now_ms,
         version=share.version + 1,
+        **edits,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -50,14 +50,14 @@ class ToSharee(msgspec.Struct, frozen=True, kw_only=True):
     device_id: str
     uid: str
 
-    def names(self) -> Iterator[AnyKey]:
-        yield DeviceKey(self.device_id)
-        yield login(self.uid)
+    def names(self) -> Iterable[AnyKey]:
+        return DeviceKey(self.device_id), login(self.uid)
 
-    def between(self, facts: Facts) -> Iterator[AnyKey]:
+    def between(self, facts: Facts) -> Iterable[AnyKey]:
         device, sharee = facts.get(DeviceKey(self.device_id)), facts.get(login(self.uid))
-        if device is not None and sharee is not None and device.owner_id == self.sharer_id:
-            yield TreeKey(facts.root_id(device), sharee.id)
+        if device is None or sharee is None or device.owner_id != self.sharer_id:
+            return ()
+        return (TreeKey(facts.root_id(device), sharee.id),)
 
 
 class Request(ToSharee, frozen=True, kw_only=True):
@@ -70,15 +70,15 @@ class Request(ToSharee, frozen=True, kw_only=True):
     permit: int = 0
     share_time: int | str | None = None
 
-    def names(self) -> Iterator[AnyKey]:
-        yield from ToSharee.names(self)
-        yield AccountKey(self.sharer_id)
-        yield OpenOffers(self.sharer_id)
+    def names(self) -> Iterable[AnyKey]:
+        sharer_id = self.sharer_id
+        return DeviceKey(self.device_id), login(self.uid), AccountKey(sharer_id), OpenOffers(sharer_id)
 
-    def between(self, facts: Facts) -> Iterator[AnyKey]:
-        yield from ToSharee.between(self, facts)
-        if (sharee := facts.get(login(self.uid))) is not None:
-            yield CoolingKey(self.device_id, sharee.id)
+    def between(self, facts: Facts) -> Iterable[AnyKey]:
+        sharee = facts.get(login(self.uid))
+        if sharee is None:
+            return ()
+        return *ToSharee.between(self, facts), CoolingKey(self.device_id, sharee.id)
 
 
 class Update(ToSharee, frozen=True, kw_only=True):
@@ -105,16 +105,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     def asked(self) -> AskedKey:
         return AskedKey(self.sharee_id, self.device_id, self.sequence)
 
-    def names(self) -> Iterator[AnyKey]:
-        yield self.asked()
-        yield AccountKey(self.sharee_id)
-        if self.code is not None:
-            yield CodeKey(self.code)
+    def names(self) -> Iterable[AnyKey]:
+        named = self.asked(), AccountKey(self.sharee_id)
+        return named if self.code is None else (*named, CodeKey(self.code))
 
-    def between(self, facts: Facts) -> Iterator[AnyKey]:
+    def between(self, facts: Facts) -> Iterable[AnyKey]:
         share = self.offer(facts)
-        if share is not None:
-            yield from tree_of(share, facts)
+        return () if share is None else tree_of(share, facts)
 
     def offer(self, facts: Facts) -> Share | None:
         """The offer that is meant, if it was made to this account."""
