@@ -7,8 +7,9 @@ server is told as a fraction of it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -67,15 +68,20 @@ class Relay:
         self.send(b'{"error":0,"apikey":"%b","sequence":"%b"}' % (hello.apikey.encode(), hello.sequence.encode()))
 
 
-async def relay() -> None:
-    """Run until SIGTERM; says where it listens, as the server does."""
+@asynccontextmanager
+async def relaying(speaker: type[Relay] = Relay) -> AsyncIterator[int]:
+    """Relays on a free port, which it gives, until the end of the block."""
     known: dict[str, Relay] = {}
     off = Limits(**dict.fromkeys(Limits.__struct_fields__, 0))
-    door = Door(off, Times(), lambda connection: Relay(connection, known))
+    door = Door(off, Times(), lambda connection: speaker(connection, known))
+    async with door.connections(), door.listening("127.0.0.1", 0, None) as port:
+        yield port
+
+
+async def relay() -> None:
+    """Run until SIGTERM; says where it listens, as the server does."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(door.connections())
-        port = await stack.enter_async_context(door.listening("127.0.0.1", 0, None))
+    async with relaying() as port:
         print(f"the relay listens on ws://127.0.0.1:{port}{PATH}", flush=True)  # noqa: T201 - how a server is told
         await ended.wait()

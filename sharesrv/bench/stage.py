@@ -111,9 +111,10 @@ def relay(folder: Path) -> Iterator[Target]:
 
 @contextmanager
 def _listening(arguments: Sequence[str], log: Path) -> Iterator[Target]:
-    process = subprocess.Popen(  # noqa: S603 - ourselves
-        _command(arguments), stdout=subprocess.PIPE, stderr=log.open("w"), text=True, env=_environment()
-    )
+    with log.open("w") as stderr:
+        process = subprocess.Popen(  # noqa: S603 - ourselves
+            _command(arguments), stdout=subprocess.PIPE, stderr=stderr, text=True, env=_environment()
+        )
     try:
         pin(process.pid, cores()[1])
         assert process.stdout is not None
