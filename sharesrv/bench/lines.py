@@ -74,6 +74,15 @@ class Lines:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
 
+    async def settle(self, seconds: float) -> None:
+        """All that was sent has been received, nothing came unasked, and every connection lives; else that is wrong."""
+        wires = [line for line in self._open if isinstance(line, Wire)]
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(wire.ping() for wire in wires))
+        except TimeoutError:
+            self.course.wrong(f"a connection did not answer a ping within {seconds:g} s")
+
     async def close(self) -> None:
         """Cut everything off."""
         for task in self._tasks:

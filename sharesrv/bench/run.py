@@ -1,8 +1,7 @@
-"""How one run goes: open, begin, warm up, count, let what is in hand come to its end, close."""
+"""How one run goes: open, begin, warm up, count, let what is in hand come to its end, look at every connection, close."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
@@ -14,7 +13,6 @@ from sharesrv.bench.wire import Wrong
 
 WARM_S: Final = 0.3
 DRAIN_S: Final = 20.0
-LAST_S: Final = 0.02  # to hear what comes once too often
 
 Go = Callable[[], None]
 
@@ -50,7 +48,10 @@ async def measured(scenario: Scenario, target: Target, seconds: float, *, name: 
         with undisturbed():
             window = await _counted(go, course, target, seconds)
             await course.drain(DRAIN_S)
-            await asyncio.sleep(LAST_S)
+        if not course.wrongs:
+            await lines.settle(DRAIN_S)
+        if not all(window.finished.values()):
+            course.wrong(f"nothing was finished, or every device was shared before it counted: {window.finished}")
     except Wrong as wrong:
         course.wrong(str(wrong))
     finally:
@@ -67,8 +68,6 @@ async def _counted(go: Go, course: Course, target: Target, seconds: float) -> Wi
     took, busy, now_s = meter.seconds(), meter.busy(), _cpu_s(target)
     used = None if now_s is None or cpu_s is None else now_s - cpu_s
     finished = {name: tally.finished for name, tally in course.tallies.items()}
-    if not all(finished.values()):
-        course.wrong(f"nothing was finished, or every device was shared before it counted: {finished}")
     return Window(took, finished, busy, used)
 
 

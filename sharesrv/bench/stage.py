@@ -138,9 +138,10 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 class Import:
-    """`sharesrv import`, under way. On which core is the caller's to say, for another one may be measured meanwhile."""
+    """`sharesrv import` under way, on the core that the caller says. The file of records goes with it."""
 
     def __init__(self, database: Path, records: Path, on: set[int]) -> None:
+        self._records = records
         command = _command(["import", str(records), *_set([f"database.url=sqlite:///{database}"])])
         self._process = subprocess.Popen(  # noqa: S603 - ourselves
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=_environment()
@@ -151,6 +152,7 @@ class Import:
         """To its end. Raises Trouble."""
         with self._process:
             _out, said = self._process.communicate()
+        self._records.unlink(missing_ok=True)
         if self._process.returncode:
             raise Trouble(f"import: {said.strip()}")
 
@@ -158,6 +160,7 @@ class Import:
         """It is not wanted any more."""
         with self._process:
             self._process.kill()
+        self._records.unlink(missing_ok=True)
 
 
 def _command(arguments: Sequence[str]) -> list[str]:

@@ -26,7 +26,6 @@ class Stores:
         """A new database with these records. Raises Trouble."""
         records = self.written(name, lines)
         Import(self.path(name), records, stage.cores()[1]).wait()
-        records.unlink()
         return self.path(name)
 
     def written(self, name: str, lines: Iterable[bytes]) -> Path:

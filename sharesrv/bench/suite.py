@@ -15,13 +15,14 @@ from sharesrv.bench.fleet import registry
 from sharesrv.bench.machine import Machine, this_machine
 from sharesrv.bench.result import Result
 from sharesrv.bench.stage import Import
-from sharesrv.bench.stores import Stores
+from sharesrv.bench.stores import Stores, remove
 from sharesrv.bench.trials import Rack, Say, Sizes, in_turns
 from sharesrv.bench.wire import Wrong
 
 QUICK: Final = Sizes(seconds=1.5, turns=3)
 FULL: Final = Sizes()
 COMPARED: Final = ("floor", "share", "few", "stored", "crowd", "control", "connect")
+REGISTRY: Final = "registry"
 MORE: Final = ("offers", "ten", "ten-crowd", "idle", "code", "mixed")
 
 
@@ -90,10 +91,13 @@ class Suite:
 
     def _import(self) -> float:
         self._say("importing accounts and devices")
-        records = self._stores.written("registry", registry("registry", self._sizes.registry))
+        database = self._stores.path(REGISTRY)
+        records = self._stores.written(REGISTRY, registry(REGISTRY, self._sizes.registry))
         began_s = time.perf_counter()
-        Import(self._stores.path("registry"), records, stage.cores()[1]).wait()
-        return time.perf_counter() - began_s
+        Import(database, records, stage.cores()[1]).wait()
+        took_s = time.perf_counter() - began_s
+        remove(database)
+        return took_s
 
 
 def steps_of(names: Sequence[str], sizes: Sizes) -> int:

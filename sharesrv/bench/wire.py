@@ -67,10 +67,11 @@ def _header(opcode: int, size: int) -> bytes:
 class Wire(asyncio.Protocol):
     """One socket to a server. `heard` gets each text message, `lost` a reason when it is closed."""
 
-    __slots__ = ("_opening", "_rest", "_transport", "heard", "lost", "write")
+    __slots__ = ("_opening", "_pong", "_rest", "_transport", "heard", "lost", "write")
 
     def __init__(self) -> None:
         self._opening: asyncio.Future[None] | None = asyncio.get_running_loop().create_future()
+        self._pong: asyncio.Future[None] | None = None
         self._rest = b""
         self._transport: asyncio.Transport | None = None
         self.heard: Hear = _unasked
@@ -103,6 +104,12 @@ class Wire(asyncio.Protocol):
             sock = self._transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self._transport.abort()
+
+    async def ping(self) -> None:
+        """Ask for a sign of life, by which the server also learns that all it has sent was received."""
+        self._pong = asyncio.get_running_loop().create_future()
+        self.write(_header(_PING, 0))
+        await self._pong
 
     async def open(self, address: Address) -> None:
         """The opening handshake. Raises Wrong."""
@@ -149,6 +156,9 @@ class Wire(asyncio.Protocol):
             self.heard(payload)
         elif opcode == _PING:
             self.write(_header(_PONG, len(payload)) + payload)
+        elif opcode == _PONG and self._pong is not None:
+            self._pong.set_result(None)
+            self._pong = None
         elif opcode == _CLOSE:
             code = int.from_bytes(payload[:2], "big")
             self.lost(f"the server said goodbye: {code} {payload[2:].decode(errors='replace')}")

@@ -8,7 +8,7 @@ from sharesrv.bench.fleet import Fleet
 from sharesrv.bench.stage import Target
 from sharesrv.bench.stores import Stores
 
-NAMES = ["connect", "idle", "share", "crowd", "open-loop", "control", "code", "mixed"]
+NAMES = ["connect", "idle", "share", "crowd", "open-loop", "control", "code", "mixed", "offers"]
 FLEETS = {name: Fleet(name, pairs=4, devices=300, bystanders=6) for name in NAMES}
 
 

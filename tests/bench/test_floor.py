@@ -63,6 +63,20 @@ async def test_a_wrong_answer_fails_the_run(speaker: type[Relay]) -> None:
     assert (await ran(speaker)).wrongs != []
 
 
+class Sleeper(Relay):
+    """Is cut off as soon as it is asked for something twice."""
+
+    def text(self, data: bytes, *, within_rate: bool) -> None:
+        if b"userOnline" in data:
+            super().text(data, within_rate=within_rate)
+        else:
+            self._connection.abort()
+
+
+async def test_a_connection_that_is_cut_off_fails_the_run() -> None:
+    assert any("closed the connection" in wrong for wrong in (await ran(Sleeper)).wrongs)
+
+
 async def test_a_missing_answer_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "DRAIN_S", 0.1)
     assert (await ran(Swallower)).wrongs != []

@@ -9,7 +9,7 @@ import pytest
 
 from sharesrv.bench.wire import Address, Wire, Wrong, connected, text
 from sharesrv.errors import Trouble
-from tests.raw import CLOSE, PING, TEXT, frame
+from tests.raw import CLOSE, PING, PONG, TEXT, frame
 
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 
@@ -69,6 +69,18 @@ async def test_a_ping_is_answered() -> None:
     ear.wire.data_received(HEAD + sent(b"you", PING) + sent(b"text"))
     assert ear.transport.written == [b"\x8a\x83\0\0\0\0you"]
     assert ear.heard == [b"text"]
+
+
+async def test_a_sign_of_life() -> None:
+    ear = Ear()
+    ear.wire.data_received(HEAD)
+    asked = asyncio.create_task(ear.wire.ping())
+    await asyncio.sleep(0)
+    assert ear.transport.written == [b"\x89\x80\0\0\0\0"]
+    ear.wire.data_received(sent(b"", PONG))
+    await asked
+    ear.wire.data_received(sent(b"", PONG))
+    assert ear.lost == ["not understood: a frame that begins with 0x8a"]
 
 
 async def test_a_goodbye_is_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -164,5 +165,5 @@ def records(
         lines.writelines(Fleet(key, pairs, devices, connections).lines())
     typer.echo(
         f"{file}: import it, start the server with limits off (--set limits.frames_per_second=0, …), then for example\n"
-        f"sharesrv bench share --url ws://127.0.0.1:8765/api/ws --key {key} --pairs {pairs} --devices {devices}"
+        f"sharesrv bench share --url ws://127.0.0.1:8765/api/ws --key {quote(key)} --pairs {pairs} --devices {devices}"
     )
