@@ -19,7 +19,7 @@ from sharesrv.bench.stores import Stores, remove
 from sharesrv.bench.trials import Rack, Say, Sizes, in_turns
 from sharesrv.bench.wire import Wrong
 
-QUICK: Final = Sizes(seconds=1.5, turns=3)
+QUICK: Final = Sizes(seconds=1.5, turns=3, budget_s=150.0)  # three minutes, less what comes behind the turns
 FULL: Final = Sizes()
 COMPARED: Final = ("floor", "share", "few", "stored", "crowd", "control", "connect")
 REGISTRY: Final = "registry"
@@ -32,6 +32,7 @@ class Report(msgspec.Struct, frozen=True):
     machine: Machine
     figures: list[Figure]
     runs: list[Result]
+    took_s: float
     wrongs: list[str]
 
 
@@ -41,6 +42,7 @@ class Suite:
     def __init__(self, stores: Stores, sizes: Sizes, names: Sequence[str], say: Say) -> None:
         self._stores, self._sizes, self._names, self._say = stores, sizes, names, say
         self._rack = Rack(sizes, stores)
+        self._began_s = self._turn_s = time.monotonic()
         self._runs: list[Result] = []
 
     async def results(self) -> list[Result]:
@@ -63,7 +65,8 @@ class Suite:
         except Wrong as wrong:
             wrongs.append(str(wrong))
         wrongs += [f"{run.name}: {wrong}" for run in self._runs for wrong in run.wrongs]
-        return Report(this_machine(), figures(self._seen(restart_s, import_s)), self._runs, wrongs)
+        told = figures(self._seen(restart_s, import_s))
+        return Report(this_machine(), told, self._runs, round(time.monotonic() - self._began_s, 1), wrongs)
 
     @property
     def _failed(self) -> bool:
@@ -76,7 +79,15 @@ class Suite:
         return Seen(runs, restart_s, import_s)
 
     async def _compare(self) -> None:
-        self._runs += await in_turns(self._rack.of(*self._names), self._sizes.seconds, self._sizes.turns, self._say)
+        self._turn_s = time.monotonic()
+        trials, sizes = self._rack.of(*self._names), self._sizes
+        self._runs += await in_turns(trials, sizes.seconds, sizes.turns, self._say, self._late)
+
+    def _late(self) -> bool:
+        """Whether another turn, as long as the last one, would end too late."""
+        now_s = time.monotonic()
+        last_s, self._turn_s = now_s - self._turn_s, now_s
+        return now_s + last_s - self._began_s > self._sizes.budget_s
 
     async def _pace(self) -> None:
         """At half of the rate that has just been seen."""

@@ -31,10 +31,11 @@ Say = Callable[[str], None]
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """How large a suite is. `seconds` count in each run; each is run `turns` times."""
+    """How large a suite is. `seconds` count in each run; each is run `turns` times, or as often as `budget_s` allows."""
 
     seconds: float = 5.0
     turns: int = 5
+    budget_s: float = 3600.0  # from the beginning to the end of the last turn
     pairs: int = 100
     few: int = 8
     connections: int = 10_000
@@ -74,10 +75,17 @@ class Trial(NamedTuple):
             return await measured(self.scenario, target, seconds, name=self.name)
 
 
-async def in_turns(trials: Sequence[Trial], seconds: float, turns: int, say: Say) -> list[Result]:
-    """A B C A B C …: what the machine does meanwhile is spread over all. Ends with the first that has gone wrong."""
+async def in_turns(
+    trials: Sequence[Trial], seconds: float, turns: int, say: Say, late: Callable[[], bool] = lambda: False
+) -> list[Result]:
+    """A B C A B C …: what the machine does meanwhile is spread over all. Ends with the first that has gone wrong.
+
+    `late` is asked before each further turn.
+    """
     results: list[Result] = []
     for turn in range(turns):
+        if turn and late():
+            break
         for trial in trials:
             say(f"{trial.name}, turn {turn + 1} of {turns}")
             results.append(await trial.run(seconds))

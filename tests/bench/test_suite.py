@@ -42,6 +42,13 @@ async def test_every_figure_is_told(stores: Stores) -> None:
     assert left == {"base.db", "stored.db", "offers.db"}
 
 
+async def test_no_turn_is_begun_that_would_end_too_late(stores: Stores) -> None:
+    sizes = msgspec.structs.replace(TINY, turns=3, budget_s=0.0)
+    said: list[str] = []
+    results = await Suite(stores, sizes, ["floor"], said.append).results()
+    assert (len(results), said) == (1, ["filling the base store", "floor, turn 1 of 3"])
+
+
 async def test_what_goes_wrong_is_in_the_report(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(*_: object) -> None:
         raise Wrong("no")

@@ -27,7 +27,7 @@ def print_json(told: object) -> None:
 def print_report(report: Report) -> None:
     """The figures, and below them the runs of which they come."""
     console = _console()
-    console.print(_on(report.machine))
+    console.print(f"{_on(report.machine)}; it took {report.took_s:g} s")
     console.print(_figures(report.figures))
     print_results(report.runs)
 
