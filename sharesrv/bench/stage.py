@@ -150,14 +150,15 @@ class Import:
 
     def wait(self) -> None:
         """To its end. Raises Trouble."""
-        with self._process:
+        try:
             _out, said = self._process.communicate()
-        self._records.unlink(missing_ok=True)
+        finally:
+            self.abandon()
         if self._process.returncode:
             raise Trouble(f"import: {said.strip()}")
 
     def abandon(self) -> None:
-        """It is not wanted any more."""
+        """It is not wanted any more, or has ended."""
         with self._process:
             self._process.kill()
         self._records.unlink(missing_ok=True)

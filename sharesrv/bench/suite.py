@@ -80,8 +80,8 @@ class Suite:
 
     async def _compare(self) -> None:
         self._turn_s = time.monotonic()
-        trials, sizes = self._rack.of(*self._names), self._sizes
-        self._runs += await in_turns(trials, sizes.seconds, sizes.turns, self._say, self._late)
+        turns = [self._rack.of(*self._names)] * self._sizes.turns
+        self._runs += await in_turns(turns, self._sizes.seconds, self._say, self._late)
 
     def _late(self) -> bool:
         """Whether another turn, as long as the last one, would end too late."""
@@ -93,8 +93,8 @@ class Suite:
         """At half of the rate that has just been seen."""
         rate = self._seen().rate("share")
         if rate and not self._failed:
-            trial = self._rack.open_loop(rate / 2)
-            self._runs += await in_turns([trial], self._sizes.seconds, self._sizes.turns, self._say)
+            turns = [[self._rack.open_loop(rate / 2)]] * self._sizes.turns
+            self._runs += await in_turns(turns, self._sizes.seconds, self._say)
 
     async def _restart(self) -> float:
         self._say("restarting with open offers")

@@ -76,18 +76,18 @@ class Trial(NamedTuple):
 
 
 async def in_turns(
-    trials: Sequence[Trial], seconds: float, turns: int, say: Say, late: Callable[[], bool] = lambda: False
+    turns: Sequence[Sequence[Trial]], seconds: float, say: Say, late: Callable[[], bool] = lambda: False
 ) -> list[Result]:
-    """A B C A B C …: what the machine does meanwhile is spread over all. Ends with the first that has gone wrong.
+    """A B C, A B C …: what the machine does meanwhile is spread over all. Ends with the first that has gone wrong.
 
     `late` is asked before each further turn.
     """
     results: list[Result] = []
-    for turn in range(turns):
-        if turn and late():
+    for number, trials in enumerate(turns, 1):
+        if results and late():
             break
         for trial in trials:
-            say(f"{trial.name}, turn {turn + 1} of {turns}")
+            say(f"{trial.name}, turn {number} of {len(turns)}")
             results.append(await trial.run(seconds))
             if results[-1].wrongs:
                 return results
@@ -100,7 +100,7 @@ class Rack:
     def __init__(self, sizes: Sizes, stores: Stores) -> None:
         self._sizes, self._stores = sizes, stores
         many, few, pairs = sizes.many_fleet(), sizes.few_fleet(), sizes.pairs
-        crowd = sizes.connections - 2 * pairs
+        crowd = max(0, sizes.connections - 2 * pairs)
         base, stored, offers = (stores.path(name) for name in ("base", "stored", "offers"))
         self._shares = Shares(many, pairs)
         ten = Shares(few, min(5, few.pairs))

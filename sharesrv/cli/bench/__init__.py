@@ -16,17 +16,26 @@ from sharesrv.cli.options import run
 HELP = """
 Load the server and tell what it does, with the targets beside it.
 
-Without a verb: the suite. It starts servers on temporary files, on a core of their own, makes its runs in turns, and prints
-each figure with its target. --quick takes less than three minutes. A missed target is shown and fails nothing; a wrong or
-missing answer does: exit code 1. With a verb: one scenario, against a server that it starts, or with --url against yours.
+Without a verb it is the whole suite: it starts servers on temporary files, makes its runs in turns, and prints each figure
+with its target and, below, every run. With --quick that takes less than three minutes, without about ten. With a verb it is
+one scenario: against a server that it starts, or, with --url, against yours (see `records`).
 
-The generator is a process of its own on the first core, the server on the last. It measures itself: busy for 0.9 of a core
-or more, it is likely the limit, and that is said. CPU of the server is user and system time of its process, a thing.
+Every answer is checked. A wrong or a missing one fails the run: exit code 1, and what was wrong on standard error. A target
+that is missed is shown, and fails nothing.
+
+The generator runs on the first core, the server on the last. It measures itself: where it was busy for 0.9 of a core or more
+it was likely the limit, and that is said. Ratios are of medians of runs that were made in turns. CPU is the user and system
+time of the server's process, divided by the things that were done.
 """
+
+
+def _flowing(text: str) -> str:
+    """Paragraphs without their line breaks: the terminal has its own."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
 
 app = typer.Typer(
     name="bench",
-    help=HELP,
     add_completion=False,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
@@ -34,7 +43,7 @@ app = typer.Typer(
 )
 
 
-@app.callback()
+@app.callback(help=_flowing(HELP), short_help="Load the server and tell what it does, with the targets beside it.")
 def suite(
     context: typer.Context,
     quick: Annotated[
@@ -42,12 +51,12 @@ def suite(
     ] = False,
     as_json: Json = False,
 ) -> None:
+    """The suite, where no verb is given."""
     if context.invoked_subcommand is None:
         sizes, names = (QUICK, COMPARED) if quick else (FULL, COMPARED + MORE)
         run(whole(sizes, names, as_json=as_json))
 
 
-suite.__doc__ = HELP
 scenarios.add_to(app)
 
 

@@ -117,8 +117,8 @@ def code(
 
 
 def mixed(
-    pairs: Pairs = 100,
-    connections: Connections = 1000,
+    pairs: Annotated[int, typer.Option(min=2, help="Owners and guests; half of them share, the others control.")] = 100,
+    connections: Annotated[int, typer.Option(min=2, help="Accounts; half of them hold connections.")] = 1000,
     devices: Devices = 0,
     seconds: Seconds = 3.0,
     repeat: Repeat = 1,

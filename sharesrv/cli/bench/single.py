@@ -65,7 +65,8 @@ async def several(where: Where, make: Make, seconds: float, repeat: int, *, as_j
     with _stage() as (stores, steps):
         steps.expect(repeat + 1)
         steps.say("filling the store")
-        results = await in_turns(where.trials(make, repeat, stores), seconds, 1, steps.say)
+        turns = [[trial] for trial in where.trials(make, repeat, stores)]
+        results = await in_turns(turns, seconds, steps.say)
     _tell(results, as_json=as_json)
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,7 +16,7 @@ from sharesrv.bench.median import medians
 from sharesrv.bench.result import Result
 from sharesrv.bench.suite import Report
 
-WIDTH = 170  # where it is no terminal
+WIDTH = 140  # where it is no terminal
 MET = {True: "[green]met[/green]", False: "[red]missed[/red]", None: "not measured"}
 
 
@@ -38,6 +39,7 @@ def print_results(results: Sequence[Result]) -> None:
     turns = len(results) // max(1, len(told))
     console = _console()
     console.print(_runs(told, turns))
+    console.print(_latencies(told))
     for line in _remarks(told):
         console.print(line)
 
@@ -51,7 +53,7 @@ def _on(machine: Machine) -> str:
 
 
 def _figures(figures: Iterable[Figure]) -> Table:
-    table = Table("figure", "value", "target", "", "known", title="Figures")
+    table = _table("Figures", "figure", "value", "target", "", "known")
     for each in figures:
         value = "-" if each.value is None else f"{each.value:g} {each.unit}"
         table.add_row(each.name, value, f"{each.better} {each.target:g} {each.unit}", MET[each.met], each.known)
@@ -59,38 +61,33 @@ def _figures(figures: Iterable[Figure]) -> Table:
 
 
 def _runs(results: Sequence[Result], turns: int) -> Table:
-    title = "Runs" if turns == 1 else f"Runs, medians of {turns} turns"
-    table = Table(title=title, caption="CPU: of the server, a thing. Busy: of one core, server / generator.")
-    for column in ("run", "", "thing", "a second"):
-        table.add_column(column)
-    if len(results) > 1:
-        table.add_column("÷ first", justify="right")
-    for column in ("count", "seconds", "CPU µs", "busy", "latency, ms", "p50", "p99", "p99.9", "max"):
-        table.add_column(column, justify="left" if "latency" in column else "right")
+    """What is of the whole run stands in the row of its first part."""
+    table = _table("Runs" if turns == 1 else f"Runs, medians of {turns} turns", "run", "of", "thing")
+    for column in ("a second", "÷ first", "count", "seconds", "CPU µs", "server busy", "generator busy"):
+        table.add_column(column, justify="right")
     for result in results:
-        for row in _rows(result, results):
-            table.add_row(*row)
+        run, first = [result.name, result.about], results[0].rate
+        used = [f"{result.seconds:g}", _number(result.server_cpu_us), _number(result.server_busy)]
+        ratio, generator = f"{result.rate / first:.2f}" if first else "", f"{result.generator_busy:g}"
+        for part in result.parts:
+            table.add_row(*run, part.name, f"{part.rate:,.0f}", ratio, f"{part.count:,}", *used, generator)
+            run, used, ratio, generator = ["", ""], ["", "", ""], "", ""
     return table
 
 
-def _rows(result: Result, all_of_them: Sequence[Result]) -> Iterable[list[str]]:
-    """One for each kind of latency; what is of the whole run, or of the thing, stands in the first of them."""
-    run = [result.name, result.about]
-    used = [
-        f"{result.seconds:g}",
-        _number(result.server_cpu_us),
-        f"{_number(result.server_busy)} / {result.generator_busy:g}",
-    ]
-    for part in result.parts:
-        rate = [part.name, f"{part.rate:,.0f}"]
-        if len(all_of_them) > 1:
-            to = all_of_them[0].rate
-            rate.append(f"{part.rate / to:.2f}" if to and part is result.parts[0] else "")
-        row = [*run, *rate, f"{part.count:,}", *used]
-        for kind, spread in part.spreads.items():
-            yield [*row, kind, *(f"{value:.3g}" for value in msgspec.structs.astuple(spread))]
-            row = [""] * len(row)
-        run, used = ["", ""], ["", "", ""]
+def _latencies(results: Iterable[Result]) -> Table:
+    table = _table("Latencies, ms", "run", "thing", "of")
+    for column in ("p50", "p99", "p99.9", "max"):
+        table.add_column(column, justify="right")
+    for result in results:
+        for part in result.parts:
+            for kind, spread in part.spreads.items():
+                table.add_row(result.name, part.name, kind, *(f"{ms:.3g}" for ms in msgspec.structs.astuple(spread)))
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 def _number(value: float | None) -> str:
@@ -108,5 +105,7 @@ def _remarks(results: Sequence[Result]) -> Iterable[str]:
         if result.generator_is_limit:
             yield f"{result.name}: the generator was busy for {result.generator_busy:g} of a core and likely the limit"
         yield from (f"{result.name}: {note}" for note in result.notes)
-    if results and not results[0].cores_apart:
+    if results and results[0].cores_apart:
+        yield "server and generator had a core each"
+    else:
         yield "server and generator shared one core: rates are of both together"
