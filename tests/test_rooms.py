@@ -27,6 +27,7 @@ MAY: dict[str, set[str]] = {
     "faces.http": {"faces.http", "faces.records", "protocol", "live", "domain", "store.base", "store.batch", "auth"}
     | LEAVES,
     "client": {"client", "protocol"} | LEAVES,
+    "bench": {"bench", "faces.websocket", "protocol"} | LEAVES,
 }
 NEVER = {
     "domain": DOMAIN_NEVER,

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sharesrv.cli import demo, explain, import_, journal, serve, token
+from sharesrv.cli import bench, demo, explain, import_, journal, serve, token
 from sharesrv.errors import Trouble
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("import")(import_.import_)
 app.command("token")(token.token)
 app.command("journal")(journal.journal)
 app.command("explain")(explain.explain)
+app.add_typer(bench.app)
 
 
 def main() -> None:
