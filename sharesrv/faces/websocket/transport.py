@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import Final, NamedTuple, Protocol, cast
 
 from websockets.frames import Frame, Opcode
-from websockets.protocol import State
+from websockets.protocol import Protocol as WebSocket
+from websockets.protocol import Side, State
 from websockets.server import ServerProtocol
 
 from sharesrv.errors import Goodbye
@@ -89,12 +89,12 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._ws = ServerProtocol(max_size=host.frame_bytes or None, logger=_quiet)
+        self._ws: WebSocket = ServerProtocol(logger=_quiet)
         self._transport: asyncio.Transport | None = None
         self._bucket = host.bucket()
         self._head: bytearray | None = bytearray()
         self._stash = b""
-        self._frames: deque[Frame] = deque()
+        self._frames: list[Frame] = []
         self._parts: list[bytes] | None = None
         self._held = 0
         self._blocked = False
@@ -195,7 +195,10 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def _read_head(self, data: bytes) -> None:
-        """The opening handshake; the frames that may be glued to it come behind it."""
+        """The opening handshake; the frames that may be glued to it come behind it.
+
+        Its parser keeps the whole request, 2 KiB of it, so the frames get one of their own.
+        """
         assert self._head is not None
         self._head += data
         head = opening.whole(bytes(self._head))
@@ -203,9 +206,13 @@ class Connection(asyncio.Protocol):
             return
         self._head = None
         self.expires_s = self._host.now_s() + self.times.opening_s
+        assert isinstance(self._ws, ServerProtocol)
         opening.answer(self._ws, head, self._host.refuses)
         self._flush()
-        if head.rest and self.is_open:
+        if not self.is_open:
+            return
+        self._ws = WebSocket(Side.SERVER, state=State.OPEN, max_size=self._host.frame_bytes or None, logger=_quiet)
+        if head.rest:
             self._read(head.rest)
 
     # Frames.
@@ -233,7 +240,7 @@ class Connection(asyncio.Protocol):
         """
         self._ws.receive_data(data[:CHUNK])
         frames = cast("list[Frame]", self._ws.events_received())
-        self._frames.extend(frames)
+        self._frames = self._frames + frames if self._frames else frames
         if frames and fresh:
             self.listener.heard()
         self._stash = data[CHUNK:]
@@ -245,7 +252,7 @@ class Connection(asyncio.Protocol):
 
     def _work(self) -> None:
         while self._frames and not self._stopped:
-            self._take(self._frames.popleft())
+            self._take(self._frames.pop(0))
 
     def _go_on(self) -> None:
         """Do what was left when reading stopped, then read again."""
