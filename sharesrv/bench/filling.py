@@ -6,11 +6,10 @@ from collections.abc import Collection
 
 from sharesrv.bench import offers, stage
 from sharesrv.bench.fleet import stock
+from sharesrv.bench.rack import BASE, OFFERS, STORED, Sizes
 from sharesrv.bench.stage import Import
 from sharesrv.bench.stores import Stores
-from sharesrv.bench.trials import Say, Sizes
-
-BASE, STORED, OFFERS = "base", "stored", "offers"
+from sharesrv.bench.trials import Say
 
 
 async def fill(stores: Stores, sizes: Sizes, wanted: Collection[str], say: Say) -> None:

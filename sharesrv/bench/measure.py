@@ -137,9 +137,8 @@ class Meter:
     def seconds(self) -> float:
         return max(1e-9, time.perf_counter() - self._began_s)
 
-    def busy(self) -> float:
-        """A fraction of one core."""
-        return (time.process_time() - self._cpu_s) / self.seconds()
+    def cpu_s(self) -> float:
+        return time.process_time() - self._cpu_s
 
 
 @contextmanager

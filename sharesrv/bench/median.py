@@ -27,6 +27,7 @@ def _median(turns: Sequence[Result]) -> Result:
         server_cpu_us=median_of([turn.server_cpu_us for turn in turns]),
         server_busy=median_of([turn.server_busy for turn in turns]),
         generator_busy=_of([turn.generator_busy for turn in turns]),
+        others_busy=median_of([turn.others_busy for turn in turns]),
         generator_is_limit=_of([turn.generator_is_limit for turn in turns]) >= 0.5,
         memory=next((turn.memory for turn in turns[len(turns) // 2 :] if turn.memory), None),
         notes=list(dict.fromkeys(note for turn in turns for note in turn.notes)),

@@ -29,7 +29,7 @@ class Mixed(msgspec.Struct, frozen=True):
 
     @property
     def about(self) -> str:
-        return f"{self.pairs} pairs, half share, half control; {CONNECTING} connects and {PINGING} ping at a time"
+        return f"{self.pairs} pairs, half control"
 
     def parts(self) -> list[Scenario]:
         """What runs beside each other."""

@@ -11,6 +11,7 @@ import msgspec
 from sharesrv.bench.measure import Spread
 
 BUSY: Final = 0.9  # of a core: from here on the generator may be the limit
+DISTURBED: Final = 0.25  # of a core, used by others: from here on rates are lower than they could be
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -31,7 +32,10 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """One run. `server_cpu_us` is of a thing; `…_busy` are fractions of a core. What is not known is null."""
+    """One run. `server_cpu_us` is of a thing; `…_busy` are fractions of a core. What is not known is null.
+
+    `others_busy` is what neither the generator nor the server used, on all cores.
+    """
 
     name: str
     scenario: str
@@ -41,6 +45,7 @@ class Result(msgspec.Struct, frozen=True):
     server_cpu_us: float | None
     server_busy: float | None
     generator_busy: float
+    others_busy: float | None
     generator_is_limit: bool
     cores_apart: bool
     memory: Memory | None = None

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol
 from sharesrv.bench.lines import Lines
 from sharesrv.bench.measure import Course, Meter, undisturbed
 from sharesrv.bench.result import BUSY, Part, Result
-from sharesrv.bench.stage import Target, cores_apart
+from sharesrv.bench.stage import Target, cores_apart, machine_cpu_s
 from sharesrv.bench.wire import Wrong
 
 WARM_S: Final = 0.3
@@ -29,20 +29,27 @@ class Scenario(Protocol):
     async def prepare(self, lines: Lines) -> Go: ...
 
 
+class Used(NamedTuple):
+    """Seconds of a core: of this process, of the server where it is ours, and of everybody."""
+
+    generator_s: float
+    server_s: float | None
+    machine_s: float | None
+
+
 class Window(NamedTuple):
     """What was seen while it counted."""
 
     seconds: float
     finished: dict[str, int]
-    generator_busy: float
-    server_cpu_s: float | None
+    used: Used
 
 
-async def measured(scenario: Scenario, target: Target, seconds: float, *, name: str = "") -> Result:
+async def measured(scenario: Scenario, target: Target, seconds: float, *, name: str = "", about: str = "") -> Result:
     """One run. It does not raise for what the server does: that is in `wrongs`."""
     course = Course()
     lines = Lines(target, course)
-    window = Window(0.0, {}, 0.0, None)
+    window = Window(0.0, {}, Used(0.0, None, None))
     try:
         go = await scenario.prepare(lines)
         with undisturbed():
@@ -56,38 +63,45 @@ async def measured(scenario: Scenario, target: Target, seconds: float, *, name: 
         course.wrong(str(wrong))
     finally:
         await lines.close()
-    return _result(scenario, name or scenario.name, lines, window)
+    return _result(scenario, lines, window, name or scenario.name, about or scenario.about)
 
 
 async def _counted(go: Go, course: Course, target: Target, seconds: float) -> Window:
     go()
     await course.go_on(min(WARM_S, seconds / 2))
     course.count_anew()
-    meter, cpu_s = Meter(), _cpu_s(target)
+    meter, server_s, machine_s = Meter(), _server_cpu_s(target), machine_cpu_s()
     await course.go_on(seconds)
-    took, busy, now_s = meter.seconds(), meter.busy(), _cpu_s(target)
-    used = None if now_s is None or cpu_s is None else now_s - cpu_s
-    finished = {name: tally.finished for name, tally in course.tallies.items()}
-    return Window(took, finished, busy, used)
+    took_s = meter.seconds()
+    used = Used(meter.cpu_s(), _since(server_s, _server_cpu_s(target)), _since(machine_s, machine_cpu_s()))
+    return Window(took_s, {name: tally.finished for name, tally in course.tallies.items()}, used)
 
 
-def _cpu_s(target: Target) -> float | None:
+def _server_cpu_s(target: Target) -> float | None:
     return None if target.process is None else target.process.cpu_s()
 
 
-def _result(scenario: Scenario, name: str, lines: Lines, window: Window) -> Result:
-    things, cpu_s, seconds = sum(window.finished.values()), window.server_cpu_s, window.seconds
-    known = cpu_s is not None and things > 0
+def _since(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
+def _result(scenario: Scenario, lines: Lines, window: Window, name: str, about: str) -> Result:
+    used, seconds = window.used, max(1e-9, window.seconds)
+    things = max(1, sum(window.finished.values()))
+    server_s, generator_s, others_s = used.server_s, used.generator_s, None
+    if server_s is not None and used.machine_s is not None:
+        others_s = max(0.0, used.machine_s - server_s - generator_s)
     return Result(
         name=name,
         scenario=scenario.name,
-        about=scenario.about,
-        seconds=round(seconds, 3),
+        about=about,
+        seconds=round(window.seconds, 3),
         parts=_parts(lines.course, window),
-        server_cpu_us=round(cpu_s * 1e6 / things, 1) if known and cpu_s is not None else None,
-        server_busy=round(cpu_s / seconds, 2) if known and cpu_s is not None else None,
-        generator_busy=round(window.generator_busy, 2),
-        generator_is_limit=window.generator_busy >= BUSY,
+        server_cpu_us=None if server_s is None else round(server_s * 1e6 / things, 1),
+        server_busy=None if server_s is None else round(server_s / seconds, 2),
+        generator_busy=round(generator_s / seconds, 2),
+        others_busy=None if others_s is None else round(others_s / seconds, 2),
+        generator_is_limit=generator_s / seconds >= BUSY,
         cores_apart=cores_apart(),
         memory=lines.memory,
         notes=lines.notes,

@@ -46,6 +46,14 @@ class Process(NamedTuple):
         return None
 
 
+def machine_cpu_s() -> float | None:
+    """Seconds of all cores that were used since it was started, by whomever; also by those who share the hardware."""
+    with suppress(OSError):
+        user, nice, system, _idle, _iowait, irq, softirq, steal = Path("/proc/stat").read_text().split()[1:9]
+        return sum(map(int, (user, nice, system, irq, softirq, steal))) / _TICKS
+    return None
+
+
 class Target(NamedTuple):
     """What a run talks to. Without a `process` it is somebody else's, and only what is seen from outside is told."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,12 +33,14 @@ def import_(
     if not file.is_file():
         raise Trouble(f"{file}: no such file")
     connection = connect(path_of(set_to.database.url))
+    gc.disable()  # all records live to the end: to look for garbage among them took a fifth of the time
     try:
         with Progress(console=Console(stderr=True), transient=True) as progress:
             batch = _check(connection, file, progress)
             progress.add_task("writing", total=None)
             _write(connection, batch)
     finally:
+        gc.enable()
         connection.close()
     print(
         f"imported {len(batch.accounts)} accounts, {len(batch.tokens)} tokens, {len(batch.devices)} devices, "

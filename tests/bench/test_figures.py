@@ -21,6 +21,7 @@ def ran(name: str, rate: float, *, p99_ms: float = 1.0, rss_kib: float | None = 
         server_cpu_us=100.0,
         server_busy=0.5,
         generator_busy=0.1,
+        others_busy=None,
         generator_is_limit=False,
         cores_apart=True,
         memory=None if rss_kib is None else Memory(10, rss_kib, None),

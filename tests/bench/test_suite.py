@@ -10,10 +10,10 @@ import pytest
 from sharesrv.bench import offers, suite
 from sharesrv.bench.figures import GOALS
 from sharesrv.bench.offers import Told, open_offers
+from sharesrv.bench.rack import Sizes
 from sharesrv.bench.stage import Target
 from sharesrv.bench.stores import Stores
 from sharesrv.bench.suite import Suite, steps_of
-from sharesrv.bench.trials import Sizes
 from sharesrv.bench.wire import Wrong
 from tests.bench.conftest import FLEETS
 

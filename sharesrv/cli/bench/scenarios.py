@@ -15,8 +15,8 @@ from sharesrv.bench.fleet import Fleet
 from sharesrv.bench.idle import Held
 from sharesrv.bench.mixed import Mixed
 from sharesrv.bench.open_loop import OpenLoop
+from sharesrv.bench.rack import Sizes, devices_for
 from sharesrv.bench.share import Shares
-from sharesrv.bench.trials import Sizes, devices_for
 from sharesrv.cli.bench.options import Connections, Devices, HttpUrl, Json, Key, Pairs, Repeat, Seconds, Url
 from sharesrv.cli.bench.single import Where, compare, several
 from sharesrv.cli.options import run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +15,13 @@ from sharesrv.bench import stage
 from sharesrv.bench.fleet import Fleet
 from sharesrv.bench.machine import Machine, this_machine
 from sharesrv.bench.median import medians
+from sharesrv.bench.rack import Sizes
 from sharesrv.bench.result import Result
 from sharesrv.bench.run import Scenario
 from sharesrv.bench.stage import Target
 from sharesrv.bench.stores import Stores
 from sharesrv.bench.suite import Report, Suite, steps_of
-from sharesrv.bench.trials import Sizes, Trial, in_turns
+from sharesrv.bench.trials import Place, Trial, in_turns
 from sharesrv.bench.wire import Address
 from sharesrv.cli.bench.ending import fail_if, stopped_in_order
 from sharesrv.cli.bench.progress import Steps
@@ -56,7 +57,7 @@ class Where(NamedTuple):
         return [_trial(make(cuts[turn], cuts[turn + 1]), lambda: nullcontext(target)) for turn in range(repeat)]
 
 
-def _trial(scenario: Scenario, place: Callable[[], AbstractContextManager[Target]]) -> Trial:
+def _trial(scenario: Scenario, place: Place) -> Trial:
     return Trial(scenario.name, scenario, place)
 
 

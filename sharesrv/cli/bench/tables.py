@@ -13,7 +13,7 @@ from rich.table import Table
 from sharesrv.bench.figures import Figure
 from sharesrv.bench.machine import Machine
 from sharesrv.bench.median import medians
-from sharesrv.bench.result import Result
+from sharesrv.bench.result import DISTURBED, Result
 from sharesrv.bench.suite import Report
 
 WIDTH = 140  # where it is no terminal
@@ -104,6 +104,8 @@ def _remarks(results: Sequence[Result]) -> Iterable[str]:
             )
         if result.generator_is_limit:
             yield f"{result.name}: the generator was busy for {result.generator_busy:g} of a core and likely the limit"
+        if result.others_busy is not None and result.others_busy >= DISTURBED:
+            yield f"{result.name}: other processes used {result.others_busy:.2g} of a core meanwhile, so it could be better"
         yield from (f"{result.name}: {note}" for note in result.notes)
     if results and results[0].cores_apart:
         yield "server and generator had a core each"
