@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from sharesrv.clock import Clock
 from sharesrv.domain.facts import Asking, supply
@@ -43,26 +44,52 @@ Value = TypeVar("Value")
 
 
 class Thread:
-    """A connection and the one thread that uses it."""
+    """A connection and the one thread that uses it, one trip after the other."""
 
     def __init__(self, path: Path, name: str) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._connection = connect(path)
-
-    def start(self, trip: Callable[..., Value], *values: object) -> Future[Value]:
-        """Begin `trip(connection, *values)` in the thread, behind what was begun before."""
-        return self._pool.submit(trip, self._connection, *values)
+        self._trips: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
 
     async def run(self, trip: Callable[..., Value], *values: object) -> Value:
-        """The same, to its end. Raises StoreFailed where the database does."""
+        """Run `trip(connection, *values)` in the thread, behind what was begun before. Raises StoreFailed where it fails."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[Value] = loop.create_future()
+
+        def travel() -> None:
+            try:
+                result = trip(self._connection, *values)
+            except BaseException as error:
+                loop.call_soon_threadsafe(_fail, ended, error)
+            else:
+                loop.call_soon_threadsafe(_succeed, ended, result)
+
+        self._trips.put(travel)
         try:
-            return await asyncio.wrap_future(self.start(trip, *values))
+            return await ended
         except sqlite3.Error as error:
             raise StoreFailed(str(error)) from error
 
     def close(self) -> None:
-        self._pool.shutdown()
+        """What was begun is done first."""
+        self._trips.put(None)
+        self._thread.join()
         self._connection.close()
+
+    def _work(self) -> None:
+        while (travel := self._trips.get()) is not None:
+            travel()
+
+
+def _fail(ended: asyncio.Future[Any], error: BaseException) -> None:
+    if not ended.done():
+        ended.set_exception(error)
+
+
+def _succeed(ended: asyncio.Future[Value], result: Value) -> None:
+    if not ended.done():
+        ended.set_result(result)
 
 
 class SqliteStore:
@@ -91,7 +118,7 @@ class SqliteStore:
 
     async def commit(self, changes: Sequence[Written]) -> None:
         """See `Ledgered`."""
-        await asyncio.wrap_future(self._writer.start(_commit, changes, self._clock.now_ms(), self._unchanged))
+        await self._writer.run(_commit, changes, self._clock.now_ms(), self._unchanged)
 
     async def due(self, now_ms: int, limit: int) -> list[int]:
         """See `Due`."""
