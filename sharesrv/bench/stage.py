@@ -103,10 +103,10 @@ def room_for(connections: int, already: int = 500) -> int:
 
 
 @contextmanager
-def server(database: Path, *assignments: str) -> Iterator[Target]:
+def server(database: Path, *assignments: str, verb: Sequence[str] = ("serve",)) -> Iterator[Target]:
     """`sharesrv serve` on this file, the limits of PROTOCOL 2.9 off, until the end of the block. Raises Trouble."""
     settings = [f"database.url=sqlite:///{database}", *SETTINGS, *assignments]
-    with _listening(["serve", *_set(settings)], database.with_suffix(".log")) as target:
+    with _listening([*verb, *_set(settings)], database.with_suffix(".log")) as target:
         yield target
 
 

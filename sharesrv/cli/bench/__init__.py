@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,8 +11,9 @@ from sharesrv.bench.floor import relay
 from sharesrv.bench.suite import COMPARED, FULL, MORE, QUICK
 from sharesrv.cli.bench import scenarios
 from sharesrv.cli.bench.options import Json
+from sharesrv.cli.bench.rooms import watch
 from sharesrv.cli.bench.single import whole
-from sharesrv.cli.options import run
+from sharesrv.cli.options import Assignments, run
 
 HELP = """
 Load the server and tell what it does, with the targets beside it.
@@ -58,6 +60,12 @@ def suite(
 
 
 scenarios.add_to(app)
+
+
+@app.command("watched", hidden=True)
+def _watched(report: Path, assignments: Assignments = None) -> None:
+    """The server that `rooms` looks into, in its own process."""
+    watch(report, assignments or [])
 
 
 @app.command("relay", hidden=True)

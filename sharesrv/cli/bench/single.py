@@ -63,7 +63,7 @@ def _trial(scenario: Scenario, place: Place) -> Trial:
 
 async def several(where: Where, make: Make, seconds: float, repeat: int, *, as_json: bool) -> None:
     """Run it, print what it gave. Raises Trouble."""
-    with _stage() as (stores, steps):
+    with staged() as (stores, steps):
         steps.expect(repeat + 1)
         steps.say("filling the store")
         turns = [[trial] for trial in where.trials(make, repeat, stores)]
@@ -73,7 +73,7 @@ async def several(where: Where, make: Make, seconds: float, repeat: int, *, as_j
 
 async def compare(sizes: Sizes, names: Sequence[str], *, as_json: bool) -> None:
     """Runs of the suite in turns. Raises Trouble."""
-    with _stage() as (stores, steps):
+    with staged() as (stores, steps):
         steps.expect(steps_of(names, sizes))
         results = await Suite(stores, sizes, names, steps.say).results()
     _tell(results, as_json=as_json)
@@ -81,7 +81,7 @@ async def compare(sizes: Sizes, names: Sequence[str], *, as_json: bool) -> None:
 
 async def whole(sizes: Sizes, names: Sequence[str], *, as_json: bool) -> None:
     """The suite, with its figures. Raises Trouble."""
-    with _stage() as (stores, steps):
+    with staged() as (stores, steps):
         steps.expect(steps_of(names, sizes))
         report: Report = await Suite(stores, sizes, names, steps.say).report()
     print_json(report) if as_json else print_report(report)
@@ -89,7 +89,7 @@ async def whole(sizes: Sizes, names: Sequence[str], *, as_json: bool) -> None:
 
 
 @contextmanager
-def _stage() -> Iterator[tuple[Stores, Steps]]:
+def staged() -> Iterator[tuple[Stores, Steps]]:
     stage.pin(0, stage.cores()[0])
     with stopped_in_order(), tempfile.TemporaryDirectory(prefix="sharesrv-bench-") as folder, Steps() as steps:
         yield Stores(Path(folder)), steps

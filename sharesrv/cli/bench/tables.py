@@ -27,9 +27,9 @@ def print_json(told: object) -> None:
 
 def print_report(report: Report) -> None:
     """The figures, and below them the runs of which they come."""
-    console = _console()
-    console.print(f"{_on(report.machine)}; it took {report.took_s:g} s")
-    console.print(_figures(report.figures))
+    out = console()
+    out.print(f"{_on(report.machine)}; it took {report.took_s:g} s")
+    out.print(_figures(report.figures))
     print_results(report.runs)
 
 
@@ -37,14 +37,15 @@ def print_results(results: Sequence[Result]) -> None:
     """Of several turns the medians."""
     told = medians(results)
     turns = len(results) // max(1, len(told))
-    console = _console()
-    console.print(_runs(told, turns))
-    console.print(_latencies(told))
+    out = console()
+    out.print(_runs(told, turns))
+    out.print(_latencies(told))
     for line in _remarks(told):
-        console.print(line)
+        out.print(line)
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Standard output."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
@@ -53,40 +54,41 @@ def _on(machine: Machine) -> str:
 
 
 def _figures(figures: Iterable[Figure]) -> Table:
-    table = _table("Figures", "figure", "value", "target", "", "known")
+    shown = table("Figures", "figure", "value", "target", "", "known")
     for each in figures:
         value = "-" if each.value is None else f"{each.value:g} {each.unit}"
-        table.add_row(each.name, value, f"{each.better} {each.target:g} {each.unit}", MET[each.met], each.known)
-    return table
+        shown.add_row(each.name, value, f"{each.better} {each.target:g} {each.unit}", MET[each.met], each.known)
+    return shown
 
 
 def _runs(results: Sequence[Result], turns: int) -> Table:
     """What is of the whole run stands in the row of its first part."""
-    table = _table("Runs" if turns == 1 else f"Runs, medians of {turns} turns", "run", "of", "thing")
+    shown = table("Runs" if turns == 1 else f"Runs, medians of {turns} turns", "run", "of", "thing")
     for column in ("a second", "÷ first", "count", "seconds", "CPU µs", "server busy", "generator busy"):
-        table.add_column(column, justify="right")
+        shown.add_column(column, justify="right")
     for result in results:
         run, first = [result.name, result.about], results[0].rate
         used = [f"{result.seconds:g}", _number(result.server_cpu_us), _number(result.server_busy)]
         ratio, generator = f"{result.rate / first:.2f}" if first else "", f"{result.generator_busy:g}"
         for part in result.parts:
-            table.add_row(*run, part.name, f"{part.rate:,.0f}", ratio, f"{part.count:,}", *used, generator)
+            shown.add_row(*run, part.name, f"{part.rate:,.0f}", ratio, f"{part.count:,}", *used, generator)
             run, used, ratio, generator = ["", ""], ["", "", ""], "", ""
-    return table
+    return shown
 
 
 def _latencies(results: Iterable[Result]) -> Table:
-    table = _table("Latencies, ms", "run", "thing", "of")
+    shown = table("Latencies, ms", "run", "thing", "of")
     for column in ("p50", "p99", "p99.9", "max"):
-        table.add_column(column, justify="right")
+        shown.add_column(column, justify="right")
     for result in results:
         for part in result.parts:
             for kind, spread in part.spreads.items():
-                table.add_row(result.name, part.name, kind, *(f"{ms:.3g}" for ms in msgspec.structs.astuple(spread)))
-    return table
+                shown.add_row(result.name, part.name, kind, *(f"{ms:.3g}" for ms in msgspec.structs.astuple(spread)))
+    return shown
 
 
-def _table(title: str, *columns: str) -> Table:
+def table(title: str, *columns: str) -> Table:
+    """An empty one."""
     return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
