@@ -7,6 +7,7 @@ so is what a border costs itself, which is measured first. What is in no room is
 
 from __future__ import annotations
 
+import inspect
 import sqlite3
 import time
 from collections import Counter
@@ -31,7 +32,7 @@ BORDERS: Final[dict[str, list[tuple[Any, str]]]] = {
     "transport": [(Connection, "data_received"), (Connection, "send")],
     "protocol": [(inbound, "read"), (outbound, "done"), (outbound, "push"), (outbound, "refused")],
     "face": [(Conversation, "text"), (Conversation, "heard"), (AppSession, "reply"), (AppSession, "render")],
-    "ledger": [(Ledger, "submit"), (Ledger, "_decide_all"), (Ledger, "_announce")],
+    "ledger": [(Ledger, "submit"), (Ledger, "_turn")],
     "domain": [(ledger, "decide"), (Outcome, "apply"), (store, "supply")],
     "store": [(store, "_read"), (store, "find"), (store, "_commit")],
     "hub": [(Hub, "tell")],
@@ -56,7 +57,7 @@ class Borders:
         self._frames = 0
         self._waited_ns = 0
         self._inner_ns, self._outer_ns = self._cost()
-        self._began_ns = time.process_time_ns()
+        self._began_ns = 0
 
     def put(self) -> None:
         """Wrap all of them."""
@@ -94,7 +95,15 @@ class Borders:
                 if stack:
                     stack[-1] = (stack[-1][0], now_ns())
 
-        return within
+        async def within_too(*args: Any, **kwargs: Any) -> Any:
+            enter = self._wrapped(room, call(*args, **kwargs).send)
+            try:
+                enter(None)
+            except StopIteration as ended:
+                return ended.value
+            raise RuntimeError("it was to wait for nothing")
+
+        return within_too if inspect.iscoroutinefunction(call) else within
 
     def _cost(self) -> tuple[float, float]:
         """What a border around nothing costs: in the room that it enters, and in the one that it comes from."""
@@ -110,6 +119,7 @@ class Borders:
     def _counted(self, read: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
             self._frames += 1
+            self._began_ns = self._began_ns or time.process_time_ns()  # what starting up took is not a share's
             return read(*args, **kwargs)
 
         return counted
