@@ -124,6 +124,13 @@ async def test_closing_waits_for_what_was_begun(database: Path) -> None:
         thread._connection.execute("SELECT 1")
 
 
+async def test_a_thread_that_is_closed_says_so_and_keeps_nobody_waiting(thread: Thread) -> None:
+    thread.close()
+    async with asyncio.timeout(30):
+        with pytest.raises(StoreFailed, match="closed"):
+            await thread.run(selects, "SELECT 1")
+
+
 @pytest.mark.parametrize("ending", [None, LookupError("in vain")])
 async def test_whoever_leaves_during_its_trip_harms_nothing(thread: Thread, ending: Exception | None) -> None:
     gate = Gate()
