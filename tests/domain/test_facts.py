@@ -131,18 +131,18 @@ def filed(share: Share, *keys: ShareKeys) -> set[ShareKeys]:
     ("state", "fields", "keys"),
     [
         (State.OPEN, {}, {ASKED, TREE, INBOX}),
-        (State.OPEN, {"door": Door.INVITATION}, {ASKED, TREE, INBOX}),
+        (State.OPEN, {"door": Door.INVITATION}, {ASKED, TREE, INBOX, CODES}),
         (State.JOINED, {}, {ASKED, TREE}),
-        (State.ACTIVE, {}, {ASKED, TREE, HELD}),
-        (State.ACTIVE, {"owed": True}, {ASKED, TREE, HELD, OUTBOX}),
-        (State.ACTIVE, {"door": Door.APART}, {TREE, HELD}),
-        (State.BARRED, {"door": Door.APART}, {TREE}),
+        (State.ACTIVE, {}, {ASKED, TREE, HELD, HOLDERS}),
+        (State.ACTIVE, {"owed": True}, {ASKED, TREE, HELD, HOLDERS, OUTBOX}),
+        (State.ACTIVE, {"door": Door.APART}, {TREE, HELD, HOLDERS}),
+        (State.BARRED, {"door": Door.APART}, {TREE, HOLDERS}),
         (State.TIMED_OUT, {"owed": True, "deadline_ms": START_MS}, {ASKED, COOLING, OUTBOX}),
         (State.TIMED_OUT, {"deadline_ms": START_MS - 180_000}, {ASKED, COOLING}),
         (State.TIMED_OUT, {"door": Door.INVITATION}, {ASKED}),
         (State.REFUSED, {}, {ASKED}),
         (State.ENDED, {"door": Door.CODE}, set()),
-        (State.OPEN, {"door": Door.CODE, "sharee_id": None}, set()),
+        (State.OPEN, {"door": Door.CODE, "sharee_id": None}, {CODES}),
     ],
 )
 def test_a_share_that_is_put_stands_under_every_key_that_a_store_would_find_it_by(
@@ -150,10 +150,9 @@ def test_a_share_that_is_put_stands_under_every_key_that_a_store_would_find_it_b
 ) -> None:
     world = World()
     share = world.row(state, **fields)
-    asked: list[ShareKeys] = [ASKED, TREE, COOLING, INBOX, OUTBOX, HELD]
     always: set[ShareKeys] = {ShareKey(share.id), CodeKey(share.code)}
-    assert filed(share, *always, *asked) == keys | always
-    found = world.store.find({*always, *asked})
+    assert filed(share, *always, *EVERY) == keys | always
+    found = world.store.find({*always, *EVERY})
     assert {key for key, shares in found.shares if share in shares} == keys | always
 
 
@@ -180,6 +179,15 @@ def test_a_code_that_is_accepted_stands_under_the_keys_of_whoever_accepted_it() 
     grant = move(code, Event.ACCEPT, START_MS, sharee_id="guest")
     facts.put(grant)
     assert {key for key in EVERY if facts.shares(key) == [grant]} == {TREE, HELD, HOLDERS}
+
+
+def test_a_share_that_gets_its_sharee_stands_under_that_account_s_keys() -> None:
+    world = World()
+    code = world.row(State.OPEN, door=Door.CODE, sharee_id=None)
+    facts = facts_of(world, *EVERY)
+    named = move(code, Event.CHANGE, START_MS, sharee_id="guest")
+    facts.put(named)
+    assert {key for key in EVERY if facts.shares(key) == [named]} == {TREE, INBOX, CODES}
 
 
 def test_what_has_fallen_out_of_a_key_is_not_looked_at_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -285,8 +286,10 @@ async def test_marks_ride_with_the_next_batch_and_go_first() -> None:
 async def test_marks_need_nothing_else_to_be_queued() -> None:
     desk = Desk()
     share = desk.world.row(State.TIMED_OUT, owed=True, cause=Cause.TIMEOUT)
-    async with running(desk.ledger):
+    async with running(desk.ledger), asyncio.timeout(30):
+        await asyncio.sleep(0)
         desk.ledger.received([share.id])
+        await desk.store.committing.wait()
     assert not desk.world.share().owed
     assert desk.told == []
 

@@ -78,6 +78,13 @@ def test_only_what_has_changed_is_written(
     assert live(connection) == [new.state in LIVE]
 
 
+def test_what_is_equal_has_not_changed_though_it_was_read_anew(connection: sqlite3.Connection) -> None:
+    old = make(1, State.ACTIVE, "lamp", "owner", "guest", "1", note="a longer note", created_ms=10**12)
+    write(connection, made(old), 1)
+    [again] = stored(connection)
+    assert written(connection, by_owner(old, changed(again))) == [(1, {"version"})]
+
+
 @pytest.mark.parametrize(("event", "state"), list(MOVES))
 def test_every_move_is_stored_and_live_goes_with_it(connection: sqlite3.Connection, event: Event, state: State) -> None:
     old = make(1, state, "lamp", "owner", "guest", "1")

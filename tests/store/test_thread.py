@@ -133,7 +133,8 @@ async def test_a_thread_that_is_closed_says_so_and_keeps_nobody_waiting(thread: 
 
 @pytest.mark.parametrize("ending", [None, LookupError("in vain")])
 async def test_whoever_leaves_during_its_trip_harms_nothing(thread: Thread, ending: Exception | None) -> None:
-    gate = Gate()
+    gate, errors = Gate(), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
 
     def trip(connection: sqlite3.Connection) -> str:
         gate(connection)
@@ -150,6 +151,7 @@ async def test_whoever_leaves_during_its_trip_harms_nothing(thread: Thread, endi
     gate.open()
     assert await waiting == 1
     assert gate.passed
+    assert errors == []
 
 
 # Whether somebody else has written.
