@@ -66,6 +66,8 @@ class PlainStore:
                     found.rows.append((key, self._row(key)))
                 case ShareKeys():
                     shares = [share for _id, share in sorted(self.shares.items()) if self._is_named(share, key)]
+                    if isinstance(key, CoolingKey):
+                        shares.sort(key=lambda share: share.deadline_ms)
                     found.shares.append((key, shares[-1:] if isinstance(key, AskedKey | CoolingKey) else shares))
                 case OpenOffers(sharer_id=sharer_id):
                     offers = [share for share in self.shares.values() if share.sharer_id == sharer_id]

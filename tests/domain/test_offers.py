@@ -8,11 +8,13 @@ import msgspec
 import pytest
 
 from sharesrv.domain.commands import OFFERS, UNKNOWN_UIDS
+from sharesrv.domain.decide import decide
+from sharesrv.domain.facts import Facts, gather
 from sharesrv.domain.keys import Recent
 from sharesrv.domain.outcome import Acknowledged, Offered, Settled, Waiting
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Cause, Door, State
-from sharesrv.errors import Refusal
+from sharesrv.errors import Refusal, Refused
 from tests.world import World, came_to, retry_after_ms
 
 NOBODY = "nobody@example.org"
@@ -281,6 +283,34 @@ def test_a_cooldown_of_nothing_is_none() -> None:
     world.do(world.request())
     world.clock.advance(ms=180_000)
     assert came_to(world.do(world.request(sequence="2"))) is Waiting
+
+
+@pytest.mark.parametrize("ago_ms", [(1000, 400), (400, 1000), (400, 400), (400,)])
+def test_of_several_offers_that_were_missed_the_latest_deadline_counts(ago_ms: tuple[int, ...]) -> None:
+    """As many are known as timed out since they were read; a store gives only one."""
+    world, facts = missed(Rules(resend_cooldown_ms=500), *ago_ms)
+    with pytest.raises(Refused) as refused:
+        decide(world.request(), facts, world.clock)
+    assert retry_after_ms(refused.value) == 100
+
+
+@pytest.mark.parametrize(("cooldown_ms", "ago_ms"), [(500, (1000, 500)), (0, (1000, 400)), (0, (0,)), (500, ())])
+def test_an_offer_may_be_made_again_when_the_latest_that_was_missed_is_long_enough_ago(
+    cooldown_ms: int, ago_ms: tuple[int, ...]
+) -> None:
+    world, facts = missed(Rules(resend_cooldown_ms=cooldown_ms), *ago_ms)
+    assert isinstance(decide(world.request(), facts, world.clock).reply, Waiting)
+
+
+def missed(rules: Rules, *ago_ms: int) -> tuple[World, Facts]:
+    """Facts for a request, with an offer whose deadline passed unanswered so long ago for each time."""
+    world = World(rules)
+    now_ms = world.clock.now_ms()
+    facts = Facts(rules, now_ms)
+    world.store.find_all(gather([world.request()], facts))
+    for each in ago_ms:
+        facts.put(world.row(State.TIMED_OUT, deadline_ms=now_ms - each))
+    return world, facts
 
 
 def test_a_hundred_offers_may_be_open() -> None:

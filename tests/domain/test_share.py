@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 
 from sharesrv.domain.share import LIVE, MOVES, WAITING, Asked, Cause, Door, Event, IllegalMove, Share, State, move
@@ -98,6 +99,13 @@ def test_a_move_notes_when_it_was_accepted_and_settled(event: Event, state: Stat
     assert moved.settled_ms == (8 if event in (Event.CHANGE, Event.JOIN) else NOW_MS)
 
 
+@pytest.mark.parametrize(("event", "state"), list(MOVES))
+def test_what_else_changes_in_a_move_is_one_version_with_it(event: Event, state: State) -> None:
+    moved = move(share(state), event, NOW_MS, sharee_id="other", permit=7)
+    assert msgspec.structs.replace(moved, sharee_id="guest", permit=0) == move(share(state), event, NOW_MS)
+    assert (moved.sharee_id, moved.permit) == ("other", 7)
+
+
 @pytest.mark.parametrize("state", State)
 def test_an_offer_is_due_from_the_millisecond_of_its_deadline(state: State) -> None:
     offer = share(state)
@@ -120,3 +128,8 @@ def test_a_grant_without_an_end_is_never_due() -> None:
 def test_the_next_time_is_the_deadline_of_an_offer_and_the_end_of_a_grant(state: State) -> None:
     expected = {State.OPEN: NOW_MS + 180_000, State.ACTIVE: NOW_MS + 5}.get(state, 0)
     assert share(state, ends_ms=NOW_MS + 5).next_ms() == expected
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.OPEN])
+def test_what_has_no_end_has_no_next_time(state: State) -> None:
+    assert share(state).next_ms() == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from websockets.server import ServerProtocol
 
 from sharesrv.faces.websocket.opening import HEAD_MAX
 from sharesrv.faces.websocket.server import Door
@@ -120,6 +121,57 @@ async def test_many_frames_glued_to_the_request(database: Path) -> None:
         assert (await raw.response())[0] == 101
         for _ in range(3 * CHUNK // 100):
             assert (await raw.heard()).opcode == PONG
+
+
+@pytest.mark.parametrize("glued", range(0, 20, 3))
+async def test_the_beginning_of_a_message_glued_to_the_request(database: Path, glued: int) -> None:
+    """The rest of its frame, and of its fragments, comes later."""
+    frames = frame(TEXT, "pi", fin=False) + frame(PING, b"abc") + frame(CONT, "ng")
+    async with server(database) as running, dialled(running.running.ws_port) as raw:
+        await raw.send(head() + frames[:glued])
+        assert (await raw.response())[0] == 101
+        await raw.send(frames[glued:])
+        assert await raw.heard() == (PONG, b"abc")
+        assert await raw.heard() == (TEXT, b"pong")
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        ([frame(TEXT, b"a" * 1001)], 1009),
+        ([frame(TEXT, b"a" * 600, fin=False), frame(CONT, b"a" * 401)], 1009),
+        ([frame(CONT, b"a")], 1002),
+        ([frame(TEXT, BROKEN)], 1007),
+        ([close(1000)], 1000),
+    ],
+    ids=["too large", "too large in fragments", "no beginning", "not UTF-8", "a goodbye"],
+)
+async def test_frames_glued_to_the_request_keep_to_the_same_rules(
+    database: Path, frames: list[bytes], code: int
+) -> None:
+    async with server(database, "limits.frame_bytes=1000") as running, dialled(running.running.ws_port) as raw:
+        await raw.send(head(), *frames)
+        assert (await raw.response())[0] == 101
+        assert await raw.closed() == code
+        await ended(raw, running)
+
+
+async def test_an_open_connection_keeps_nothing_of_its_request(database: Path) -> None:
+    async with server(database) as running, dialled(running.running.ws_port) as raw:
+        await raw.send(head(), text("ping"))
+        assert (await raw.response())[0] == 101
+        assert await raw.heard() == (TEXT, b"pong")
+        [connection] = connections(running)
+        assert connection._head is None
+        assert not isinstance(connection._ws, ServerProtocol)
+
+
+async def test_frames_behind_a_request_that_is_refused_are_not_read(database: Path) -> None:
+    async with server(database) as running, dialled(running.running.ws_port) as raw:
+        await raw.send(head(path="/"), text("ping"), text(hello(OWNER)))
+        assert (await raw.response())[0] == 404
+        assert b"pong" not in await raw.rest()
+        await ended(raw, running)
 
 
 @pytest.mark.parametrize("path", ["/api/ws", "/api/ws?x=1"])
@@ -337,6 +389,13 @@ async def test_frames_beyond_the_limit(database: Path, frames: list[bytes]) -> N
         assert (await raw.error(), await raw.error()) == (400, 400)
         await raw.send(*frames)
         assert await raw.closed() == 1009
+
+
+async def test_without_a_limit_a_frame_may_have_any_size(database: Path) -> None:
+    async with server(database, "limits.frame_bytes=0") as running, opened(running) as raw:
+        await raw.send(frame(TEXT, b"a" * 1_100_000))  # more than `websockets` takes by itself
+        assert await raw.error() == 400
+        await raw.ping()
 
 
 async def test_a_name_of_10_mb(database: Path) -> None:

@@ -1,13 +1,20 @@
-"""However a sequence of commands is cut into batches, what is told and what is stored are the same."""
+"""However a sequence of commands is cut into batches, what is told and what is stored are the same.
+
+And whatever the ledger keeps of one batch for the next: the measure is a run of single commands that read everything anew.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,9 +26,11 @@ from sharesrv.domain.keys import Token
 from sharesrv.domain.outcome import Reply
 from sharesrv.domain.rules import Rules
 from sharesrv.errors import Refused
-from sharesrv.live.ledger import Ledger
+from sharesrv.live import ledger as ledger_module
+from sharesrv.live.ledger import KNOWN_MAX, Ledger
 from sharesrv.store.base import Ledgered
 from sharesrv.store.sqlite import rows
+from sharesrv.store.sqlite.connection import connect
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.plain import PlainStore
 from tests.wire import UIDS, at, fill, query
@@ -98,6 +107,9 @@ steps = st.lists(st.one_of(singles, singles, exchanges), min_size=2, max_size=25
 cuts = st.lists(st.integers(1, 8), min_size=1, max_size=12)
 
 
+kept = st.sampled_from([0, 4, 12, KNOWN_MAX])
+
+
 class Seen(NamedTuple):
     """What can be seen of a run: what was told in order, the shares, and the journal."""
 
@@ -129,7 +141,18 @@ def plain(reply: object) -> object:
     return reply
 
 
-async def carry_out(store: Ledgered, clock: FakeClock, run: list[Command | Wait], sizes: list[int]) -> list[object]:
+def _nothing() -> None:
+    pass
+
+
+async def carry_out(
+    store: Ledgered,
+    clock: FakeClock,
+    run: list[Command | Wait],
+    sizes: list[int],
+    between: Callable[[], None] = _nothing,
+) -> list[object]:
+    """One ledger through all of `run`; `between` two batches something else may happen."""
     told: list[object] = []
     ledger = Ledger(store, clock, RULES, tell=told.append)
     number = 0
@@ -146,15 +169,22 @@ async def carry_out(store: Ledgered, clock: FakeClock, run: list[Command | Wait]
             ledger.submit(command, lambda reply, number=number: numbered(number, reply))  # type: ignore[misc]
         ledger.stop()
         await ledger.run()
+        between()
     return told
 
 
-def in_memory(run: list[Command | Wait], sizes: list[int]) -> Seen:
+def keeping(known: int) -> AbstractContextManager[object]:
+    """Ledgers keep so many keys from batch to batch; none is as if there were no batch before."""
+    return patch.object(ledger_module, "KNOWN_MAX", known)
+
+
+def in_memory(run: list[Command | Wait], sizes: list[int], known: int = KNOWN_MAX) -> Seen:
     world = World()
     store: PlainStore = world.store
     for id in UIDS:
         store.tokens[digest(at(id))] = Token(digest(at(id)), id, 1, 0)
-    told = asyncio.run(carry_out(store, world.clock, run, sizes))
+    with keeping(known):
+        told = asyncio.run(carry_out(store, world.clock, run, sizes))
     journal: list[object] = [
         (put.new.id, put.old.state if put.old else "", put.new.state, put.new.cause, put.by, put.door)
         for put in store.journal
@@ -163,24 +193,29 @@ def in_memory(run: list[Command | Wait], sizes: list[int]) -> Seen:
     return Seen(told, list(world.shares()), journal)
 
 
-async def _over_sqlite(path: Path, run: list[Command | Wait], sizes: list[int]) -> list[object]:
+async def _over_sqlite(path: Path, run: list[Command | Wait], sizes: list[int], others: list[bool]) -> list[object]:
     clock = FakeClock()
     async with SqliteStore(path, clock) as store:
-        told = await carry_out(store, clock, run, sizes)
-        await store.read(iter_nothing())  # so that the last commit is through
-        await store.commit(())
-        return told
+        with closing(connect(path)) as connection:
+            return await carry_out(store, clock, run, sizes, writing(connection, others))
 
 
-def iter_nothing() -> Any:
-    """An asking that wants nothing."""
-    yield from ()
+def writing(connection: sqlite3.Connection, others: list[bool]) -> Callable[[], None]:
+    """Between two batches somebody else writes, as `others` has it, over and over: nothing that a command asks for."""
+    turns = cycle(others)
+    connection.execute("PRAGMA synchronous = OFF")
+
+    def write() -> None:
+        if next(turns):
+            connection.execute("UPDATE account SET created_ms = created_ms + 1")
+
+    return write
 
 
-def on_disk(template: Path, run: list[Command | Wait], sizes: list[int]) -> Seen:
+def on_disk(template: Path, run: list[Command | Wait], sizes: list[int], others: list[bool]) -> Seen:
     with TemporaryDirectory() as folder:
         path = Path(shutil.copy(template, folder))
-        told = asyncio.run(_over_sqlite(path, run, sizes))
+        told = asyncio.run(_over_sqlite(path, run, sizes, others))
         shares = [rows.share(row) for row in query(path, f"SELECT {rows.SHARE} FROM share s ORDER BY id")]
         columns = "share_id, from_state, to_state, cause, by, door"
         return Seen(told, list(shares), list(query(path, f"SELECT {columns} FROM journal ORDER BY id")))
@@ -194,21 +229,22 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(run=steps, sizes=cuts)
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(run=steps, sizes=cuts, known=kept)
 def test_however_commands_are_cut_into_batches_everything_is_the_same(
-    run: list[Command | Wait], sizes: list[int]
+    run: list[Command | Wait], sizes: list[int], known: int
 ) -> None:
-    one_by_one = in_memory(run, [1])
-    assert in_memory(run, sizes) == one_by_one
+    one_by_one = in_memory(run, [1], known=0)
+    assert in_memory(run, [1]) == one_by_one
+    assert in_memory(run, sizes, known) == one_by_one
     assert in_memory(run, [512]) == one_by_one
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(run=steps, sizes=cuts)
+@given(run=steps, sizes=cuts, others=st.lists(st.booleans(), min_size=1, max_size=5))
 def test_and_over_sqlite_it_is_the_same_as_in_memory(
-    template: Path, run: list[Command | Wait], sizes: list[int]
+    template: Path, run: list[Command | Wait], sizes: list[int], others: list[bool]
 ) -> None:
-    one_by_one = in_memory(run, [1])
-    assert on_disk(template, run, sizes) == one_by_one
-    assert on_disk(template, run, [512]) == one_by_one
+    one_by_one = in_memory(run, [1], known=0)
+    assert on_disk(template, run, sizes, others) == one_by_one
+    assert on_disk(template, run, [512], [False]) == one_by_one

@@ -8,10 +8,13 @@ import pytest
 
 from sharesrv.auth import digest
 from sharesrv.clock import SystemClock
+from sharesrv.domain.share import Door, State
 from sharesrv.store.batch import AccountRow, AnyRow, Batch, DeviceRow, GrantRow, TokenRef, TokenRow, add_to, latest
+from sharesrv.store.sqlite import commit
 from sharesrv.store.sqlite import connection as sqlite_connection
 from sharesrv.store.sqlite.load import load
-from tests.wire import GUEST, OWNER, at, device_row, fill
+from tests.store.test_contract import made, make
+from tests.wire import GUEST, OTHER, OWNER, at, device_row, fill
 
 LAMP = device_row("lamp")
 GRANT = GrantRow("lamp", GUEST, 1, "", 0)
@@ -66,6 +69,45 @@ def test_an_account_that_goes_takes_its_tokens_devices_and_shares(stored: sqlite
     assert column(stored, "SELECT DISTINCT state FROM share") == ["ended"]
     assert account not in column(stored, "SELECT account_id FROM token")
     assert account not in column(stored, "SELECT owner_id FROM device")
+
+
+LIVING = (State.OPEN, State.JOINED, State.ACTIVE, State.BARRED)
+OVER = {"open": "withdrawn", "joined": "withdrawn", "active": "ended", "barred": "ended"}
+
+
+@pytest.mark.parametrize("account", [OWNER, GUEST])
+@pytest.mark.parametrize("state", LIVING)
+def test_an_account_that_goes_ends_its_shares_in_whatever_state_they_live(
+    stored: sqlite3.Connection, account: str, state: State
+) -> None:
+    shares = [make(1, state, "sub-1", OWNER, GUEST, "1"), make(2, State.REFUSED, "sub-1", OWNER, GUEST, "1")]
+    commit.write(stored, [*made(*shares)], 1)
+    write(stored, Batch(removed_accounts=[account]))
+    rows = stored.execute("SELECT state, cause, live FROM share WHERE id < 3 ORDER BY id").fetchall()
+    assert rows == [(OVER[state], "removed", 0), ("refused", "", 0)]
+    assert column(stored, "SELECT to_state FROM journal WHERE share_id = 1") == [state, OVER[state]]
+
+
+@pytest.mark.parametrize("account", [GUEST, OTHER])
+def test_an_account_that_goes_leaves_the_shares_of_others(stored: sqlite3.Connection, account: str) -> None:
+    shares = [make(id, state, f"lamp-{id}", OWNER, OTHER, "1") for id, state in enumerate(LIVING)]
+    codes = [make(8, State.OPEN, "lamp", OWNER, None, "", door=Door.CODE)]
+    commit.write(stored, [*made(*shares, *codes)], 1)
+    write(stored, Batch(removed_accounts=[account]))
+    assert column(stored, "SELECT live FROM share WHERE id < 4") == [account != OTHER] * 4
+    assert column(stored, "SELECT live FROM share WHERE id = 8") == [1]
+
+
+def test_the_share_codes_and_invitations_of_an_account_go_with_it(stored: sqlite3.Connection) -> None:
+    codes = [
+        make(1, State.OPEN, "lamp", OWNER, None, "", door=Door.CODE),
+        make(2, State.OPEN, "lamp", OWNER, GUEST, "", door=Door.INVITATION),
+    ]
+    commit.write(stored, [*made(*codes)], 1)
+    write(stored, Batch(removed_accounts=[GUEST]))
+    assert column(stored, "SELECT state FROM share WHERE id < 3 ORDER BY id") == ["open", "withdrawn"]
+    write(stored, Batch(removed_accounts=[OWNER]))
+    assert column(stored, "SELECT state FROM share WHERE id < 3 ORDER BY id") == ["withdrawn", "withdrawn"]
 
 
 def test_only_the_token_that_is_named_goes(stored: sqlite3.Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,12 @@ def _decoded(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def stock(path: Path) -> None:
-    connection = connect(path)
+    with closing(connect(path)) as connection:
+        lay(connection)
+
+
+def lay(connection: sqlite3.Connection) -> None:
+    """Accounts, tokens, devices and params, in any schema."""
     for account in ACCOUNTS:
         values = (account.id, account.uid, fold(account.uid), account.nickname, account.token_serial)
         connection.execute(
@@ -160,7 +165,6 @@ def stock(path: Path) -> None:
             msgspec.structs.astuple(device),
         )
     connection.executemany("INSERT INTO device_params VALUES (?, ?)", list(PARAMS.items()))
-    connection.close()
 
 
 STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[Kept]]] = {"plain": plain, "sqlite": sqlite}
@@ -300,6 +304,14 @@ async def test_the_devices_of_the_shares_come_along(kept: Kept) -> None:
     devices = (await find(kept.store, ShareKey(14), ShareKey(13))).devices
     assert sorted(device.id for device in devices) == ["lamp", "sub-1"]
     assert all(device in DEVICES for device in devices)
+
+
+async def test_the_last_offer_that_was_missed_is_the_one_with_the_latest_deadline(kept: Kept) -> None:
+    times = {31: 500, 32: 900, 33: 900, 34: 700}
+    shares = [make(id, State.TIMED_OUT, "lamp", "owner", "guest", "1", deadline_ms=ms) for id, ms in times.items()]
+    await put(kept.store, made(*shares))
+    key = CoolingKey("lamp", "guest")
+    assert (await find(kept.store, key)).shares == [(key, [shares[2]])]
 
 
 async def test_a_store_without_shares_finds_none(kept: Kept) -> None:

@@ -54,6 +54,8 @@ class Thread:
 
     async def run(self, trip: Callable[..., Value], *values: object) -> Value:
         """Run `trip(connection, *values)` in the thread, behind what was begun before. Raises StoreFailed where it fails."""
+        if not self._thread.is_alive():
+            raise StoreFailed("the database is closed")
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[Value] = loop.create_future()
 
