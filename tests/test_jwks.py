@@ -16,8 +16,9 @@ from joserfc import jwt
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 
-from sharesrv.auth import Issuer, Jwks, Tokens
+from sharesrv.auth import Tokens
 from sharesrv.errors import Refusal, Refused, Trouble
+from sharesrv.jwks import Issuer, Jwks
 from tests.wire import GUEST, OWNER, server
 from tests.world import START_MS, FakeClock
 

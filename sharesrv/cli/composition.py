@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from sharesrv.auth import Issuer, Jwks, Tokens
+from sharesrv.auth import Tokens
 from sharesrv.clock import Clock, SystemClock
 from sharesrv.config import Settings
 from sharesrv.domain.rules import Rules
@@ -21,6 +21,7 @@ from sharesrv.faces.http.server import bind, listening
 from sharesrv.faces.websocket.conversation import Conversation, Speaking
 from sharesrv.faces.websocket.server import Door, tls_context
 from sharesrv.faces.websocket.transport import GRACE_S, Times
+from sharesrv.jwks import Issuer, Jwks
 from sharesrv.live.deadlines import Deadlines
 from sharesrv.live.exchange import Exchange
 from sharesrv.live.hub import Hub

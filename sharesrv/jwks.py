@@ -1,0 +1,124 @@
+"""The JWTs of an identity provider: its keys, a file or a URL, and what its tokens must say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import warnings
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.request import urlopen
+
+import structlog
+from joserfc import jws, jwt
+from joserfc.errors import ExpiredTokenError, JoseError, SecurityWarning
+from joserfc.jwk import KeySet
+from joserfc.jwt import JWTClaimsRegistry
+
+from sharesrv.errors import Refusal, Refused, Trouble
+
+ALGORITHMS: Final = ["RS256", "ES256", "EdDSA", "Ed25519"]
+KEYS_GOOD_MS: Final = 5 * 60 * 1000
+KEYS_RETRY_MS: Final = 10 * 1000  # between two looks for a key that is not known
+FETCH_S: Final = 5.0
+FETCH_MAX: Final = 1024 * 1024  # bytes
+
+log = structlog.get_logger()
+
+
+class Issuer(NamedTuple):
+    """An identity provider: where its keys are (a file or a URL), what its tokens must say, which claim is the account."""
+
+    jwks: str
+    issuer: str
+    audience: str
+    claim: str
+
+
+class Jwks:
+    """Verifies JWTs by a JSON Web Key Set, which is read again when it changes: keys rotate without a restart.
+
+    A file is looked at with every token; a URL once in five minutes, and when a token names a key that is not known.
+    """
+
+    def __init__(self, issuer: Issuer, now_ms: Callable[[], int]) -> None:
+        self._issuer = issuer
+        self._now_ms = now_ms
+        self._keys = KeySet([])
+        self._read_ms = 0
+        self._changed: float = -1
+        must: dict[str, Any] = {"exp": {"essential": True}, issuer.claim: {"essential": True}}
+        if issuer.issuer:
+            must["iss"] = {"essential": True, "value": issuer.issuer}
+        if issuer.audience:
+            must["aud"] = {"essential": True, "value": issuer.audience}
+        self._must = must
+
+    async def account_of(self, token: str) -> str:
+        """See `auth.Verifier`."""
+        await self._refresh(token)
+        try:
+            claims = _decode(token, self._keys)
+            JWTClaimsRegistry(now=self._now_ms() // 1000, **self._must).validate(claims)
+        except ExpiredTokenError as error:
+            raise Refused(Refusal.TOKEN_EXPIRED) from error
+        except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise Refused(Refusal.UNKNOWN_TOKEN) from error
+        account_id = claims[self._issuer.claim]
+        if not isinstance(account_id, str) or not account_id or "\0" in account_id:
+            raise Refused(Refusal.UNKNOWN_TOKEN)
+        return account_id
+
+    async def load(self) -> None:
+        """Read the keys for the first time. Raises Trouble where a file cannot be read; a URL may come up later."""
+        try:
+            self._keys = KeySet.import_key_set(json.loads(await asyncio.to_thread(self._fetch)))
+            self._read_ms = self._now_ms()
+        except (OSError, HTTPException, ValueError, JoseError, RecursionError) as error:
+            if not self._is_url:
+                raise Trouble(f"auth.jwt_jwks: {error}") from error
+            log.warning("the keys of the identity provider could not be read", reason=str(error))
+
+    @property
+    def _is_url(self) -> bool:
+        return self._issuer.jwks.startswith(("http://", "https://"))
+
+    async def _refresh(self, token: str) -> None:
+        if not self._is_stale(token):
+            return
+        self._read_ms = self._now_ms()
+        try:
+            self._keys = KeySet.import_key_set(json.loads(await asyncio.to_thread(self._fetch)))
+        except (OSError, HTTPException, ValueError, JoseError, RecursionError) as error:
+            log.warning("the keys of the identity provider could not be read, the old ones stay", reason=str(error))
+
+    def _is_stale(self, token: str) -> bool:
+        if not self._is_url:
+            return Path(self._issuer.jwks).exists() and Path(self._issuer.jwks).stat().st_mtime != self._changed
+        age_ms = self._now_ms() - self._read_ms
+        return age_ms > KEYS_GOOD_MS or (age_ms > KEYS_RETRY_MS and self._is_unknown(token))
+
+    def _is_unknown(self, token: str) -> bool:
+        try:
+            kid = jws.extract_compact(token.encode()).headers().get("kid")
+        except (JoseError, ValueError, TypeError, AttributeError):
+            return False
+        return isinstance(kid, str) and kid not in {key.kid for key in self._keys.keys}
+
+    def _fetch(self) -> bytes:
+        if self._is_url:
+            with urlopen(self._issuer.jwks, timeout=FETCH_S) as answer:  # noqa: S310 - an operator's setting, http or https
+                found: bytes = answer.read(FETCH_MAX)
+                return found
+        path = Path(self._issuer.jwks)
+        self._changed = path.stat().st_mtime
+        return path.read_bytes()
+
+
+def _decode(token: str, keys: KeySet) -> dict[str, Any]:
+    """The claims of a token that one of the keys has signed. RFC 9864 renames EdDSA; issuers still write it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SecurityWarning)
+        return jwt.decode(token, keys, algorithms=ALGORITHMS).claims
