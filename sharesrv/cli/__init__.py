@@ -1,34 +1,47 @@
-"""The command line: a rack of verbs, one a file. What cannot go on says so in one line, with exit code 2."""
+"""The command line: a rack of verbs, one a file. What cannot go on says so in one line, with exit code 2.
+
+Only the verb that is named is imported, so that a short one does not wait for the server's parts.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final
 
 import typer
 
-from sharesrv.cli import bench, demo, explain, import_, journal, serve, token
 from sharesrv.errors import Trouble
 
-app = typer.Typer(
-    name="sharesrv",
-    help="The server by which the owner of a smart-home device shares it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command("serve")(serve.serve)
-app.command("demo")(demo.demo)
-app.command("import")(import_.import_)
-app.command("token")(token.token)
-app.command("journal")(journal.journal)
-app.command("explain")(explain.explain)
-app.add_typer(bench.app)
+VERBS: Final = ("serve", "demo", "import", "token", "journal", "explain", "bench")
+
+
+def app_for(arguments: Sequence[str]) -> typer.Typer:
+    """The verb with which `arguments` begin; all of them where they begin with none."""
+    app = typer.Typer(
+        name="sharesrv",
+        help="The server by which the owner of a smart-home device shares it.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(lambda: None)  # or a single verb would need no name
+    for verb in arguments[:1] if {*arguments[:1]} <= {*VERBS} and arguments else VERBS:
+        _add(app, verb)
+    return app
+
+
+def _add(app: typer.Typer, verb: str) -> None:
+    name = "import_" if verb == "import" else verb  # a keyword
+    found: Any = getattr(import_module(f"sharesrv.cli.{name}"), "app" if verb == "bench" else name)
+    app.add_typer(found) if isinstance(found, typer.Typer) else app.command(verb)(found)
 
 
 def main() -> None:
     """The entry point."""
     try:
-        app()
+        app_for(sys.argv[1:])()
     except Trouble as trouble:
         print(f"sharesrv: {trouble}", file=sys.stderr)
         sys.exit(2)

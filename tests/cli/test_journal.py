@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from sharesrv.cli import app
+from sharesrv.cli import app_for
 from sharesrv.store.batch import GrantRow
 from tests.wire import GUEST, OWNER, fill
 
@@ -21,7 +21,9 @@ def house(database: Path) -> Path:
 
 
 def run(path: Path, *words: str) -> Result:
-    return CliRunner().invoke(app, [*words, "--set", f"database.url=sqlite:///{path}"], catch_exceptions=False)
+    return CliRunner().invoke(
+        app_for(words), [*words, "--set", f"database.url=sqlite:///{path}"], catch_exceptions=False
+    )
 
 
 def test_the_journal_is_printed_in_columns(house: Path) -> None:

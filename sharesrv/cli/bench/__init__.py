@@ -11,7 +11,6 @@ from sharesrv.bench.floor import relay
 from sharesrv.bench.suite import COMPARED, FULL, MORE, QUICK
 from sharesrv.cli.bench import scenarios
 from sharesrv.cli.bench.options import Json
-from sharesrv.cli.bench.rooms import watch
 from sharesrv.cli.bench.single import whole
 from sharesrv.cli.options import Assignments, run
 
@@ -65,6 +64,8 @@ scenarios.add_to(app)
 @app.command("watched", hidden=True)
 def _watched(report: Path, assignments: Assignments = None) -> None:
     """The server that `rooms` looks into, in its own process."""
+    from sharesrv.cli.bench.borders import watch  # the whole server, which the generator does without
+
     watch(report, assignments or [])
 
 

@@ -12,10 +12,13 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from sharesrv.cli.bench.rooms import OUTSIDE, Profile
+from sharesrv.cli.serve import serve
 from sharesrv.domain.outcome import Outcome
 from sharesrv.faces.websocket.app import AppSession
 from sharesrv.faces.websocket.conversation import Conversation
@@ -27,7 +30,6 @@ from sharesrv.protocol.coolkit import inbound, outbound
 from sharesrv.store.base import StoreFailed
 from sharesrv.store.sqlite import store
 
-OUTSIDE: Final = "loop"
 BORDERS: Final[dict[str, list[tuple[Any, str]]]] = {
     "transport": [(Connection, "data_received"), (Connection, "send")],
     "protocol": [(inbound, "read"), (outbound, "done"), (outbound, "push"), (outbound, "refused")],
@@ -37,13 +39,6 @@ BORDERS: Final[dict[str, list[tuple[Any, str]]]] = {
     "store": [(store, "_read"), (store, "find"), (store, "_commit")],
     "hub": [(Hub, "tell")],
 }
-
-
-class Profile(msgspec.Struct):
-    """CPU time by room in ns, and on how many shares it was spent: two frames come in for each."""
-
-    rooms: dict[str, float]
-    shares: float
 
 
 class Borders:
@@ -137,3 +132,13 @@ class Borders:
                 self._waited_ns += time.perf_counter_ns() - wall_ns - time.thread_time_ns() + cpu_ns
 
         return run
+
+
+def watch(report: Path, assignments: list[str]) -> None:
+    """A server that writes its profile to `report` when it ends."""
+    borders = Borders()
+    borders.put()
+    try:
+        serve(None, assignments)
+    finally:
+        report.write_bytes(msgspec.json.encode(borders.profile()))

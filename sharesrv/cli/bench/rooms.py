@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -12,12 +11,11 @@ from sharesrv.bench.fleet import Fleet
 from sharesrv.bench.rack import devices_for
 from sharesrv.bench.run import measured
 from sharesrv.bench.share import Shares
-from sharesrv.cli.bench.borders import OUTSIDE, Borders, Profile
 from sharesrv.cli.bench.ending import fail_if
 from sharesrv.cli.bench.single import staged
 from sharesrv.cli.bench.tables import console, print_json, table
-from sharesrv.cli.serve import serve
 
+OUTSIDE: Final = "loop"
 _FOR: Final = {
     "transport": "bytes to frames and back; writing to the sockets, which is the kernel's",
     "protocol": "JSON to structs and back, by msgspec",
@@ -28,6 +26,13 @@ _FOR: Final = {
     "hub": "sessions of an account",
     OUTSIDE: "what wakes the rooms up, and reads the sockets",
 }
+
+
+class Profile(msgspec.Struct):
+    """CPU time by room in ns, and on how many shares it was spent: two frames come in for each."""
+
+    rooms: dict[str, float]
+    shares: float
 
 
 async def rooms(pairs: int, seconds: float, *, as_json: bool) -> None:
@@ -44,16 +49,6 @@ async def rooms(pairs: int, seconds: float, *, as_json: bool) -> None:
         profile = msgspec.json.decode(report.read_bytes(), type=Profile)
     print_json(profile) if as_json else _print(profile)
     fail_if(result.wrongs)
-
-
-def watch(report: Path, assignments: list[str]) -> None:
-    """A server that writes its profile to `report` when it ends."""
-    borders = Borders()
-    borders.put()
-    try:
-        serve(None, assignments)
-    finally:
-        report.write_bytes(msgspec.json.encode(borders.profile()))
 
 
 def _print(profile: Profile) -> None:
