@@ -58,10 +58,11 @@ class Facts:
         self._known: dict[AnyKey, Any] = {}  # a row or None, the ids of shares in their order, or a count
         self._shares: dict[int, Share] = {}
         self._soonest_ms = NEVER_MS
+        self._params_kib = 0
 
     def __len__(self) -> int:
-        """How many keys are known."""
-        return len(self._known)
+        """How much is known: a key counts one, and so does each KiB of the devices' params."""
+        return len(self._known) + self._params_kib
 
     def begin(self, now_ms: int) -> None:
         """A new batch, at this time."""
@@ -88,6 +89,8 @@ class Facts:
                 known.setdefault(AccountKey(row.id), row)
             elif isinstance(row, Device):
                 known.setdefault(DeviceKey(row.id), row)
+            elif isinstance(row, str):
+                self._params_kib += len(row) >> 10
         for device in found.devices:
             known.setdefault(DeviceKey(device.id), device)
         for key, shares in found.shares:
@@ -159,6 +162,7 @@ class Facts:
     def put_params(self, device_id: str, params: str) -> None:
         """Take the new state of a device."""
         self._known[ParamsKey(device_id)] = params
+        self._params_kib += len(params) >> 10
 
     def add(self, key: Recent) -> None:
         """It was done once more."""

@@ -29,7 +29,7 @@ from sharesrv.store.base import Conflict, Ledgered, OutcomeUnknown, StoreFailed
 
 BATCH_MAX = 512
 CROWDED = 8 * BATCH_MAX  # commands in the queue, beyond which whoever adds to it should stop reading
-KNOWN_MAX = 8192  # keys whose rows are kept from batch to batch; then all are read anew
+KNOWN_MAX = 8192  # keys, and KiB of params, that are kept from batch to batch; then all are read anew
 _TRIES = 5  # times that a batch which met a conflict is decided anew
 
 log = structlog.get_logger()

@@ -20,6 +20,7 @@ from sharesrv.domain.keys import (
     HoldersKey,
     InboxKey,
     OpenOffers,
+    ParamsKey,
     Recent,
     ShareKey,
     ShareKeys,
@@ -404,3 +405,11 @@ def test_a_batch_is_gathered_in_two_rounds_and_nothing_is_read_twice() -> None:
 
 def test_a_batch_that_names_nothing_reads_nothing() -> None:
     assert list(gather([], Facts(World().rules, START_MS))) == []
+
+
+def test_large_params_count_for_what_they_take() -> None:
+    facts = Facts(World().rules, START_MS)
+    facts.learn(Found(rows=[(ParamsKey("lamp"), "x" * 3000), (ParamsKey("fan"), "{}"), (ParamsKey("plug"), None)]))
+    assert len(facts) == 3 + 2
+    facts.put_params("fan", "x" * 16 * 1024)
+    assert len(facts) == 3 + 2 + 16
