@@ -149,7 +149,9 @@ async def test_the_beginning_of_a_message_glued_to_the_request(database: Path, g
 async def test_frames_glued_to_the_request_keep_to_the_same_rules(
     database: Path, frames: list[bytes], code: int
 ) -> None:
-    async with server(database, "limits.frame_bytes=1000") as running, dialled(running.running.ws_port) as raw:
+    times = QUICK._replace(closing_s=0.1)  # one of them waits for our goodbye
+    at = server(database, "limits.frame_bytes=1000", times=times)
+    async with at as running, dialled(running.running.ws_port) as raw:
         await raw.send(head(), *frames)
         assert (await raw.response())[0] == 101
         assert await raw.closed() == code
