@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from itertools import cycle
 from time import perf_counter_ns
+from typing import Final
 
 import msgspec
 
 from sharesrv.bench.lines import Lines
 from sharesrv.bench.run import Go
 from sharesrv.bench.share import Pair, Shares
+
+TICK_S: Final = 0.001  # as event loops count: less would be waited for without rest, and look like work
 
 
 class OpenLoop(msgspec.Struct, frozen=True):
@@ -35,7 +38,7 @@ class OpenLoop(msgspec.Struct, frozen=True):
         due_ns = float(perf_counter_ns())
         for pair in cycle(pairs):
             while (late_ns := perf_counter_ns() - due_ns) < 0:
-                await asyncio.sleep(-late_ns / 1e9)
+                await asyncio.sleep(max(TICK_S, -late_ns / 1e9))
             if not lines.course.running:
                 return
             pair.ask(int(due_ns))

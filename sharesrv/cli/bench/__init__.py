@@ -19,7 +19,7 @@ Load the server and tell what it does, with the targets beside it.
 
 Without a verb it is the whole suite: it starts servers on temporary files, makes its runs in turns, and prints each figure
 with its target and, below, every run. With --quick that takes less than three minutes, without about ten. With a verb it is
-one scenario: against a server that it starts, or, with --url, against yours (see `records`).
+one scenario: against a server that it starts, or with --url, where the verb has it, against yours (see `records`).
 
 Every answer is checked. A wrong or a missing one fails the run: exit code 1, and what was wrong on standard error. A target
 that is missed is shown, and fails nothing.
