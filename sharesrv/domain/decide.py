@@ -124,8 +124,16 @@ def _touched(command: Needing, facts: Facts) -> Iterator[Share]:
     if isinstance(command, ByCode):
         keys.append(CodeKey(command.code))
     for key in keys:
-        while (due := next((share for share in facts.shares(key) if share.due(facts.now_ms)), None)) is not None:
+        while (due := next((share for share in _of(key, facts) if share.due(facts.now_ms)), None)) is not None:
             yield due
+
+
+def _of(key: ShareKeys, facts: Facts) -> list[Share]:
+    """Without cascade a store still finds the shares of a bridge's sub-devices with its own; each is a tree of its own."""
+    shares = facts.shares(key)
+    if facts.rules.bridge_cascade or not isinstance(key, TreeKey):
+        return shares
+    return [share for share in shares if share.device_id == key.root_id]
 
 
 def _door(command: Command) -> str:

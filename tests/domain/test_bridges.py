@@ -418,3 +418,10 @@ def test_without_the_cascade_nothing_joins(first: str) -> None:
         assert came_to(world.do(world.request(device))) is Waiting
     assert world.states() == [State.OPEN, State.OPEN]
     assert [kind for kind, _device in heard(world)] == [Offered, Offered]
+
+
+def test_without_cascade_a_sub_device_that_is_overdue_is_no_matter_of_its_bridge() -> None:
+    world = World(Rules(bridge_cascade=False))
+    offer = world.row(State.OPEN, "sub-1", deadline_ms=world.clock.now_ms())
+    assert came_to(world.do(world.request("bridge"))) == Waiting
+    assert world.store.shares[offer.id].state is State.OPEN
