@@ -33,7 +33,8 @@ def written(connection: sqlite3.Connection, *changes: Put) -> list[tuple[int, se
     connection.set_trace_callback(ran.append)
     write(connection, changes, 1)
     connection.set_trace_callback(None)
-    found = [re.match(r"UPDATE share SET (.*) WHERE id = (\d+) AND version = \d+$", each) for each in ran]
+    once = dict.fromkeys(ran)  # a trigger that looks at it has it traced again
+    found = [re.match(r"UPDATE share SET (.*) WHERE id = (\d+) AND version = \d+$", each) for each in once]
     return [(int(each[2]), {column.split(" ")[0] for column in each[1].split(", ")}) for each in found if each]
 
 

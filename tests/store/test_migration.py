@@ -7,6 +7,7 @@ from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sharesrv.domain.keys import AnyKey
@@ -101,6 +102,19 @@ async def test_the_journal_of_a_device_has_all_its_rows(old: Path, device: str) 
         every = await store.journal(JournalFilter(), 0, 1000)
     assert listed == [row for row in every if row.device_id == device]
     assert len(listed) == 2 * len([share for share in SHARES if share.device_id == device])
+
+
+def test_an_older_program_that_still_writes_is_corrected(old: Path) -> None:
+    with closing(connect(old)) as connection:
+        for share in SHARES:
+            values = rows.columns(msgspec.structs.replace(share, id=share.id + 100, code=f"{share.id}"))[:-1]
+            connection.execute("DELETE FROM share WHERE id = ?", (share.id,))
+            connection.execute(f"INSERT INTO share ({FIELDS}) VALUES ({', '.join('?' * len(values))})", values)
+        as_it_is = "SELECT id FROM share WHERE live <> (state IN ('open', 'joined', 'active', 'barred'))"
+        assert connection.execute("SELECT count(*), sum(live) FROM share").fetchone() == (len(SHARES), 11)
+        assert connection.execute(as_it_is).fetchall() == []
+        connection.execute("UPDATE share SET state = 'ended' WHERE state IN ('open', 'active')")
+        assert connection.execute(as_it_is).fetchall() == []
 
 
 async def test_a_share_that_was_live_then_ends_now(old: Path) -> None:
