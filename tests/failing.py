@@ -43,12 +43,12 @@ class FailingStore:
         """Let the commits that wait go through."""
         self._open.set()
 
-    async def read(self, asking: Asking) -> None:
+    async def read(self, asking: Asking, *, alone: bool = False) -> None:
         """See `Ledgered`."""
         self.reads += 1
         if (error := self._next("read")) is not None:
             raise error
-        await self._inner.read(asking)
+        await self._inner.read(asking, alone=alone)
 
     async def commit(self, changes: Sequence[Written]) -> None:
         """See `Ledgered`. After `OutcomeUnknown` the changes are there: nobody can know that."""

@@ -49,7 +49,7 @@ class PlainStore:
         self.shares: dict[int, Share] = {}
         self.journal: list[Put] = []
 
-    async def read(self, asking: Asking) -> None:
+    async def read(self, asking: Asking, *, alone: bool = False) -> None:
         self.find_all(asking)
 
     async def commit(self, changes: Sequence[Written]) -> None:

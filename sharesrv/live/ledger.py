@@ -135,20 +135,21 @@ class Ledger:
                 _pass_on(lambda resume: resume(), call)
 
     async def _carry_out(self, batch: list[Entry]) -> list[Decided]:
-        for _ in range(_TRIES - 1):
+        """At first beside other writers; whoever meets one decides again with the store to itself."""
+        for attempt in range(_TRIES - 1):
             try:
-                return await self._try(batch)
+                return await self._try(batch, alone=attempt > 0)
             except Conflict:
                 log.debug("conflict, deciding again", commands=len(batch))
-        return await self._try(batch)
+        return await self._try(batch, alone=True)
 
-    async def _try(self, batch: list[Entry]) -> list[Decided]:
+    async def _try(self, batch: list[Entry], *, alone: bool) -> list[Decided]:
         """What is left in the facts when anything fails is not what the store holds, so they are dropped."""
         facts, self._facts = self._remembered(), None
         facts.begin(self._clock.now_ms())
-        await self._store.read(gather([entry.command for entry in batch], facts))
+        await self._store.read(gather([entry.command for entry in batch], facts), alone=alone)
         decided, whole = self._decide_all(batch, facts)
-        if changes := _written(decided):
+        if (changes := _written(decided)) or alone:
             began_s = monotonic()
             await self._store.commit(changes)
             metrics.COMMIT.observe(monotonic() - began_s)

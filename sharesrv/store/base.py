@@ -31,8 +31,11 @@ class OutcomeUnknown(Exception):  # noqa: N818 - the process must end, nobody ma
 class Ledgered(Protocol):
     """What was read stays true, but for what is committed here, until one of the two raises Conflict."""
 
-    async def read(self, asking: Asking) -> None:
-        """Answer the keys that `asking` yields with what is found for them. Raises StoreFailed, Conflict."""
+    async def read(self, asking: Asking, *, alone: bool = False) -> None:
+        """Answer the keys that `asking` yields with what is found for them. Raises StoreFailed, Conflict.
+
+        `alone`: nothing was read before that is to stay true, and nobody else writes until the `commit`, which must follow.
+        """
         ...
 
     async def commit(self, changes: Sequence[Written]) -> None:

@@ -267,10 +267,10 @@ async def test_a_code_of_a_device_that_has_become_the_recipients_own_is_5049(dat
         store = at_home.failing()
         reading = store.read
 
-        async def given_away(asking: Any) -> None:
+        async def given_away(asking: Any, *, alone: bool = False) -> None:
             store.read = reading  # type: ignore[method-assign]
             write(database, "UPDATE device SET owner_id = ? WHERE id = 'lamp'", GUEST)
-            await reading(asking)
+            await reading(asking, alone=alone)
 
         store.read = given_away  # type: ignore[method-assign]
         assert await at_home.web.code("shareDevice", GUEST, shareCode=code) == 5049

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -247,14 +248,11 @@ async def test_what_was_written_behind_the_ledger_is_noticed_by_a_command_that_w
         assert query(database, "SELECT state, live FROM share ORDER BY version DESC") == [("ended", 0), ("open", 1)]
 
 
-@pytest.mark.parametrize("facts", ["kept", "dropped"])
 async def test_what_was_written_between_reading_and_writing_is_noticed_too(
-    monkeypatch: pytest.MonkeyPatch, database: Path, facts: str
+    monkeypatch: pytest.MonkeyPatch, database: Path
 ) -> None:
     async with over_sqlite(database) as desk:
         await desk.do(desk.world.update(permit=2))
-        if facts == "dropped":
-            elsewhere(database, "UPDATE account SET nickname = ''")
         commit = sqlite_module._commit
         writes = [ENDED]
 
@@ -266,6 +264,35 @@ async def test_what_was_written_between_reading_and_writing_is_noticed_too(
         monkeypatch.setattr(sqlite_module, "_commit", late)
         assert await desk.do(desk.world.update(note="Porch")) == [NO_GRANT]
         assert query(database, "SELECT state, permit, note FROM share") == [("ended", 2, "")]
+
+
+async def test_a_neighbour_that_writes_without_rest_starves_nobody(
+    monkeypatch: pytest.MonkeyPatch, database: Path
+) -> None:
+    """It writes behind every read, but for the one that holds the write lock."""
+    async with over_sqlite(database) as desk:
+        commit, met = sqlite_module._commit, []
+
+        def late(connection: sqlite3.Connection, *values: Any) -> None:
+            met.append(connection.in_transaction)
+            if not connection.in_transaction:
+                elsewhere(database, "UPDATE account SET nickname = nickname || '!'")
+            commit(connection, *values)
+
+        monkeypatch.setattr(sqlite_module, "_commit", late)
+        for note in ("Porch", "Hall"):
+            assert await desk.do(desk.world.update(note=note)) == [DONE]
+        assert met == [False, True] * 2
+        assert await desk.do(desk.world.update(uid="nobody@example.org")) == [1]
+        assert query(database, "SELECT note FROM share") == [("Hall",)]
+
+
+async def test_a_batch_that_changes_nothing_does_not_keep_the_write_lock(database: Path) -> None:
+    async with over_sqlite(database) as desk:
+        assert await desk.do(desk.world.update(note="Porch")) == [DONE]
+        for nickname in ("", "Other"):
+            elsewhere(database, f"UPDATE account SET nickname = '{nickname}'")
+            assert await desk.do(desk.world.update(uid="nobody@example.org")) == [1]
 
 
 # The marks of received answers.

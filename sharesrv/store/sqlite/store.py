@@ -3,7 +3,7 @@
 A batch goes to the writer's thread in two trips: reads; writes and commit. Each is one function run in the thread, so
 nothing of another batch can come between its statements, and a trip that fails rolls back before anybody hears of it. Both
 look first whether another process has written since the last trip: then all that was read before has to be dropped, and the
-batch decided anew.
+batch decided anew, now with the write lock from its read to its commit, so that a busy neighbour cannot starve it.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ class SqliteStore:
         self._reader.close()
         self._writer.close()
 
-    async def read(self, asking: Asking) -> None:
+    async def read(self, asking: Asking, *, alone: bool = False) -> None:
         """See `Ledgered`."""
-        await self._writer.run(_read, asking, self._unchanged)
+        await self._writer.run(_hold if alone else _read, asking, self._unchanged)
 
     async def commit(self, changes: Sequence[Written]) -> None:
         """See `Ledgered`."""
@@ -204,15 +204,20 @@ class Unchanged:
 
     def check(self, connection: sqlite3.Connection) -> None:
         """Raises Conflict once where the number has moved."""
-        (version,) = connection.execute("PRAGMA data_version").fetchone()
-        known, self._version = self._version, version
-        if known not in (None, version):
+        known = self._version
+        self.begin(connection)
+        if known not in (None, self._version):
             raise Conflict("another process has written")
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """From here on: whatever was written before does not matter."""
+        (self._version,) = connection.execute("PRAGMA data_version").fetchone()
 
 
 def _read(connection: sqlite3.Connection, asking: Asking, unchanged: Unchanged) -> None:
     """All of it as of one moment."""
     try:
+        _roll_back(connection)  # what a batch has left that never came to its commit
         connection.execute("BEGIN")
         unchanged.check(connection)
         _answer(connection, asking)
@@ -222,10 +227,26 @@ def _read(connection: sqlite3.Connection, asking: Asking, unchanged: Unchanged) 
         _roll_back(connection)
 
 
+def _hold(connection: sqlite3.Connection, asking: Asking, unchanged: Unchanged) -> None:
+    """The same with the write lock, which is kept for the commit."""
+    try:
+        _roll_back(connection)  # what a batch has left that never came to its commit
+        connection.execute("BEGIN IMMEDIATE")
+        unchanged.begin(connection)
+        _answer(connection, asking)
+    except sqlite3.Error as error:
+        _roll_back(connection)
+        raise StoreFailed(str(error)) from error
+    except BaseException:
+        _roll_back(connection)
+        raise
+
+
 def _commit(connection: sqlite3.Connection, changes: Sequence[Written], now_ms: int, unchanged: Unchanged) -> None:
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        unchanged.check(connection)
+        if not connection.in_transaction:
+            connection.execute("BEGIN IMMEDIATE")
+            unchanged.check(connection)
         write(connection, changes, now_ms)
     except (sqlite3.Error, Conflict) as error:
         _roll_back(connection)
