@@ -27,7 +27,7 @@ def app_for(arguments: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(lambda: None)  # or a single verb would need no name
-    for verb in arguments[:1] if {*arguments[:1]} <= {*VERBS} and arguments else VERBS:
+    for verb in [word for word in arguments[:1] if word in VERBS] or VERBS:
         _add(app, verb)
     return app
 

@@ -116,7 +116,7 @@ class SqliteStore:
 
     async def read(self, asking: Asking, *, alone: bool = False) -> None:
         """See `Ledgered`."""
-        await self._writer.run(_hold if alone else _read, asking, self._unchanged)
+        await self._writer.run(_read, asking, self._unchanged, alone)
 
     async def commit(self, changes: Sequence[Written]) -> None:
         """See `Ledgered`."""
@@ -214,32 +214,18 @@ class Unchanged:
         (self._version,) = connection.execute("PRAGMA data_version").fetchone()
 
 
-def _read(connection: sqlite3.Connection, asking: Asking, unchanged: Unchanged) -> None:
-    """All of it as of one moment."""
+def _read(connection: sqlite3.Connection, asking: Asking, unchanged: Unchanged, alone: bool) -> None:
+    """All of it as of one moment; `alone` with the write lock, which is kept for the commit."""
+    _roll_back(connection)  # what a batch has left that never came to its commit
     try:
-        _roll_back(connection)  # what a batch has left that never came to its commit
-        connection.execute("BEGIN")
-        unchanged.check(connection)
+        connection.execute("BEGIN IMMEDIATE" if alone else "BEGIN")
+        unchanged.begin(connection) if alone else unchanged.check(connection)
         _answer(connection, asking)
-    except sqlite3.Error as error:
-        raise StoreFailed(str(error)) from error
-    finally:
-        _roll_back(connection)
-
-
-def _hold(connection: sqlite3.Connection, asking: Asking, unchanged: Unchanged) -> None:
-    """The same with the write lock, which is kept for the commit."""
-    try:
-        _roll_back(connection)  # what a batch has left that never came to its commit
-        connection.execute("BEGIN IMMEDIATE")
-        unchanged.begin(connection)
-        _answer(connection, asking)
-    except sqlite3.Error as error:
-        _roll_back(connection)
-        raise StoreFailed(str(error)) from error
     except BaseException:
         _roll_back(connection)
         raise
+    if not alone:
+        _roll_back(connection)
 
 
 def _commit(connection: sqlite3.Connection, changes: Sequence[Written], now_ms: int, unchanged: Unchanged) -> None:
