@@ -106,19 +106,11 @@ class Facts:
 
     def get(self, key: Key[Row]) -> Row | None:
         """The row, or None where there is none. Raises NotRead."""
-        try:
-            return self._known[key]  # type: ignore[no-any-return]
-        except KeyError:
-            raise NotRead(key) from None
+        return self._read(key)  # type: ignore[no-any-return]
 
     def shares(self, key: ShareKeys) -> list[Share]:
         """The shares that `key` names now, oldest first. Raises NotRead."""
-        try:
-            ids = self._known[key]
-        except KeyError:
-            raise NotRead(key) from None
-        if not ids:
-            return []
+        ids = self._read(key)
         found = [share for id in ids if key.holds(share := self._shares[id])]
         if len(found) < len(ids):
             self._known[key] = [share.id for share in found]
@@ -135,10 +127,7 @@ class Facts:
 
     def open_offers(self, sharer_id: str) -> int:
         """How many offers of this account are open. Raises NotRead."""
-        counted = OpenOffers(sharer_id)
-        if counted not in self._known:
-            raise NotRead(counted)
-        return int(self._known[counted])
+        return int(self._read(OpenOffers(sharer_id)))
 
     def recent(self, key: Recent) -> int:
         """How often it was done in the last minute."""
@@ -167,6 +156,12 @@ class Facts:
     def add(self, key: Recent) -> None:
         """It was done once more."""
         self._added[key] = self._added.get(key, 0) + 1
+
+    def _read(self, key: AnyKey) -> Any:
+        try:
+            return self._known[key]
+        except KeyError:
+            raise NotRead(key) from None
 
     def _keep(self, share: Share) -> None:
         """Note when it will be due."""
