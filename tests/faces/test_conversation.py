@@ -10,11 +10,12 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from sharesrv import metrics
 from sharesrv.auth import Tokens, digest
 from sharesrv.clock import SystemClock
 from sharesrv.domain.commands import Command
 from sharesrv.domain.outcome import Connected, Done, Reply
-from sharesrv.faces.websocket.conversation import IN_HAND_MAX, Conversation, Speaking, _frames_of
+from sharesrv.faces.websocket.conversation import IN_HAND_MAX, Conversation, Speaking
 from sharesrv.faces.websocket.transport import Connection
 from sharesrv.live.exchange import Exchange
 from sharesrv.live.hub import Hub
@@ -567,10 +568,10 @@ def test_one_that_has_gone_before_its_handshake_is_answered_stays_gone(ledger: S
 
 def test_actions_that_clients_make_up_are_counted_as_one(ledger: SlowLedger, hub: Hub) -> None:
     conversation = Conversation(cast("Connection", FakeConnection()), speaking(ledger, hub))
-    before = _frames_of.cache_info().currsize
+    before = len(metrics.FRAMES_IN)
     for number in range(20):
         hear(conversation, {"action": f"made up {number}", "sequence": "1"})
-    assert _frames_of.cache_info().currsize <= before + 1
+    assert len(metrics.FRAMES_IN) <= before + 1
 
 
 class BrokenVerifier:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Final, Literal
-
-from prometheus_client import Counter
 
 from sharesrv import metrics
 from sharesrv.domain.commands import Answer, Cancel, Command, Control, Query, Request, Update
@@ -65,9 +62,9 @@ class AppSession(Session):
             case Settled(share=share):
                 timed_out = share.state is State.TIMED_OUT
                 result = "" if timed_out else str(REFUSED if share.state in _NOT_ACCEPTED else ACCEPTED)
-                _answers(504 if timed_out else 0, result).inc()
+                metrics.ANSWERS[504 if timed_out else 0, result] += 1
             case _:
-                _pushes(_ACTIONS[type(notice)]).inc()
+                metrics.FRAMES_OUT[_ACTIONS[type(notice)]] += 1
 
     def send(self, payload: bytes) -> bool:
         """See `Session`."""
@@ -182,25 +179,15 @@ class AppSession(Session):
 def _count(reply: Reply) -> None:
     match reply:
         case Refused(refusal=refusal):
-            _answers(ERRORS[refusal], "").inc()
+            metrics.ANSWERS[ERRORS[refusal], ""] += 1
         case Result(result=result):
-            _answers(0, str(result)).inc()
+            metrics.ANSWERS[0, str(result)] += 1
         case Acknowledged(accepted=accepted):
-            _answers(0, str(ACCEPTED if accepted else REFUSED)).inc()
+            metrics.ANSWERS[0, str(ACCEPTED if accepted else REFUSED)] += 1
         case Responded(error=error):
-            _answers(error if error in (0, *ERRORS.values()) else "other", "").inc()
+            metrics.ANSWERS[error if error in (0, *ERRORS.values()) else "other", ""] += 1
         case Done() | Stored():
-            _answers(0, "").inc()
-
-
-@cache
-def _answers(error: int | str, result: str) -> Counter:
-    return metrics.ANSWERS.labels(error, result)
-
-
-@cache
-def _pushes(action: str) -> Counter:
-    return metrics.FRAMES_OUT.labels(action)
+            metrics.ANSWERS[0, ""] += 1
 
 
 def render(notice: Notice) -> bytes:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from itertools import count
 from typing import Final, NamedTuple
 
 import structlog
-from prometheus_client import Counter
 
 from sharesrv import metrics
 from sharesrv.auth import Tokens, digest
@@ -35,11 +34,6 @@ HANDSHAKES: Final = frozenset({"userOnline", "register"})
 
 _ids = count(1)
 log = structlog.get_logger()
-
-
-@cache
-def _frames_of(action: str) -> Counter:
-    return metrics.FRAMES_IN.labels(action)
 
 
 class Speaking(NamedTuple):
@@ -97,7 +91,7 @@ class Conversation:
         if self._over:
             return
         heading, frame = inbound.read(data, of_device=isinstance(self._session, DeviceSession))
-        _frames_of(heading.action if heading.action in inbound.ACTIONS else "other").inc()
+        metrics.FRAMES_IN[heading.action if heading.action in inbound.ACTIONS else "other"] += 1
         try:
             self._take(heading, frame, within_rate)
         except Refused as refused:
@@ -205,7 +199,7 @@ class Conversation:
         elif session.account_id != connected.account_id:
             self._refuse(heading, Refused(Refusal.WRONG_SESSION))
             return
-        metrics.HANDSHAKES.labels(heading.action, 0).inc()
+        metrics.HANDSHAKES[heading.action, 0] += 1
         session.send(outbound.online(heading, self._with.hb_interval_s, str(session.id)))
         if not again:
             self._with.hub.attach(session)
@@ -216,7 +210,7 @@ class Conversation:
         if isinstance(session, DeviceSession) and session.device_id != registered.device_id:
             self._refuse(heading, Refused(Refusal.WRONG_SESSION))
             return
-        metrics.HANDSHAKES.labels(heading.action, 0).inc()
+        metrics.HANDSHAKES[heading.action, 0] += 1
         self._connection.send(outbound.registered(heading, registered.owner_id, self._with.hb_interval_s))
         if session is None:
             session = self._session = DeviceSession(
@@ -235,9 +229,9 @@ class Conversation:
         """Answer; and close, where it was a handshake that is not just a mistake on a connection that has its session."""
         self._connection.send(outbound.refused(heading, refused))
         error = ERRORS[refused.refusal]
-        metrics.ANSWERS.labels(error, "").inc()
+        metrics.ANSWERS[error, ""] += 1
         if heading.action in HANDSHAKES:
-            metrics.HANDSHAKES.labels(heading.action, error).inc()
+            metrics.HANDSHAKES[heading.action, error] += 1
         if heading.action in HANDSHAKES and (self._session is None or error != ERRORS[Refusal.MALFORMED]):
             self._over = True
             goodbye = AFTER_HANDSHAKE.get(error, Goodbye.UNAUTHORIZED)
