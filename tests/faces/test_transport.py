@@ -12,9 +12,10 @@ import pytest
 import trustme
 from websockets.server import ServerProtocol
 
+from sharesrv.config import Limits
 from sharesrv.faces.websocket.opening import HEAD_MAX
 from sharesrv.faces.websocket.server import Door
-from sharesrv.faces.websocket.transport import CHUNK, Connection
+from sharesrv.faces.websocket.transport import CHUNK, FRAMES, Connection, Times
 from tests.raw import (
     ACCEPT,
     BINARY,
@@ -724,6 +725,140 @@ async def test_many_commands_at_once_are_all_answered_in_order(database: Path) -
         assert await raw.error() == 0
         heard = [await raw.heard() for _ in range(201)]
         assert [json.loads(payload)["sequence"] for _, payload in heard if payload != b"pong"] == sequences
+
+
+# Turns: what is read from one connection before the loop goes on to the next.
+
+
+class Wire(asyncio.Transport):
+    """Takes what is written, and knows whether it is read from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+
+class Hearer:
+    """Keeps the texts that it hears; `on_text` may do something at each."""
+
+    begun = True
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.texts: list[bytes] = []
+        self.heards = 0
+        self.on_text: Callable[[], None] = lambda: None
+
+    def text(self, data: bytes, *, within_rate: bool) -> None:
+        self.texts.append(data)
+        self.on_text()
+
+    def heard(self) -> None:
+        self.heards += 1
+
+    def binary(self) -> None:
+        pass
+
+    def too_many(self) -> None:
+        pass
+
+    def gone(self) -> None:
+        pass
+
+
+def listening() -> tuple[Connection, Wire, Hearer]:
+    """A connection, its opening handshake done, without a socket."""
+    door = Door(Limits(frames_per_second=0), Times(), Hearer)
+    connection, wire = Connection(door), Wire()
+    connection.connection_made(wire)
+    connection.data_received(head())
+    assert connection.is_open
+    assert isinstance(connection.listener, Hearer)
+    return connection, wire, connection.listener
+
+
+def numbered(count: int) -> list[bytes]:
+    return [str(number).encode() for number in range(count)]
+
+
+async def test_a_turn_takes_so_many_frames_and_no_more() -> None:
+    connection, wire, hearer = listening()
+    sent = numbered(2 * FRAMES + 5)
+    connection.data_received(b"".join(frame(TEXT, each) for each in sent))
+    for turn in (1, 2):
+        assert (hearer.texts, wire.reads) == (sent[: turn * FRAMES], False)
+        await asyncio.sleep(0)
+    assert (hearer.texts, wire.reads) == (sent, True)
+    assert hearer.heards == 1, "what waited here may have come before what was sent meanwhile"
+
+
+async def test_frames_of_every_kind_count_for_a_turn() -> None:
+    connection, _wire, hearer = listening()
+    connection.data_received(frame(PONG) * (FRAMES - 1) + text("a") + text("b"))
+    assert hearer.texts == [b"a"]
+    await asyncio.sleep(0)
+    assert hearer.texts == [b"a", b"b"]
+
+
+async def test_a_turn_takes_so_many_bytes_and_then_no_more_frames() -> None:
+    connection, _wire, hearer = listening()
+    connection.data_received(frame(TEXT, b"a" * (CHUNK - 10)) + text("b") + text("c"))
+    assert len(hearer.texts) == 2
+    await asyncio.sleep(0)
+    assert len(hearer.texts) == 3
+
+
+async def test_reading_stops_in_the_middle_of_a_burst() -> None:
+    connection, wire, hearer = listening()
+    hearer.on_text = lambda: connection.hold() if len(hearer.texts) % 3 == 0 else None
+    connection.data_received(b"".join(frame(TEXT, each) for each in numbered(8)))
+    for heard in (3, 6):
+        await asyncio.sleep(0)
+        assert (hearer.texts, wire.reads) == (numbered(heard), False)
+        connection.data_received(b"")
+        connection.release()
+    assert (hearer.texts, wire.reads) == (numbered(8), True)
+
+
+async def test_reading_that_stops_and_goes_on_while_a_frame_is_done() -> None:
+    connection, wire, hearer = listening()
+
+    def hold_and_release() -> None:
+        connection.hold()
+        connection.release()
+
+    hearer.on_text = hold_and_release
+    sent = numbered(FRAMES + 5)
+    connection.data_received(b"".join(frame(TEXT, each) for each in sent))
+    assert (hearer.texts, wire.reads) == (sent[:FRAMES], False)
+    await asyncio.sleep(0)
+    assert (hearer.texts, wire.reads) == (sent, True)
+
+
+async def test_bytes_that_come_while_nothing_is_read_are_kept_in_order() -> None:
+    connection, _wire, hearer = listening()
+    connection.hold()
+    for each in numbered(5):
+        connection.data_received(frame(TEXT, each)[:4])
+        connection.data_received(frame(TEXT, each)[4:])
+    assert hearer.texts == []
+    connection.release()
+    assert hearer.texts == numbered(5)
 
 
 # TLS.

@@ -7,26 +7,22 @@ sweep looks at. This room knows nothing of JSON, accounts or shares.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Final, NamedTuple, Protocol, cast
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol as WebSocket
-from websockets.protocol import Side, State
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from sharesrv.errors import Goodbye
 from sharesrv.faces.websocket import opening
+from sharesrv.faces.websocket.framing import FrameReader, quiet, text_frame
 from sharesrv.live.limits import Bucket
 from sharesrv.protocol.coolkit.codes import CLOSES
 
-CHUNK: Final = 4 * 1024  # bytes parsed at a time, then the loop has its turn
+CHUNK: Final = 4 * 1024  # bytes, and
+FRAMES: Final = 64  # frames; after as many of one connection the loop has its turn
 GRACE_S: Final = 7.0 + 30.0  # beyond hbInterval, until silence is taken for death (PROTOCOL 2.2)
-
-_quiet = logging.getLogger("sharesrv.websockets")
-_quiet.addHandler(logging.NullHandler())
-_quiet.propagate = False
-_quiet.setLevel(logging.CRITICAL)
 
 
 class Times(NamedTuple):
@@ -83,21 +79,23 @@ class Connection(asyncio.Protocol):
     """One socket. `hold` and `release` stop and resume what is read from it, in the middle of a burst too."""
 
     __slots__ = (
-        "_blocked", "_bucket", "_closing", "_frames", "_head", "_held", "_host", "_parts", "_stash", "_transport", "_ws",
-        "expires_s", "listener",
+        "_blocked", "_bucket", "_busy", "_closing", "_head", "_held", "_host", "_open", "_parts", "_reader", "_stash",
+        "_transport", "_ws", "expires_s", "listener",
     )  # fmt: skip
+    _reader: FrameReader  # the same as `_ws`, from when the opening handshake is done
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._ws: WebSocket = ServerProtocol(logger=_quiet)
+        self._ws: WebSocket = ServerProtocol(logger=quiet)
         self._transport: asyncio.Transport | None = None
         self._bucket = host.bucket()
         self._head: bytearray | None = bytearray()
         self._stash = b""
-        self._frames: list[Frame] = []
         self._parts: list[bytes] | None = None
         self._held = 0
         self._blocked = False
+        self._busy = False  # `_read` is at work
+        self._open = False  # what the library's state says
         self._closing = False
         self.expires_s = host.now_s() + self.times.opening_s
         self.listener = host.listener(self)
@@ -117,6 +115,7 @@ class Connection(asyncio.Protocol):
             self._read(data, fresh=True)
 
     def eof_received(self) -> bool:
+        self._stash = b""
         self._ws.receive_eof()
         self._flush()
         self.listener.gone()
@@ -124,7 +123,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._ws.receive_eof()
-        self._frames.clear()
+        self._open = False
         self._stash = b""
         self._host.closed(self)
         self.listener.gone()
@@ -147,15 +146,15 @@ class Connection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether something can be sent."""
-        return self._ws.state is State.OPEN and not self._gone
+        return self._open and not self._gone
 
     def send(self, payload: bytes) -> bool:
         """Send a text message. False where it can no longer be sent."""
-        if not self.is_open or self._transport is None:
+        transport = self._transport
+        if not self._open or transport is None or transport.is_closing():
             return False
-        self._ws.send_text(payload)
-        self._flush()
-        if 0 < self._host.unsent_bytes < self._transport.get_write_buffer_size():
+        transport.write(text_frame(payload))
+        if 0 < self._host.unsent_bytes < transport.get_write_buffer_size():
             self.close(Goodbye.TOO_SLOW)
         return True
 
@@ -188,7 +187,7 @@ class Connection(asyncio.Protocol):
     def expire(self) -> None:
         """What was waited for has not come in time."""
         if self.is_open and self._held:
-            self._alive()
+            self._alive(self._host.now_s())
         elif self.is_open:
             self.close(Goodbye.IDLE if self.listener.begun else Goodbye.UNAUTHORIZED)
         else:
@@ -211,7 +210,7 @@ class Connection(asyncio.Protocol):
         self._flush()
         if not self.is_open:
             return
-        self._ws = WebSocket(Side.SERVER, state=State.OPEN, max_size=self._host.frame_bytes or None, logger=_quiet)
+        self._ws = self._reader = FrameReader(self._host.frame_bytes)
         if head.rest:
             self._read(head.rest)
 
@@ -234,47 +233,52 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _read(self, data: bytes, *, fresh: bool = False) -> None:
-        """Parse a chunk; the rest of it waits until the loop has had its turn.
+        """Do one frame after the other; what is left waits until the loop has had its turn, or reading is wanted again.
 
         What is not fresh has waited here, and may have come before what was sent meanwhile.
         """
-        self._ws.receive_data(data[:CHUNK])
-        frames = cast("list[Frame]", self._ws.events_received())
-        self._frames = self._frames + frames if self._frames else frames
-        if frames and fresh:
-            self.listener.heard()
-        self._stash = data[CHUNK:]
-        self._flush()
-        self._work()
-        if self._stash and not self._stopped:
-            self._reading(False)
-            asyncio.get_running_loop().call_soon(self._go_on)
-
-    def _work(self) -> None:
-        while self._frames and not self._stopped:
-            self._take(self._frames.pop(0))
+        at, left, now_s = 0, FRAMES, self._host.now_s()
+        self._busy = True
+        try:
+            while at < len(data) and at < CHUNK and left and not self._held and not self._blocked:
+                at, frame = self._reader.receive_frame(data, at)
+                left -= 1
+                if frame is not None and fresh:
+                    fresh = False
+                    self.listener.heard()
+                if type(frame) is not bytes:
+                    self._flush()
+                if frame is not None and not self._closing:
+                    self._take(frame, now_s)
+        finally:
+            self._busy = False
+        if at < len(data):
+            self._stash = data[at:] + self._stash
+            if not self._stopped:
+                self._reading(False)
+                asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
         """Do what was left when reading stopped, then read again."""
         if self._stopped or self._gone:
             return
-        self._alive()
-        self._work()
-        if self._stash and not self._stopped:
-            self._read(self._stash)
+        self._alive(self._host.now_s())
+        if self._stash and not self._busy:
+            data, self._stash = self._stash, b""
+            self._read(data)
         if not self._stash and not self._stopped:
             self._reading(True)
 
-    def _take(self, frame: Frame) -> None:
-        if self._closing:
-            return
-        now_s = self._host.now_s()
+    def _take(self, frame: bytes | Frame, now_s: float) -> None:
+        """Do what a frame asks for, if there are not too many."""
         within_rate = self._bucket.take(now_s)
         if not within_rate and self._bucket.flooded_s(now_s) >= self.times.flood_s:
             self.close(Goodbye.FLOODING)
             return
-        self._alive()
-        if frame.opcode in (Opcode.TEXT, Opcode.BINARY) and frame.fin:
+        self._alive(now_s)
+        if isinstance(frame, bytes):
+            self._text(frame, within_rate)
+        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY) and frame.fin:
             self._message(frame.opcode, bytes(frame.data), within_rate)
         elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             self._gather(frame, within_rate)
@@ -293,40 +297,45 @@ class Connection(asyncio.Protocol):
     def _message(self, opcode: Opcode, data: bytes, within_rate: bool) -> None:
         if opcode is Opcode.BINARY:
             self.listener.binary()
-        elif data == b"ping":
+        else:
+            self._text(data, within_rate)
+
+    def _text(self, data: bytes, within_rate: bool) -> None:
+        if data == b"ping":
             if within_rate:
                 self.send(b"pong")
             else:
                 self.listener.too_many()
-        elif _is_utf8(data):
+        elif data.isascii() or _is_utf8(data):
             self.listener.text(data, within_rate=within_rate)
         else:
             self.close(Goodbye.NOT_TEXT)
 
-    def _alive(self) -> None:
-        if self.is_open and self.listener.begun:
-            self.expires_s = self._host.now_s() + self.times.idle_s
+    def _alive(self, now_s: float) -> None:
+        if self._open and self.listener.begun:
+            self.expires_s = now_s + self._host.times.idle_s
 
     def _flush(self) -> None:
-        if self._transport is None:
+        """Write what the library has to say, and see what became of its state."""
+        ws, transport = self._ws, self._transport
+        self._open = ws.state is State.OPEN
+        if transport is None:
             return
-        for data in self._ws.data_to_send():
-            if self._gone:
+        for data in ws.data_to_send():
+            if transport.is_closing():
                 return
             if data:
-                self._transport.write(data)
-            elif self._transport.can_write_eof():
-                self._transport.write_eof()
+                transport.write(data)
+            elif transport.can_write_eof():
+                transport.write_eof()
             else:
-                self._transport.close()
-        if self._ws.close_expected():
+                transport.close()
+        if ws.close_expected():
             self.listener.gone()
             self.expires_s = min(self.expires_s, self._host.now_s() + self.times.closing_s)
 
 
 def _is_utf8(data: bytes) -> bool:
-    if data.isascii():
-        return True
     try:
         data.decode()
     except UnicodeDecodeError:
