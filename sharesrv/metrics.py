@@ -19,7 +19,7 @@ Labels = str | tuple[str | int, ...]  # the label's value, or those of several l
 
 
 class Counts(dict[Labels, int]):
-    """A counter with labels. Count with `COUNTS[value] += 1`, or `COUNTS[one, other] += 1`."""
+    """A counter with labels. Count with `COUNTS[value] += 1`, or `COUNTS[one, other] += 1`; 2 and "2" are two values."""
 
     def __init__(self, name: str, help: str, labels: Sequence[str]) -> None:
         super().__init__()

@@ -67,9 +67,10 @@ class Hub:
         rendered: dict[type[Session], bytes] = {}
         for session in self._told(notice):
             kind = type(session)
-            if kind not in rendered:
-                rendered[kind] = session.render(notice)
-            written = session.send(rendered[kind])
+            payload = rendered.get(kind)
+            if payload is None:
+                payload = rendered[kind] = session.render(notice)
+            written = session.send(payload)
             session.count(notice)
             if written and isinstance(notice, Settled):
                 session.unreceived.append(notice.share.id)
@@ -78,5 +79,6 @@ class Hub:
         if isinstance(notice, Settled):
             asking = [session for session in self._asking.pop(notice.share.id, ()) if session.attached]
             return asking or self.sessions(notice.account_id)
-        but = notice.but if isinstance(notice, Ended | Changed) else 0
-        return [session for session in self._sessions.get(notice.account_id, ()) if session.id != but]
+        if isinstance(notice, (Ended, Changed)) and notice.but:
+            return [session for session in self._sessions.get(notice.account_id, ()) if session.id != notice.but]
+        return self.sessions(notice.account_id)

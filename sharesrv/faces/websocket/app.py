@@ -58,13 +58,12 @@ class AppSession(Session):
 
     def count(self, notice: Notice) -> None:
         """See `Session`."""
-        match notice:
-            case Settled(share=share):
-                timed_out = share.state is State.TIMED_OUT
-                result = "" if timed_out else str(REFUSED if share.state in _NOT_ACCEPTED else ACCEPTED)
-                metrics.ANSWERS[504 if timed_out else 0, result] += 1
-            case _:
-                metrics.FRAMES_OUT[_ACTIONS[type(notice)]] += 1
+        if not isinstance(notice, Settled):
+            metrics.FRAMES_OUT[_ACTIONS[type(notice)]] += 1
+        elif notice.share.state is State.TIMED_OUT:
+            metrics.ANSWERS[504, ""] += 1
+        else:
+            metrics.ANSWERS[0, REFUSED if notice.share.state in _NOT_ACCEPTED else ACCEPTED] += 1
 
     def send(self, payload: bytes) -> bool:
         """See `Session`."""
@@ -84,23 +83,11 @@ class AppSession(Session):
             case frames.ShareAnswer():
                 self._require(frame.apikey)
                 return self._answer(heading, frame)
-            case frames.Share() | frames.UpdateShare() | frames.CancelShare():
-                self._require(frame.apikey, frame.selfApikey)
-                return self._share_command(heading, frame)
-            case frames.Update() | frames.Query() if frame.userAgent != "device":
-                return self._device_command(heading, frame)
-            case frames.DeviceAnswer():
-                raise Refused(Refusal.UNREADABLE)
-            case _:
-                raise Refused(Refusal.WRONG_SESSION, "a device's command on an app's session")
-
-    def _share_command(
-        self, heading: Heading, frame: frames.Share | frames.UpdateShare | frames.CancelShare
-    ) -> Command:
-        match frame:
             case frames.Share():
+                self._require(frame.apikey, frame.selfApikey)
                 return self._request(heading, frame)
             case frames.UpdateShare(params=params):
+                self._require(frame.apikey, frame.selfApikey)
                 return Update(
                     sharer_id=self.account_id,
                     device_id=frame.deviceid,
@@ -109,7 +96,14 @@ class AppSession(Session):
                     note=params.note,
                 )
             case frames.CancelShare(params=cancelled):
+                self._require(frame.apikey, frame.selfApikey)
                 return Cancel(sharer_id=self.account_id, device_id=frame.deviceid, uid=cancelled.uid)
+            case frames.Update() | frames.Query() if frame.userAgent != "device":
+                return self._device_command(heading, frame)
+            case frames.DeviceAnswer():
+                raise Refused(Refusal.UNREADABLE)
+            case _:
+                raise Refused(Refusal.WRONG_SESSION, "a device's command on an app's session")
 
     def _device_command(self, heading: Heading, frame: frames.Update | frames.Query) -> Command:
         heading.apikey = frame.apikey
@@ -126,8 +120,9 @@ class AppSession(Session):
             session=self.id,
         )
 
-    def _require(self, *apikeys: str | None) -> None:
-        if any(apikey is not None and apikey != self.account_id for apikey in apikeys):
+    def _require(self, apikey: str | None, self_apikey: str | None = None) -> None:
+        own = self.account_id
+        if (apikey is not None and apikey != own) or (self_apikey is not None and self_apikey != own):
             raise Refused(Refusal.WRONG_ACCOUNT)
 
     def _request(self, heading: Heading, frame: frames.Share) -> Request:
@@ -158,36 +153,28 @@ class AppSession(Session):
         """Send the answer to a frame. To a request that waits for the sharee there is none yet."""
         if self.superseded:
             return
-        _count(reply)
         match reply:
-            case Refused():
-                self.send(outbound.refused(heading, reply))
             case Waiting(share_id=share_id):
                 self._hub.asks(share_id, self)
-            case Result(result=result):
-                self.send(outbound.done(heading, result))
             case Acknowledged(share=share, accepted=accepted):
-                self.send(outbound.done(heading, ACCEPTED if accepted else REFUSED, share.code))
+                result = ACCEPTED if accepted else REFUSED
+                metrics.ANSWERS[0, result] += 1
+                self.send(outbound.done(heading, result, share.code))
+            case Result(result=result):
+                metrics.ANSWERS[0, result] += 1
+                self.send(outbound.done(heading, result))
+            case Refused():
+                metrics.ANSWERS[ERRORS[reply.refusal], ""] += 1
+                self.send(outbound.refused(heading, reply))
             case Stored(owner_id=owner_id, params=params):
+                metrics.ANSWERS[0, ""] += 1
                 self.send(outbound.stored(heading, owner_id, params))
             case Responded(error=error, d_seq=d_seq):
+                metrics.ANSWERS[error if error in (0, *ERRORS.values()) else "other", ""] += 1
                 self.send(outbound.relayed(heading, error, d_seq))
             case Done():
+                metrics.ANSWERS[0, ""] += 1
                 self.send(outbound.done(heading))
-
-
-def _count(reply: Reply) -> None:
-    match reply:
-        case Refused(refusal=refusal):
-            metrics.ANSWERS[ERRORS[refusal], ""] += 1
-        case Result(result=result):
-            metrics.ANSWERS[0, str(result)] += 1
-        case Acknowledged(accepted=accepted):
-            metrics.ANSWERS[0, str(ACCEPTED if accepted else REFUSED)] += 1
-        case Responded(error=error):
-            metrics.ANSWERS[error if error in (0, *ERRORS.values()) else "other", ""] += 1
-        case Done() | Stored():
-            metrics.ANSWERS[0, ""] += 1
 
 
 def render(notice: Notice) -> bytes:

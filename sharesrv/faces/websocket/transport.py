@@ -237,10 +237,10 @@ class Connection(asyncio.Protocol):
 
         What is not fresh has waited here, and may have come before what was sent meanwhile.
         """
-        at, left, now_s = 0, FRAMES, self._host.now_s()
+        at, end, left, now_s = 0, min(len(data), CHUNK), FRAMES, self._host.now_s()
         self._busy = True
         try:
-            while at < len(data) and at < CHUNK and left and not self._held and not self._blocked:
+            while at < end and left and not self._held and not self._blocked:
                 at, frame = self._reader.receive_frame(data, at)
                 left -= 1
                 if frame is not None and fresh:

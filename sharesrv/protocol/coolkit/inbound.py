@@ -15,6 +15,7 @@ import msgspec
 from sharesrv.errors import Refusal
 from sharesrv.protocol.coolkit.frames import (
     AnyFrame,
+    AppFrame,
     CancelShare,
     DeviceAnswer,
     Fault,
@@ -45,6 +46,7 @@ ACTIONS: Final[dict[str, type[AnyFrame]]] = {
     "update": Update,
     "query": Query,
 }
+_NAMES: Final = {kind: action for action, kind in ACTIONS.items()}
 _OF_BOTH: Final = frozenset({"update", "query"})  # an app's or a device's, whose apikey may be its devicekey
 _SALVAGE: Final = re.compile(rb'"sequence"\s*:\s*("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*)')
 
@@ -67,7 +69,9 @@ def read(data: bytes, *, of_device: bool = False) -> tuple[Heading, AnyFrame | F
 
 
 def _heading(frame: Inbound) -> Heading:
-    action, sequence = str(type(frame).__struct_config__.tag), _sequence(frame.sequence)
+    action, sequence = _NAMES[type(frame)], _sequence(frame.sequence)
+    if isinstance(frame, AppFrame):
+        return Heading(action, sequence, frame.apikey, frame.deviceid)
     if isinstance(frame, UserOnline):
         return Heading(action, sequence, frame.apikey)
     if isinstance(frame, Register) or frame.userAgent != "app":
