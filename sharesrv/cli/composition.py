@@ -23,7 +23,7 @@ from sharesrv.faces.websocket.server import Door, tls_context
 from sharesrv.faces.websocket.transport import GRACE_S, Times
 from sharesrv.jwks import Issuer, Jwks
 from sharesrv.live.deadlines import Deadlines
-from sharesrv.live.exchange import Exchange
+from sharesrv.live.device_commands import DeviceCommands
 from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.presence import Devices
@@ -78,9 +78,9 @@ async def serving(
         ledger.on_due(deadlines.at)
         watch = Watch(store, ledger.submit, lambda: deadlines.at(0))
         devices = Devices(ledger.submit, hub.tell)
-        exchange = Exchange(ledger, devices, settings.devices.response_timeout)
+        device_commands = DeviceCommands(ledger, devices, settings.devices.response_timeout)
         tokens = await _tokens(settings, clock)
-        speaking = Speaking(ledger, hub, devices, exchange, tokens, settings.sessions.heartbeat)
+        speaking = Speaking(ledger, hub, devices, device_commands, tokens, settings.sessions.heartbeat)
         door = Door(settings.limits, times, partial(Conversation, speaking=speaking))
         await stack.enter_async_context(door.connections())
         await stack.enter_async_context(_drained(ledger))

@@ -6,14 +6,31 @@ a device which connects anew in place of its dead connection is not told as gone
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import msgspec
 
 from sharesrv.domain.commands import Hear
 from sharesrv.domain.outcome import Audience, Audiences, Notice, Presence, Reply
 from sharesrv.errors import Goodbye
+
+
+class Timer(Protocol):
+    """A call that is due later."""
+
+    def cancel(self) -> None:
+        """Do not call."""
+
+
+CallLater = Callable[[float, Callable[[], None]], Timer]  # in so many seconds
+
+
+def call_later(delay_s: float, call: Callable[[], None]) -> Timer:
+    """Call by the running loop's clock."""
+    return asyncio.get_running_loop().call_later(delay_s, call)
 
 
 class Link(ABC):

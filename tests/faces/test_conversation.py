@@ -17,7 +17,7 @@ from sharesrv.domain.commands import Command
 from sharesrv.domain.outcome import Connected, Done, Reply
 from sharesrv.faces.websocket.conversation import IN_HAND_MAX, Conversation, Speaking
 from sharesrv.faces.websocket.transport import Connection
-from sharesrv.live.exchange import Exchange
+from sharesrv.live.device_commands import DeviceCommands
 from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.limits import Bucket
@@ -504,7 +504,7 @@ def hub() -> Hub:
 def speaking(ledger: SlowLedger, hub: Hub) -> Speaking:
     slow = cast("Ledger", ledger)
     devices = Devices(slow.submit, hub.tell)
-    return Speaking(slow, hub, devices, Exchange(slow, devices, 5.0), Tokens(), 145)
+    return Speaking(slow, hub, devices, DeviceCommands(slow, devices, 5.0), Tokens(), 145)
 
 
 def hear(conversation: Conversation, frame: object) -> None:

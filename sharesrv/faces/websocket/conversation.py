@@ -21,7 +21,7 @@ from sharesrv.errors import Goodbye, Refusal, Refused
 from sharesrv.faces.websocket.app import AppSession
 from sharesrv.faces.websocket.device import DeviceSession
 from sharesrv.faces.websocket.transport import Connection
-from sharesrv.live.exchange import Exchange
+from sharesrv.live.device_commands import DeviceCommands
 from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.presence import Devices
@@ -42,7 +42,7 @@ class Speaking(NamedTuple):
     ledger: Ledger
     hub: Hub
     devices: Devices
-    exchange: Exchange
+    device_commands: DeviceCommands
     tokens: Tokens
     hb_interval_s: int
 
@@ -73,9 +73,9 @@ class Conversation:
         match self._session:
             case AppSession():
                 self._with.hub.detach(self._session)
-                self._with.exchange.abandon(self._session.id)
+                self._with.device_commands.abandon(self._session.id)
             case DeviceSession():
-                self._with.exchange.lost(self._session)
+                self._with.device_commands.lost(self._session)
                 self._with.devices.detach(self._session)
 
     def binary(self) -> None:
@@ -120,7 +120,7 @@ class Conversation:
         command = session.take(heading, frame)
         answer = partial(session.reply, heading)
         if isinstance(command, Control):
-            self._with.exchange.control(command, self._counted(answer))
+            self._with.device_commands.control(command, self._counted(answer))
         elif command is not None:
             self._with.ledger.submit(command, self._counted(answer))
 
@@ -219,10 +219,10 @@ class Conversation:
                 self._connection,
                 owner_id=registered.owner_id,
                 key_digest=command.key_digest,
-                exchange=self._with.exchange,
+                device_commands=self._with.device_commands,
             )
             if (older := self._with.devices.attach(session, registered.audiences)) is not None:
-                self._with.exchange.lost(older)
+                self._with.device_commands.lost(older)
                 older.replaced()
 
     def _refuse(self, heading: Heading, refused: Refused) -> None:

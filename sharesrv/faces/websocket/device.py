@@ -9,7 +9,7 @@ from sharesrv.domain.commands import Command, Recall, Report
 from sharesrv.domain.outcome import Reply, Responded, Stored
 from sharesrv.errors import Goodbye, Refusal, Refused
 from sharesrv.faces.websocket.transport import Connection
-from sharesrv.live.exchange import Exchange
+from sharesrv.live.device_commands import DeviceCommands
 from sharesrv.live.presence import Link
 from sharesrv.protocol.coolkit import frames, outbound
 from sharesrv.protocol.coolkit.frames import Heading
@@ -18,16 +18,23 @@ from sharesrv.protocol.coolkit.frames import Heading
 class DeviceSession(Link):
     """One device's connection, after its handshake. It may name its owner, or itself by its devicekey, as `apikey`."""
 
-    __slots__ = ("_connection", "_exchange", "_key_digest", "_owner_id")
+    __slots__ = ("_connection", "_device_commands", "_key_digest", "_owner_id")
 
     def __init__(
-        self, id: int, device_id: str, connection: Connection, *, owner_id: str, key_digest: str, exchange: Exchange
+        self,
+        id: int,
+        device_id: str,
+        connection: Connection,
+        *,
+        owner_id: str,
+        key_digest: str,
+        device_commands: DeviceCommands,
     ) -> None:
         super().__init__(id, device_id)
         self._connection = connection
         self._owner_id = owner_id
         self._key_digest = key_digest
-        self._exchange = exchange
+        self._device_commands = device_commands
 
     def command(self, owner_id: str, device_id: str, sequence: str, params: dict[str, msgspec.Raw]) -> None:
         """See `Link`."""
@@ -42,11 +49,11 @@ class DeviceSession(Link):
         self._connection.close(goodbye)
 
     def take(self, heading: Heading, frame: frames.AnyFrame) -> Command | None:
-        """What the frame asks of the ledger; None of an answer, which is for the exchange. Raises Refused."""
+        """What the frame asks of the ledger; None of an answer to a command. Raises Refused."""
         match frame:
             case frames.DeviceAnswer(deviceid=device_id, error=error, d_seq=d_seq):
                 responded = Responded(error, None if bytes(d_seq) in (b"", b"null") else d_seq.copy())
-                self._exchange.answered(self, device_id or self.device_id, heading.sequence or "", responded)
+                self._device_commands.answered(self, device_id or self.device_id, heading.sequence or "", responded)
                 return None
             case frames.Update(userAgent="device", params=params):
                 self._require(heading, frame)

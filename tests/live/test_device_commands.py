@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from sharesrv.domain.commands import Hear
 from sharesrv.domain.outcome import Changed, Notice, Reply, Responded
 from sharesrv.domain.share import State
 from sharesrv.errors import Goodbye, Refusal
-from sharesrv.live.exchange import Exchange
+from sharesrv.live.device_commands import CommandInHand, DeviceCommands, Stage
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.presence import Devices, Link
 from tests.domain.test_control import control, refusal
@@ -52,15 +53,14 @@ class FakeLink(Link):
 
 
 class Bench:
-    """An exchange over a ledger at work."""
+    """Commands to devices over a ledger at work."""
 
     def __init__(self, response_timeout_s: float) -> None:
         self.world = World()
         self.notices: list[Notice] = []
         self.ledger = Ledger(self.world.store, self.world.clock, self.world.rules, tell=self.notices.append)
         self.devices = Devices(self.ledger.submit, lambda _notice: None)
-        self.exchange = Exchange(self.ledger, self.devices, response_timeout_s)
-        self.submitted = 0
+        self.commands = DeviceCommands(self.ledger, self.devices, response_timeout_s)
 
     def attach(self, device: str = "lamp") -> FakeLink:
         link = FakeLink(device)
@@ -69,14 +69,14 @@ class Bench:
 
     def detach(self, link: FakeLink) -> None:
         """As it is when a connection goes."""
-        self.exchange.lost(link)
+        self.commands.lost(link)
         self.devices.detach(link)
 
     def ask(self, account: str = "owner", params: object = None, device: str = "lamp", **fields: Any) -> list[Reply]:
         """Give a command in hand; its replies come into the list."""
         replies: list[Reply] = []
         command = control(account, {"switch": "on"} if params is None else params, device, **fields)
-        self.exchange.control(command, replies.append)
+        self.commands.control(command, replies.append)
         return replies
 
     async def settled(self) -> None:
@@ -87,7 +87,7 @@ class Bench:
             await replied
 
     def is_empty(self) -> bool:
-        return not self.exchange._lanes and not self.exchange._sent
+        return not self.commands._queues and not self.commands._sent and not self.commands._waiting
 
     def stored(self, device: str = "lamp") -> Any:
         return json.loads(self.world.store.params.get(device, "{}"))
@@ -111,7 +111,7 @@ async def test_a_command_goes_to_the_device_and_its_yes_is_stored_and_told() -> 
         await b.settled()
         assert link.sent == [("lamp", "1", {"switch": "on"})]
         assert (replies, b.stored(), b.notices) == ([], {}, [])
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         assert replies == []
         await b.settled()
         assert replies == [Responded(0)]
@@ -127,11 +127,11 @@ async def test_two_apps_with_the_same_sequence_get_an_answer_each() -> None:
         first, second = b.ask("owner", {"x": 1}), b.ask("guest", {"x": 2})
         await b.settled()
         assert link.sent == [("lamp", "1", {"x": 1})]
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert (first, second) == ([Responded(0)], [])
         assert link.sent[1:] == [("lamp", "1", {"x": 2})]
-        b.exchange.answered(link, "lamp", "1", Responded(7))
+        b.commands.answered(link, "lamp", "1", Responded(7))
         assert second == [Responded(7)]
         assert b.stored() == {"x": 1}
         assert b.is_empty()
@@ -144,7 +144,7 @@ async def test_two_apps_of_one_account_with_the_same_sequence_get_an_answer_each
         for number in range(3):
             await b.settled()
             assert [command.params for command in link.sent] == [{"x": each} for each in range(number + 1)]
-            b.exchange.answered(link, "lamp", "1", Responded(number + 1))
+            b.commands.answered(link, "lamp", "1", Responded(number + 1))
             assert [len(replies) for replies in asked] == [1] * (number + 1) + [0] * (2 - number)
         assert asked == [[Responded(1)], [Responded(2)], [Responded(3)]]
         assert b.is_empty()
@@ -156,10 +156,10 @@ async def test_commands_with_sequences_of_their_own_are_in_hand_together_and_ans
         one, two = b.ask(sequence="1"), b.ask(sequence="2")
         await b.settled()
         assert [command.sequence for command in link.sent] == ["1", "2"]
-        b.exchange.answered(link, "lamp", "2", Responded(0))
+        b.commands.answered(link, "lamp", "2", Responded(0))
         await b.settled()
         assert (one, two) == ([], [Responded(0)])
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert one == [Responded(0)]
         assert b.is_empty()
@@ -172,9 +172,9 @@ async def test_the_same_sequence_at_two_devices_is_two_commands() -> None:
         await b.settled()
         assert [command.device_id for command in bridge.sent] == ["sub-1", "sub-2"]
         assert [command.device_id for command in lamp.sent] == ["lamp"]
-        b.exchange.answered(bridge, "sub-2", "1", Responded(2))
-        b.exchange.answered(bridge, "sub-1", "1", Responded(1))
-        b.exchange.answered(lamp, "lamp", "1", Responded(3))
+        b.commands.answered(bridge, "sub-2", "1", Responded(2))
+        b.commands.answered(bridge, "sub-1", "1", Responded(1))
+        b.commands.answered(lamp, "lamp", "1", Responded(3))
         assert asked == {"lamp": [Responded(3)], "sub-1": [Responded(1)], "sub-2": [Responded(2)]}
 
 
@@ -183,7 +183,7 @@ async def test_a_bridge_does_not_answer_for_a_sub_device_under_its_own_name() ->
         bridge = b.attach("bridge")
         replies = b.ask(device="sub-1")
         await b.settled()
-        b.exchange.answered(bridge, "bridge", "1", Responded(0))
+        b.commands.answered(bridge, "bridge", "1", Responded(0))
         await b.settled()
         assert (replies, b.stored("sub-1"), b.stored("bridge")) == ([], {}, {})
 
@@ -198,11 +198,11 @@ async def test_a_command_with_timers_is_decided_only_when_the_one_before_is_stor
         await b.settled()
         assert [command.sequence for command in link.sent] == ["1", "4"]
         assert (same, none, other) == ([], [], [])
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert first == [Responded(0)]
         assert [command.sequence for command in link.sent] == ["1", "4", "2"]
-        b.exchange.answered(link, "lamp", "2", Responded(0))
+        b.commands.answered(link, "lamp", "2", Responded(0))
         await b.settled()
         await b.settled()
         assert same == [Responded(0)]
@@ -218,7 +218,7 @@ async def test_what_waits_is_decided_by_the_grant_as_it_is_then() -> None:
         behind = b.ask("guest")
         await b.settled()
         b.world.store.shares[grant.id] = msgspec.structs.replace(grant, state=State.ENDED)
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert [refusal(reply) for reply in behind] == [Refusal.NO_GRANT]
         assert len(link.sent) == 1
@@ -226,7 +226,7 @@ async def test_what_waits_is_decided_by_the_grant_as_it_is_then() -> None:
 
 
 @pytest.mark.parametrize("first_to_end", ["1", "2"])
-async def test_one_that_waits_in_two_lanes_is_started_once_when_both_are_free(first_to_end: str) -> None:
+async def test_a_command_that_waits_for_two_turns_begins_once_when_it_has_both(first_to_end: str) -> None:
     async with bench() as b:
         link = b.attach()
         b.ask(params={"x": 1}, sequence="1")
@@ -236,30 +236,30 @@ async def test_one_that_waits_in_two_lanes_is_started_once_when_both_are_free(fi
         await b.settled()
         assert [command.sequence for command in link.sent] == ["1", "2"]
         for sequence, sent in ((first_to_end, 2), ({"1": "2", "2": "1"}[first_to_end], 3)):
-            b.exchange.answered(link, "lamp", sequence, Responded(0))
+            b.commands.answered(link, "lamp", sequence, Responded(0))
             await b.settled()
             assert len(link.sent) == sent
         assert link.sent[2] == ("lamp", "1", {"timers": []})
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert (both, behind, len(link.sent)) == ([Responded(0)], [], 4)
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert behind == [Responded(0)]
         assert b.stored() == {"x": 2, "timers": []}
         assert b.is_empty()
 
 
-async def test_one_behind_another_in_both_its_lanes_is_started_once() -> None:
+async def test_a_command_behind_another_in_both_its_turns_begins_once() -> None:
     async with bench() as b:
         link = b.attach()
         b.ask(params=TIMERS)
         second = b.ask(params={"timers": []})
         await b.settled()
-        b.exchange.answered(link, "lamp", "1", Responded(5))
+        b.commands.answered(link, "lamp", "1", Responded(5))
         await b.settled()
         assert [command.params for command in link.sent] == [TIMERS, {"timers": []}]
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert second == [Responded(0)]
         assert b.is_empty()
@@ -278,12 +278,12 @@ async def test_what_answers_nothing_that_was_sent_is_dropped() -> None:
             (stranger, "lamp", "1"),
             (FakeLink("lamp"), "lamp", "1"),
         ]:
-            b.exchange.answered(whose, device, sequence, Responded(0))
+            b.commands.answered(whose, device, sequence, Responded(0))
         await b.settled()
         assert (replies, b.stored()) == ([], {})
-        b.exchange.answered(link, "lamp", "1", Responded(0))
-        b.exchange.answered(link, "lamp", "1", Responded(0))
-        b.exchange.answered(link, "lamp", "1", Responded(9))
+        b.commands.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(9))
         await b.settled()
         assert replies == [Responded(0)]
         assert len(b.notices) == 1
@@ -295,7 +295,7 @@ async def test_an_answer_with_an_error_is_relayed_and_not_stored() -> None:
         link = b.attach()
         replies = b.ask()
         await b.settled()
-        b.exchange.answered(link, "lamp", "1", Responded(-3))
+        b.commands.answered(link, "lamp", "1", Responded(-3))
         assert replies == [Responded(-3)]
         await b.settled()
         assert (b.stored(), b.notices) == ({}, [])
@@ -311,7 +311,7 @@ async def test_what_is_refused_never_reaches_the_device() -> None:
         await b.settled()
         assert [refusal(reply) for reply in replies] == [Refusal.NO_GRANT]
         assert len(link.sent) == 1
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert behind == [Responded(0)]
         assert b.is_empty()
@@ -345,8 +345,8 @@ async def test_with_its_connection_is_lost_what_was_in_hand_there_and_nothing_el
         assert kept == []
         await b.settled()
         assert [refusal(reply) for reply in waiting] == [Refusal.OFFLINE]
-        b.exchange.answered(lamp, "lamp", "1", Responded(0))
-        b.exchange.answered(bridge, "bridge", "1", Responded(0))
+        b.commands.answered(lamp, "lamp", "1", Responded(0))
+        b.commands.answered(bridge, "bridge", "1", Responded(0))
         await b.settled()
         assert kept == [Responded(0)]
         assert b.stored() == {}
@@ -359,12 +359,12 @@ async def test_what_waited_goes_by_the_new_connection() -> None:
         first, waiting = b.ask(params={"x": 1}), b.ask(params={"x": 2})
         await b.settled()
         newer = b.attach()
-        b.exchange.lost(older)
+        b.commands.lost(older)
         assert [refusal(reply) for reply in first] == [Refusal.OFFLINE]
         await b.settled()
         assert newer.sent == [("lamp", "1", {"x": 2})]
-        b.exchange.answered(older, "lamp", "1", Responded(0))
-        b.exchange.answered(newer, "lamp", "1", Responded(4))
+        b.commands.answered(older, "lamp", "1", Responded(0))
+        b.commands.answered(newer, "lamp", "1", Responded(4))
         assert waiting == [Responded(4)]
         assert b.is_empty()
 
@@ -386,9 +386,9 @@ async def test_a_device_that_does_not_answer_in_time() -> None:
             replies.append(reply)
             heard.set()
 
-        b.exchange.control(control("owner"), answer)
+        b.commands.control(control("owner"), answer)
         assert refusal(await answered_in_time(replies, heard)) is Refusal.NO_RESPONSE
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert (len(replies), b.stored(), b.notices) == (1, {}, [])
         assert b.is_empty()
@@ -405,10 +405,10 @@ async def test_who_waited_for_one_that_was_never_answered_has_its_own_time() -> 
             heard.set()
 
         b.ask(params={"x": 1})
-        b.exchange.control(control("owner", {"x": 2}), answer)
+        b.commands.control(control("owner", {"x": 2}), answer)
         assert refusal(await answered_in_time(replies, heard)) is Refusal.NO_RESPONSE
         assert [command.params for command in link.sent] == [{"x": 1}, {"x": 2}]
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         assert b.is_empty()
 
 
@@ -424,18 +424,18 @@ async def test_a_late_answer_is_not_taken_for_that_of_the_next_command_under_its
             replies.append(reply)
             heard.set()
 
-        b.exchange.control(control("owner", {"x": 1}), answer)
+        b.commands.control(control("owner", {"x": 1}), answer)
         await b.settled()
-        monkeypatch.setattr(b.exchange, "_timeout_s", NEVER_S)  # for what comes behind the first command's own time
+        monkeypatch.setattr(b.commands, "_timeout_s", NEVER_S)  # for what comes behind the first command's own time
         assert refusal(await answered_in_time(replies, heard)) is Refusal.NO_RESPONSE
         second = b.ask(params={"x": 2})
         await b.settled()
         assert [command.params for command in link.sent] == [{"x": 1}]
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert [command.params for command in link.sent] == [{"x": 1}, {"x": 2}]
         assert (second, b.stored()) == ([], {})
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert (second, b.stored()) == ([Responded(0)], {"x": 2})
         assert b.is_empty()
@@ -453,26 +453,26 @@ async def test_the_timers_of_a_device_are_free_as_soon_as_a_command_has_timed_ou
             replies.append(reply)
             heard.set()
 
-        b.exchange.control(control("owner", {"timers": []}), answer)
+        b.commands.control(control("owner", {"timers": []}), answer)
         await b.settled()
-        monkeypatch.setattr(b.exchange, "_timeout_s", NEVER_S)
+        monkeypatch.setattr(b.commands, "_timeout_s", NEVER_S)
         other = b.ask(params={"timers": []}, sequence="2")
         await answered_in_time(replies, heard)
         await b.settled()
         assert [command.sequence for command in link.sent] == ["1", "2"]
-        b.exchange.lost(link)
+        b.commands.lost(link)
         assert (len(replies), [refusal(reply) for reply in other]) == (1, [Refusal.OFFLINE])
         assert b.is_empty()
 
 
-async def test_where_the_yes_cannot_be_stored_the_sender_is_told_and_the_lane_is_free() -> None:
+async def test_where_the_yes_cannot_be_stored_the_sender_is_told_and_the_next_may_begin() -> None:
     async with bench() as b:
         link = b.attach()
         half = "x" * 9000
         first, second = b.ask(params={"a": half}, sequence="1"), b.ask(params={"b": half}, sequence="2")
         await b.settled()
-        b.exchange.answered(link, "lamp", "1", Responded(0))
-        b.exchange.answered(link, "lamp", "2", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "2", Responded(0))
         await b.settled()
         assert first == [Responded(0)]
         assert [refusal(reply) for reply in second] == [Refusal.PARAMS_TOO_LARGE]
@@ -487,29 +487,139 @@ async def test_an_answer_that_fails_holds_up_nobody() -> None:
         def failing(_reply: Reply) -> None:
             raise RuntimeError
 
-        b.exchange.control(control("owner"), failing)
+        b.commands.control(control("owner"), failing)
         behind = b.ask()
         await b.settled()
         with pytest.raises(RuntimeError):
-            b.exchange.answered(link, "lamp", "1", Responded(3))
+            b.commands.answered(link, "lamp", "1", Responded(3))
         await b.settled()
-        b.exchange.answered(link, "lamp", "1", Responded(4))
+        b.commands.answered(link, "lamp", "1", Responded(4))
         assert behind == [Responded(4)]
         assert b.is_empty()
 
 
-async def test_what_a_gone_connection_still_waits_to_send_holds_up_nobody() -> None:
+async def test_what_still_waits_when_its_connection_is_gone_is_never_sent() -> None:
     async with bench() as b:
         link = b.attach()
         b.ask(params={"x": 1}, session=1)
         gone = [b.ask(params={"timers": []}, session=1) for _ in range(3)]
         kept = b.ask(params={"x": 2}, session=2)
         await b.settled()
-        b.exchange.abandon(1)
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.abandon(1)
+        b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert [command.params for command in link.sent] == [{"x": 1}, {"x": 2}]
-        b.exchange.answered(link, "lamp", "1", Responded(0))
+        b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert (kept, gone) == ([Responded(0)], [[], [], []])
         assert b.is_empty()
+
+
+async def test_a_command_is_sent_once_where_one_before_it_in_both_turns_is_dropped() -> None:
+    """FINDINGS H3."""
+    async with bench() as b:
+        link = b.attach()
+        first = b.ask(params=TIMERS, session=1)
+        gone = b.ask(params={"x": 1}, session=2)
+        last = b.ask(params={"timers": []}, session=3)
+        await b.settled()
+        b.commands.abandon(2)
+        b.commands.answered(link, "lamp", "1", Responded(0))
+        await b.settled()
+        assert [command.params for command in link.sent] == [TIMERS, {"timers": []}]
+        b.commands.answered(link, "lamp", "1", Responded(0))
+        await b.settled()
+        assert (first, gone, last) == ([Responded(0)], [], [Responded(0)])
+        assert len(link.sent) == 2
+        assert b.is_empty()
+
+
+async def test_who_waited_only_for_what_is_dropped_begins_at_once() -> None:
+    async with bench() as b:
+        link = b.attach()
+        b.ask(params=TIMERS, sequence="1", session=1)
+        b.ask(params=TIMERS, sequence="2", session=2)
+        b.ask(params={"x": 2}, sequence="2", session=3)
+        await b.settled()
+        assert [command.sequence for command in link.sent] == ["1"]
+        b.commands.abandon(2)
+        await b.settled()
+        assert [command.params for command in link.sent] == [TIMERS, {"x": 2}]
+
+
+async def test_what_was_begun_when_its_connection_went_is_carried_out() -> None:
+    """An app may send its command and go: what the ledger has by then is the device's to do."""
+    async with bench() as b:
+        link = b.attach()
+        b.ask(params={"x": 1}, sequence="1", session=1)
+        b.commands.abandon(1)
+        await b.settled()
+        assert [command.params for command in link.sent] == [{"x": 1}]
+        b.commands.answered(link, "lamp", "1", Responded(0))
+        await b.settled()
+        assert b.stored() == {"x": 1}
+        assert b.is_empty()
+
+
+class Counting(dict[Any, Any]):
+    """Counts what is looked at."""
+
+    looked_at = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        self.looked_at += 1
+        return super().__getitem__(key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self.looked_at += 1
+        return super().get(key, default)
+
+    def values(self) -> Any:
+        self.looked_at += len(self)
+        return super().values()
+
+
+async def test_a_connection_that_goes_costs_its_own_commands_only() -> None:
+    """FINDINGS H11."""
+    async with bench() as b:
+        b.attach()
+        for session in range(1, 101):
+            for sequence in range(10):
+                b.ask(params={"x": 1}, sequence=f"{session}-{sequence}", session=0)
+                b.ask(params={"x": 1}, sequence=f"{session}-{sequence}", session=session)
+        counting = b.commands._queues = Counting(b.commands._queues)
+        b.commands.abandon(7)
+        assert 10 <= counting.looked_at <= 50
+        assert 7 not in b.commands._waiting
+        before = counting.looked_at
+        b.commands.abandon(7)
+        b.commands.abandon(1234)
+        assert counting.looked_at == before
+
+
+async def test_an_answer_that_fails_when_a_device_is_lost_does_not_stop_the_others() -> None:
+    async with bench() as b:
+        link = b.attach()
+
+        def failing(_reply: Reply) -> None:
+            raise RuntimeError
+
+        b.commands.control(control("owner", sequence="1"), failing)
+        behind = b.ask(sequence="2")
+        await b.settled()
+        with capture_logs() as logs:
+            b.detach(link)
+        assert [entry["event"] for entry in logs] == ["a command's answer failed"]
+        assert [refusal(reply) for reply in behind] == [Refusal.OFFLINE]
+        assert b.is_empty()
+
+
+def test_a_command_only_moves_on() -> None:
+    hand = CommandInHand(control("owner"), print)
+    with pytest.raises(ValueError, match="from WAITING to SENT"):
+        hand.move(Stage.SENT)
+    assert hand.stage is Stage.WAITING
+    for stage in (Stage.DECIDING, Stage.SENT, Stage.LATE, Stage.OVER):
+        hand.move(stage)
+    with pytest.raises(ValueError, match="from OVER to DECIDING"):
+        hand.move(Stage.DECIDING)

@@ -1,0 +1,215 @@
+"""Commands in hand at devices: sent on, and waiting for the device's answer (PROTOCOL 2.8). In memory only.
+
+A command waits for its *turns*: that of its device and sequence, because the device's answer names no more than these; and,
+if it carries `timers`, that of the device's timers, so that a sharee's timers are never compared with a base that is about
+to change. For each turn there is a queue, whose first command has the turn; a command is decided when it has all of its
+turns. It stands in all its queues from the beginning, so whoever came first is first in each of them, and no two commands
+can wait for each other.
+
+A command has a stage and only moves on, as `MOVES` says. It is submitted when it leaves WAITING and sent when it enters
+SENT, each of which happens once: whoever asks again whether a command may begin, or answers it again, does nothing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+from functools import partial
+from typing import Final
+
+import structlog
+
+from sharesrv.domain.commands import Control, Controlled
+from sharesrv.domain.outcome import Forward, Reply, Responded
+from sharesrv.errors import Refusal, Refused
+from sharesrv.live.ledger import Ledger
+from sharesrv.live.presence import CallLater, Devices, Link, Timer, call_later
+
+Answer = Callable[[Reply], None]
+Turn = tuple[str, str | None]  # a device and a sequence; a device and None: the device's timers
+
+log = structlog.get_logger()
+
+
+class Stage(Enum):
+    """How far a command has come."""
+
+    WAITING = auto()  # for its turns
+    DECIDING = auto()  # in the ledger
+    SENT = auto()  # at the device
+    LATE = auto()  # answered with 504; the device's answer may still come
+    OVER = auto()
+
+
+MOVES: Final = {
+    Stage.WAITING: {Stage.DECIDING, Stage.OVER},
+    Stage.DECIDING: {Stage.SENT, Stage.OVER},
+    Stage.SENT: {Stage.LATE, Stage.OVER},
+    Stage.LATE: {Stage.OVER},
+    Stage.OVER: set[Stage](),
+}
+
+
+class CommandInHand:
+    """One command on its way. `link_id` and `timer` are set once it is sent."""
+
+    __slots__ = ("answer", "command", "link_id", "stage", "timer", "turns")
+
+    def __init__(self, command: Control, answer: Answer) -> None:
+        self.command = command
+        self.answer = answer
+        self.turns: list[Turn] = [(command.device_id, command.sequence)]
+        if "timers" in command.params:
+            self.turns.append((command.device_id, None))
+        self.stage = Stage.WAITING
+        self.link_id = 0
+        self.timer: Timer | None = None
+
+    def move(self, stage: Stage) -> None:
+        """Enter the next stage. Raises ValueError, and nothing has changed, where that is not the way."""
+        if stage not in MOVES[self.stage]:
+            raise ValueError(f"a command cannot go from {self.stage.name} to {stage.name}")
+        self.stage = stage
+
+
+class DeviceCommands:
+    """Takes apps' commands to devices and brings the answers back.
+
+    `response_timeout_s` is how long a device may take to answer. In every method the books are in order before `answer` is
+    called: an answer that fails holds up nobody, and one that leads to the next command finds things as they are.
+    """
+
+    def __init__(
+        self, ledger: Ledger, devices: Devices, response_timeout_s: float, call_later: CallLater = call_later
+    ) -> None:
+        self._ledger = ledger
+        self._devices = devices
+        self._timeout_s: Final = response_timeout_s
+        self._call_later = call_later
+        self._queues: dict[Turn, OrderedDict[CommandInHand, None]] = {}
+        self._sent: dict[int, dict[tuple[str, str], CommandInHand]] = {}  # by link, then device and sequence
+        self._waiting: dict[int, dict[CommandInHand, None]] = {}  # by session
+
+    def control(self, command: Control, answer: Answer) -> None:
+        """Take an app's `update`: decided, forwarded, answered by the device, stored. `answer` is called once."""
+        hand = CommandInHand(command, answer)
+        self._waiting.setdefault(command.session, {})[hand] = None
+        for turn in hand.turns:
+            self._queues.setdefault(turn, OrderedDict())[hand] = None
+        self._begin_first(hand.turns)
+
+    def abandon(self, session: int) -> None:
+        """An app's connection is gone: what still waits for its turns is dropped. What was begun goes on."""
+        dropped = self._waiting.pop(session, {})
+        for hand in dropped:
+            hand.move(Stage.OVER)
+            self._leave(hand, hand.turns)
+        self._begin_first(turn for hand in dropped for turn in hand.turns)
+
+    def answered(self, link: Link, device_id: str, sequence: str, responded: Responded) -> None:
+        """A device has answered. What is late, comes twice, or answers nothing that was sent is dropped."""
+        hand = self._sent.get(link.id, {}).get((device_id, sequence))
+        if hand is None:
+            return
+        if hand.stage is Stage.LATE:
+            self._end(hand)
+        elif responded.error != 0:
+            self._end(hand)
+            hand.answer(responded)
+        else:
+            self._store(hand, responded)
+
+    def lost(self, link: Link) -> None:
+        """A device's connection is gone, and with it what was in hand there."""
+        for hand in list(self._sent.get(link.id, {}).values()):
+            is_late = hand.stage is Stage.LATE
+            self._end(hand)
+            if not is_late:
+                _try_answer(hand, Refused(Refusal.OFFLINE))
+
+    def _begin_first(self, turns: Iterable[Turn]) -> None:
+        """Let the ledger decide the first command of each of these turns, if it has all its turns and has not begun."""
+        for turn in turns:
+            hand = self._first(turn)
+            if hand is None or hand.stage is not Stage.WAITING:
+                continue
+            if all(self._first(each) is hand for each in hand.turns):
+                hand.move(Stage.DECIDING)
+                self._stop_waiting(hand)
+                self._ledger.submit(hand.command, partial(self._decided, hand))
+
+    def _first(self, turn: Turn) -> CommandInHand | None:
+        queue = self._queues.get(turn)
+        return None if queue is None else next(iter(queue))
+
+    def _stop_waiting(self, hand: CommandInHand) -> None:
+        waiting = self._waiting[hand.command.session]
+        del waiting[hand]
+        if not waiting:
+            del self._waiting[hand.command.session]
+
+    def _decided(self, hand: CommandInHand, reply: Reply) -> None:
+        if not isinstance(reply, Forward):
+            self._end(hand)
+            hand.answer(reply)
+            return
+        device, command = reply.device, hand.command
+        link = self._devices.link(device.id, device.bridge_id)
+        if link is None:
+            self._end(hand)
+            hand.answer(Refused(Refusal.OFFLINE))
+            return
+        hand.move(Stage.SENT)
+        hand.link_id = link.id
+        hand.timer = self._call_later(self._timeout_s, partial(self._no_response, hand))
+        self._sent.setdefault(link.id, {})[(command.device_id, command.sequence)] = hand
+        link.command(device.owner_id, device.id, command.sequence, command.params)
+
+    def _store(self, hand: CommandInHand, responded: Responded) -> None:
+        """Submit what the device has said yes to. The ledger keeps the order: the next command is decided after that."""
+        command = hand.command
+        done = Controlled(
+            account_id=command.account_id, device_id=command.device_id, params=command.params, session=command.session
+        )
+        self._ledger.submit(done, lambda reply: hand.answer(responded if reply == Responded(0) else reply))
+        self._end(hand)
+
+    def _no_response(self, hand: CommandInHand) -> None:
+        """504. The sequence stays taken until the late answer has come, or as long again has passed: the answer must not
+        be taken for that of the next command. The device's timers are free.
+        """
+        hand.move(Stage.LATE)
+        hand.timer = self._call_later(self._timeout_s, partial(self._end, hand))
+        sequence, *timers = hand.turns
+        hand.turns = [sequence]
+        self._leave(hand, timers)
+        self._begin_first(timers)
+        hand.answer(Refused(Refusal.NO_RESPONSE))
+
+    def _end(self, hand: CommandInHand) -> None:
+        """Forget a command that was begun, and let those begin that waited for it."""
+        hand.move(Stage.OVER)
+        if hand.timer is not None:
+            hand.timer.cancel()
+            sent = self._sent[hand.link_id]
+            del sent[(hand.command.device_id, hand.command.sequence)]
+            if not sent:
+                del self._sent[hand.link_id]
+        self._leave(hand, hand.turns)
+        self._begin_first(hand.turns)
+
+    def _leave(self, hand: CommandInHand, turns: list[Turn]) -> None:
+        for turn in turns:
+            queue = self._queues[turn]
+            del queue[hand]
+            if not queue:
+                del self._queues[turn]
+
+
+def _try_answer(hand: CommandInHand, reply: Reply) -> None:
+    """One answer that fails must not stop the others."""
+    try:
+        hand.answer(reply)
+    except Exception:
+        log.exception("a command's answer failed", device=hand.command.device_id)
