@@ -18,6 +18,7 @@ from joserfc.jwk import KeySet
 from joserfc.jwt import JWTClaimsRegistry
 
 from sharesrv.errors import Refusal, Refused, Trouble
+from sharesrv.names import is_storable
 
 ALGORITHMS: Final = ["RS256", "ES256", "EdDSA", "Ed25519"]
 KEYS_GOOD_MS: Final = 5 * 60 * 1000
@@ -67,7 +68,7 @@ class Jwks:
         except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise Refused(Refusal.UNKNOWN_TOKEN) from error
         account_id = claims[self._issuer.claim]
-        if not isinstance(account_id, str) or not account_id or "\0" in account_id:
+        if not isinstance(account_id, str) or not account_id or not is_storable(account_id):
             raise Refused(Refusal.UNKNOWN_TOKEN)
         return account_id
 

@@ -25,6 +25,15 @@ def fold(uid: str) -> str:
     return uid.casefold()
 
 
+def is_storable(text: str) -> bool:
+    """Whether `text` is Unicode that can be stored and sent: no lone surrogates, which JSON and odd charsets can write, and
+    no U+0000.
+    """
+    if text.isascii():
+        return "\0" not in text
+    return not any("\ud800" <= character <= "\udfff" or character == "\0" for character in text)
+
+
 def columns(text: str) -> int:
     """How many columns `text` takes on a terminal: East Asian wide and full-width characters count as two."""
     if text.isascii():

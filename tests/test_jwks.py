@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from joserfc import jwt
+from joserfc import jws
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 
@@ -48,7 +48,7 @@ def token(algorithm: str = "ES256", key: Key | None = None, **claims: Any) -> st
     given = {name: value for name, value in said.items() if value is not None}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SecurityWarning)
-        return jwt.encode(header, given, key, algorithms=[algorithm])
+        return jws.serialize_compact(header, json.dumps(given).encode(), key, algorithms=[algorithm])
 
 
 @pytest.fixture
@@ -200,3 +200,11 @@ async def test_both_doors_take_them(database: Path, file: Path) -> None:
             for shown, error in ((token(**far), 0), (token(**far | {"account": "nobody"}), 401), ("a.b.c", 401)):
                 async with session.get(url, headers={"Authorization": f"Bearer {shown}"}) as answer:
                     assert (await answer.json())["error"] == error
+
+
+@pytest.mark.parametrize("account", ["\ud800", "a\0b", ""])
+async def test_a_claim_that_cannot_be_stored_is_no_account(file: Path, account: str) -> None:
+    jwks = await verifier(str(file), FakeClock())
+    with pytest.raises(Refused) as refused:
+        await jwks.account_of(token(sub=account))
+    assert refused.value.refusal is Refusal.UNKNOWN_TOKEN

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sharesrv.names import NOTE_COLUMNS, PERMIT_MAX, Permit, columns, fold
+from sharesrv.names import NOTE_COLUMNS, PERMIT_MAX, Permit, columns, fold, is_storable
 
 ADD, EDIT, DELETE, ENABLE = Permit.ADD, Permit.EDIT, Permit.DELETE, Permit.ENABLE
 
@@ -73,3 +73,20 @@ def test_login_names_are_compared_without_case(one: str, other: str) -> None:
 
 def test_other_login_names_stay_different() -> None:
     assert fold("guest@example.org") != fold("guest@example.com")
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("", True),
+        ("Lamp", True),
+        ("厨房的灯", True),
+        ("\U0001f4a1", True),
+        ("a\0b", False),
+        ("厨\0", False),
+        ("\ud800", False),
+        ("灯\udfff", False),
+    ],
+)
+def test_text_that_can_be_stored(text: str, fits: bool) -> None:
+    assert is_storable(text) is fits

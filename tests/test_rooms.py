@@ -18,7 +18,7 @@ MAY: dict[str, set[str]] = {
     "metrics": set(),
     "config": {"errors", "names"},
     "auth": set(),
-    "jwks": {"errors"},
+    "jwks": {"errors", "names"},
     "domain": {"domain", "errors", "names"},
     "protocol": {"protocol", "errors", "names"},
     "store": {"store", "domain"} | LEAVES,

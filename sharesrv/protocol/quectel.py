@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from sharesrv.errors import Refusal
+from sharesrv.names import is_storable
 
 OK: Final = 200
 NAME_MAX: Final = 64  # characters
@@ -163,18 +164,13 @@ def _pairs(text: bytes) -> list[tuple[str, str]]:
 
 
 def first(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """Of a repeated key the first; what is empty, or has a U+0000 in it, is as none."""
-    return {name: value for name, value in dict(reversed(pairs)).items() if value and "\0" not in value}
+    """Of a repeated key the first; what is empty, or no text that can be stored, is as none."""
+    return {name: value for name, value in dict(reversed(pairs)).items() if value and is_storable(value)}
 
 
 def _written(value: object) -> str:
     """A string or a number as what it says; null as nothing; anything else as what no parameter can be."""
-    return value if isinstance(value, str) and _is_unicode(value) else "" if value is None else json.dumps(value)
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether it has no lone surrogates, which JSON can write and nothing can store."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
 _PK = Parameter("pk", "Product key", "p11abc")

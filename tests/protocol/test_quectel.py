@@ -21,6 +21,7 @@ from sharesrv.protocol.quectel import (
     USER_LIST,
     Call,
     done,
+    first,
     milliseconds,
     read,
     recipient,
@@ -402,3 +403,8 @@ def test_more_parameters_than_anybody_has_are_as_none() -> None:
 def test_lone_surrogates_do_not_come_through(query: bytes, body: bytes) -> None:
     found = read(query, body, JSON)
     assert not [value for value in found.values() if any("\ud800" <= character <= "\udfff" for character in value)]
+
+
+@pytest.mark.parametrize("value", ["\ud800", "a\udfffb", "a\0", ""])
+def test_a_value_that_cannot_be_stored_is_as_none(value: str) -> None:
+    assert first([("pk", value), ("dk", "d")]) == {"dk": "d"}
