@@ -8,6 +8,7 @@ from base64 import urlsafe_b64encode
 from typing import Protocol
 
 _COUNTER_BITS = 20
+_POOL_BYTES = 1024
 
 
 class Clock(Protocol):
@@ -31,6 +32,7 @@ class SystemClock:
 
     def __init__(self) -> None:
         self._last_id = 0
+        self._random = b""
 
     def now_ms(self) -> int:
         """Milliseconds since 1970 UTC, as the machine has them: a clock that is set back lengthens what is open."""
@@ -38,10 +40,17 @@ class SystemClock:
 
     def new_id(self) -> int:
         """Milliseconds in the upper 43 bits; below them a random start, so that two processes do not meet, counted up."""
-        start = self.now_ms() << _COUNTER_BITS | secrets.randbits(_COUNTER_BITS - 1)
+        start = self.now_ms() << _COUNTER_BITS | int.from_bytes(self._random_bytes(3), "big") >> 5
         self._last_id = max(self._last_id + 1, start)
         return self._last_id
 
     def new_code(self) -> str:
         """The time in ms, so that new codes stand side by side in an index, and 144 random bits."""
-        return urlsafe_b64encode(self.now_ms().to_bytes(6, "big") + secrets.token_bytes(18)).decode()
+        return urlsafe_b64encode(self.now_ms().to_bytes(6, "big") + self._random_bytes(18)).decode()
+
+    def _random_bytes(self, number: int) -> bytes:
+        """Random bytes of the system, each given once. It is asked for many at a time: a call of it takes 2 us or more."""
+        if len(self._random) < number:
+            self._random = secrets.token_bytes(_POOL_BYTES)
+        taken, self._random = self._random[:number], self._random[number:]
+        return taken

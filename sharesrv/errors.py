@@ -63,6 +63,9 @@ class Refusal(Enum):
     NO_SUCH_SHARE = "there is no such share, or it is not yours"
     SHARE_OVER = "the share has ended, or was never accepted in time"
     NOT_ITS_OWNER = "no such device, or it is not yours"
+    NO_SUCH_ACCOUNT = "there is no such account"
+    NO_SUCH_TOKEN = "there is no such token"
+    UNFIT = "the record does not fit what is stored"
     INTERNAL = "internal error, nothing was changed"
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sharesrv.domain.commands import Accept, CreateCode, Inspect, Invite, Leave, Rename, SetEnd, Unshare
-from sharesrv.domain.facts import Facts
-from sharesrv.domain.grants import added, grants_of
-from sharesrv.domain.keys import Device, DeviceKey, TreeKey
+from sharesrv.domain.change import Rename, SetEnd
+from sharesrv.domain.codes import Accept, CreateCode, Inspect, Invite
+from sharesrv.domain.facts import Device
+from sharesrv.domain.grants import combined_permit, deciding
 from sharesrv.domain.outcome import Coded, Ended, Notice, Offered, Reply, Settled
 from sharesrv.domain.share import Cause, Share
+from sharesrv.domain.take_back import Leave, Unshare
 from tests.world import World
 
 HOUR_MS = 3_600_000
@@ -83,10 +84,9 @@ class CodedWorld(World):
     def permit(self, device: str = "lamp", account: str = "guest") -> int | None:
         """What an account may do with the timers of a device; None where it has no grant."""
         row = self.store.devices[device]
-        facts = Facts(self.rules, self.clock.now_ms())
-        facts.learn(self.store.find({DeviceKey(device), TreeKey(facts.root_id(row), account)}))
-        grants = grants_of(facts, row, account)
-        return added(grants) if grants else None
+        facts = self.facts()
+        grants = deciding(facts.tree(row, account), row, facts)
+        return combined_permit(grants) if grants else None
 
     def heard(self, account: str = "guest") -> list[tuple[type[Notice], str, Cause | None]]:
         """What an account was told, in short: about which device, and the reason where something has ended."""
@@ -94,7 +94,9 @@ class CodedWorld(World):
 
 
 def in_short(notice: Notice) -> tuple[type[Notice], str, Cause | None]:
-    device_id = notice.share.device_id if isinstance(notice, Offered | Settled) else notice.device_id
+    device_id = (
+        notice.share.device_id if isinstance(notice, Offered | Settled) else str(getattr(notice, "device_id", ""))
+    )
     return type(notice), device_id, notice.cause if isinstance(notice, Ended) else None
 
 
@@ -104,6 +106,6 @@ def coded(reply: Reply | None) -> Share:
     return reply.share
 
 
-def ended(cause: Cause, account: str = "guest", device: str = "lamp", but: int = 0) -> Ended:
+def ended(cause: Cause, account: str = "guest", device: str = "lamp", except_session: int = 0) -> Ended:
     """The notice that a share of the owner with the guest has ended."""
-    return Ended(account, "owner", device, GUEST_UID, cause, but)
+    return Ended(account, "owner", device, GUEST_UID, cause, except_session)

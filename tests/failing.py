@@ -1,15 +1,15 @@
-"""A store that fails on demand: a wrapper around any other that keeps the contract `Ledgered`."""
+"""A store that fails on demand: a wrapper around any other that keeps the contract `Store`."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from sharesrv.domain.facts import Asking
-from sharesrv.domain.outcome import Written
-from sharesrv.store.base import Ledgered, OutcomeUnknown
+from sharesrv.domain.facts import Source
+from sharesrv.domain.outcome import Counted, Outcome, Written
+from sharesrv.store.base import OutcomeUnknown, Store
 
 Step = Literal["read", "write", "commit"]
 
@@ -18,10 +18,10 @@ class FailingStore:
     """Does what `inner` does, but for the steps that were told to fail, and waits to commit while it is held.
 
     A *write* happens only where a batch has changes, a *commit* ends every batch. `batches` are the changes of the commits
-    that were tried, in order, failed ones too; `reads` counts the batches that were read.
+    that were tried, in order, failed ones too; `reads` counts the batches that were begun.
     """
 
-    def __init__(self, inner: Ledgered) -> None:
+    def __init__(self, inner: Store) -> None:
         self._inner = inner
         self._planned: defaultdict[Step, deque[Exception]] = defaultdict(deque)
         self._open = asyncio.Event()
@@ -43,22 +43,31 @@ class FailingStore:
         """Let the commits that wait go through."""
         self._open.set()
 
-    async def read(self, asking: Asking, *, alone: bool = False) -> None:
-        """See `Ledgered`."""
+    async def transact(self, work: Callable[[Source], Sequence[Outcome]]) -> Sequence[Outcome]:
+        """See `Store`. After `OutcomeUnknown` the changes are there: nobody can know that."""
         self.reads += 1
         if (error := self._next("read")) is not None:
             raise error
-        await self._inner.read(asking, alone=alone)
+        unknown: list[Exception] = []
 
-    async def commit(self, changes: Sequence[Written]) -> None:
-        """See `Ledgered`. After `OutcomeUnknown` the changes are there: nobody can know that."""
-        self.batches.append(list(changes))
-        self.committing.set()
-        await self._open.wait()
-        error = (self._next("write") if changes else None) or self._next("commit")
-        await self._inner.commit(changes if error is None or isinstance(error, OutcomeUnknown) else ())
-        if error is not None:
-            raise error
+        def failing(source: Source) -> Sequence[Outcome]:
+            outcomes = work(source)
+            changes = [change for outcome in outcomes for change in outcome.changes if not isinstance(change, Counted)]
+            self.batches.append(changes)
+            error = (self._next("write") if changes else None) or self._next("commit")
+            if isinstance(error, OutcomeUnknown):
+                unknown.append(error)
+            elif error is not None:
+                raise error
+            return outcomes
+
+        if not self._open.is_set():
+            self.committing.set()
+            await self._open.wait()
+        outcomes = await self._inner.transact(failing)
+        if unknown:
+            raise unknown[0]
+        return outcomes
 
     def _next(self, step: Step) -> Exception | None:
         return self._planned[step].popleft() if self._planned[step] else None

@@ -1,4 +1,4 @@
-"""A plain model of sharing and control, written from PROTOCOL 2.2 and 2.4 to 2.8, to be run beside the ledger.
+"""A plain model of sharing, control and records, written from PROTOCOL 2.2, 2.4 to 2.8 and 3.3, to be run beside the ledger.
 
 It knows nothing of the domain: it keeps its shares in a list and says what must be answered and told. Limits are low, so
 that random commands meet them: 3 open offers of a sharer, 6 a minute to one sharee, 3 unknown uids a minute.
@@ -6,21 +6,20 @@ that random commands meet them: 3 open offers of a sharer, 6 a minute to one sha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from sharesrv.errors import Refusal
 from tests.wire import UIDS
 
-OWNERS = {"lamp": "owner", "bridge": "owner", "sub-1": "owner", "sub-2": "owner", "fan": "other"}
-BRIDGES = {"sub-1": "bridge", "sub-2": "bridge"}
 ACCOUNTS = {uid.lower(): id for id, uid in UIDS.items()}
 THREE_MINUTES_MS = 180_000
 
 
 @dataclass
 class Row:
-    """A share as the model sees it."""
+    """A share as the model sees it. `origin` is "offer", "import", or "apart" for a sub-device with rights of its own."""
 
     number: int
     device: str
@@ -31,16 +30,33 @@ class Row:
     deadline: int
     permit: int
     note: str
-    apart: bool = False
+    origin: str = "offer"
+    ends: int = 0
     joined_to: int = 0
     owed: bool = False
 
     def seen(self) -> tuple[Any, ...]:
-        return (self.number, self.device, self.sharer, self.sharee, self.state, self.permit, self.note, self.owed)
+        return (
+            *(self.number, self.device, self.sharer, self.sharee, self.state, self.permit, self.note, self.ends),
+            self.owed,
+        )
+
+
+@dataclass
+class Thing:
+    """A device as the model sees it."""
+
+    owner: str
+    bridge: str | None = None
+    verified: bool = True
+    shareable: bool = True
+
+    def seen(self) -> tuple[Any, ...]:
+        return (self.owner, self.bridge, self.verified, self.shareable)
 
 
 class Model:
-    """PROTOCOL 2.4 to 2.7, one command at a time. Every method says what is answered; `told` is who hears what."""
+    """One command at a time. Every method says what is answered; `told` is who hears what."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -49,38 +65,63 @@ class Model:
         self.guessed: dict[str, list[int]] = {}
         self.offered: dict[tuple[str, str], list[int]] = {}
         self.params: dict[str, dict[str, Any]] = {}
+        self.accounts = dict.fromkeys(UIDS, 1)  # the serial of each one's newest token
+        self.tokens = {id: (id, 1) for id in UIDS}  # each one's account and serial; the kit names it after its account
+        self.devices = {id: Thing("owner") for id in ("lamp", "bridge")}
+        self.devices |= {id: Thing("owner", "bridge") for id in ("sub-1", "sub-2")}
+        self.devices["fan"] = Thing("other")
 
     # What there is.
 
-    def of(self, device: str, sharee: str, *states: str) -> list[Row]:
+    def of(self, device: str | None, sharee: str, *states: str) -> list[Row]:
         return [row for row in self.rows if (row.device, row.sharee) == (device, sharee) and row.state in states]
 
+    def bridge(self, device: str) -> str | None:
+        return self.devices[device].bridge if device in self.devices else None
+
     def subs(self, device: str) -> list[str]:
-        return [sub for sub, bridge in BRIDGES.items() if bridge == device]
+        return [id for id, thing in self.devices.items() if thing.bridge == device]
+
+    def below(self, device: str, sharee: str, *states: str) -> list[Row]:
+        """What an account has on the sub-devices of a bridge, the oldest first."""
+        rows = [row for sub in self.subs(device) for row in self.of(sub, sharee, *states)]
+        return sorted(rows, key=lambda row: row.number)
+
+    def owns(self, account: str, device: str) -> bool:
+        return device in self.devices and self.devices[device].owner == account
+
+    def account(self, uid: str) -> str | None:
+        account = ACCOUNTS.get(uid.lower())
+        return account if account in self.accounts else None
 
     def covering(self, device: str, sharee: str) -> list[Row]:
-        """The grant that decides about a device: its own, else its bridge's unless it was taken out of that."""
+        """The grants that decide about a device: its own, else its bridge's unless it was taken out of that."""
         own = self.of(device, sharee, "active", "barred")
         if own:
             return [row for row in own if row.state == "active"]
-        return self.of(BRIDGES.get(device, ""), sharee, "active")
+        return self.of(self.bridge(device), sharee, "active")
 
     def recently(self, times: list[int]) -> int:
         return sum(self.now - time < 60_000 for time in times)
 
+    def is_over(self, row: Row) -> bool:
+        """Whether its deadline, or its end of use, has come."""
+        return self.now >= row.deadline if row.state == "open" else row.state == "active" and 0 < row.ends <= self.now
+
     # What time does.
 
     def lapse(self, sharee: str, device: str) -> None:
-        """A deadline that has come ends what waits for it, whoever comes to look."""
-        root = BRIDGES.get(device, device)
-        for id in (root, *self.subs(root)):
-            for row in self.of(id, sharee, "open"):
-                if row.deadline <= self.now:
-                    self.time_out(row)
-
-    def time_out(self, row: Row) -> None:
-        self.settle(row, "timed_out", "timed_out")
-        self.tell_ended(row, "timeout", row.sharee, row.sharer)
+        """What has come to its end has ended, whoever comes to look, and whether or not an alarm has rung."""
+        if device not in self.devices:
+            return
+        root = self.bridge(device) or device
+        tree = {root, *self.subs(root)}
+        while due := [row for row in self.rows if row.device in tree and row.sharee == sharee and self.is_over(row)]:
+            if due[0].state == "open":
+                self.settle(due[0], "timed_out", "timed_out")
+                self.tell_ended(due[0], "timeout", due[0].sharee, due[0].sharer)
+            else:
+                self.end([row for row in due if row.device == due[0].device and row.state == "active"], "expired")
 
     def settle(self, offer: Row, state: str, joined_state: str) -> None:
         """The end of a question: whoever asked it, or joined it, hears of it."""
@@ -89,23 +130,47 @@ class Model:
             row.state, row.owed = end, True
             self.told.append(("settled", row.sharer, row.number, end))
 
+    def withdraw(self, offer: Row, *whom: str) -> None:
+        self.settle(offer, "withdrawn", "withdrawn")
+        self.tell_ended(offer, "cancelled", *whom)
+
+    def end(self, grants: list[Row], reason: str, by: str = "") -> None:
+        """The end of grants of one account on one device, and, with the last of them, of all below it."""
+        device, sharee, sharer = grants[0].device, grants[0].sharee, grants[0].sharer
+        whom = [sharee] if by == sharer else [sharee, sharer]
+        for row in grants:
+            row.state = "ended"
+        if self.of(device, sharee, "active"):
+            return
+        self.tell_ended(grants[0], reason, *whom)
+        below = self.below(device, sharee, "active", "barred")
+        for sub in dict.fromkeys(row.device for row in below if row.state == "active"):
+            self.tell_ended(self.of(sub, sharee, "active")[0], reason, *whom)
+        for row in below:
+            row.state = "ended"
+        covering = self.of(self.bridge(device), sharee, "active")
+        if covering and (reason != "expired" or any(row.origin == "apart" for row in grants)):
+            self.set_apart(device, covering[0], "barred")
+
     def tell_ended(self, row: Row, reason: str, *whom: str) -> None:
         for account in whom:
             self.told.append(("ended", account, row.device, row.sharee, reason))
 
-    # The commands.
+    # The commands of the sharer and the sharee.
 
     def share(self, sharer: str, device: str, uid: str, sequence: str, permit: int, note: str) -> Any:
-        if OWNERS.get(device) != sharer:
+        if not self.owns(sharer, device):
             return Refusal.NOT_OWNER
-        if self.recently(self.guessed.get(sharer, [])) >= 3:
-            return Refusal.UNKNOWN_UIDS
-        sharee = ACCOUNTS.get(uid.lower())
-        if sharee is None:
-            self.guessed.setdefault(sharer, []).append(self.now)
-            return "result 1"
+        if not self.devices[device].shareable:
+            return Refusal.NOT_SHAREABLE
+        if not self.devices[device].verified:
+            return Refusal.NOT_VERIFIED
+        sharee = self.guess(sharer, uid)
+        if not isinstance(sharee, str):
+            return sharee[0]
         if sharee == sharer:
             return Refusal.SHARE_WITH_SELF
+        self.lapse(sharee, device)
         waiting = self.of(device, sharee, "open", "joined")
         for row in waiting:
             if row.sequence == sequence:
@@ -114,7 +179,7 @@ class Model:
             return "result 4"
         if waiting:
             return ("too soon", waiting[0].deadline - self.now)
-        bridge = self.of(BRIDGES.get(device, ""), sharee, "open")
+        bridge = self.of(self.bridge(device), sharee, "open")
         refused = None if bridge else self.not_now(sharer, device, sharee)
         if refused is not None:
             return refused
@@ -126,11 +191,22 @@ class Model:
         self.rows.append(row)
         return f"waiting {row.number}"
 
+    def guess(self, sharer: str, uid: str) -> Any:
+        """The account of a login name; where there is none, or too many were tried, what is answered."""
+        if self.recently(self.guessed.get(sharer, [])) >= 3:
+            return (Refusal.UNKNOWN_UIDS,)
+        account = self.account(uid)
+        if account is None:
+            self.guessed.setdefault(sharer, []).append(self.now)
+            return ("result 1",)
+        return account
+
     def not_now(self, sharer: str, device: str, sharee: str) -> Any:
-        for row in self.of(device, sharee, "timed_out"):
-            if self.now < row.deadline + THREE_MINUTES_MS:
-                return ("too soon", row.deadline + THREE_MINUTES_MS - self.now)
-        if sum(row.state == "open" and row.sharer == sharer for row in self.rows) >= 3:
+        again = max((row.deadline + THREE_MINUTES_MS for row in self.of(device, sharee, "timed_out")), default=0)
+        if self.now < again:
+            return ("too soon", again - self.now)
+        asked = [row for row in self.rows if row.state == "open" and row.sharer == sharer and self.now < row.deadline]
+        if len(asked) >= 3:
             return Refusal.OPEN_OFFERS
         if self.recently(self.offered.get((sharer, sharee), [])) >= 6:
             return Refusal.TOO_MANY_OFFERS
@@ -138,14 +214,13 @@ class Model:
 
     def ask(self, row: Row) -> None:
         self.offered.setdefault((row.sharer, row.sharee), []).append(self.now)
-        for sub in self.subs(row.device):
-            for offer in self.of(sub, row.sharee, "open"):
-                offer.state, offer.joined_to, offer.deadline = "joined", row.number, row.deadline
-                self.tell_ended(offer, "replaced", row.sharee)
+        for offer in self.below(row.device, row.sharee, "open"):
+            offer.state, offer.joined_to, offer.deadline = "joined", row.number, row.deadline
+            self.tell_ended(offer, "replaced", row.sharee)
         self.told.append(("offered", row.sharee, row.number))
 
     def answer(self, sharee: str, accepts: bool, number: int | None, device: str, sequence: str) -> Any:
-        mine = [row for row in self.rows if row.sharee == sharee and not row.apart]
+        mine = [row for row in self.rows if row.sharee == sharee and row.origin == "offer"]
         named = [row for row in mine if row.number == number]
         named = named or [row for row in mine if (row.device, row.sequence) == (device, sequence)]
         if not named:
@@ -154,6 +229,10 @@ class Model:
         self.lapse(sharee, row.device)
         if row.state != "open":
             return self.repeated(row, accepts)
+        if accepts and not self.devices[row.device].shareable:
+            return Refusal.NOT_SHAREABLE
+        if accepts and not self.devices[row.device].verified:
+            return Refusal.NOT_VERIFIED
         before = self.of(row.device, sharee, "active", "barred")
         self.settle(row, *(("active", "merged") if accepts else ("refused", "refused")))
         if accepts:
@@ -171,62 +250,52 @@ class Model:
         return ("acknowledged", row.number, accepts) if same else Refusal.ANSWERED_OTHERWISE
 
     def update(self, sharer: str, device: str, uid: str, permit: int | None, note: str | None) -> Any:
-        if OWNERS.get(device) != sharer:
+        if not self.owns(sharer, device):
             return Refusal.NOT_OWNER
-        if self.recently(self.guessed.get(sharer, [])) >= 3:
-            return Refusal.UNKNOWN_UIDS
-        sharee = ACCOUNTS.get(uid.lower())
-        if sharee is None:
-            self.guessed.setdefault(sharer, []).append(self.now)
-            return "result 1"
+        sharee = self.guess(sharer, uid)
+        if not isinstance(sharee, str):
+            return sharee[0]
+        self.lapse(sharee, device)
         grants = self.covering(device, sharee)
         if not grants:
             return "result 0"
-        changed = grants[0]
-        if changed.device != device:
-            changed = self.set_apart(device, changed, "active")
-        below = [row for sub in self.subs(device) for row in self.of(sub, sharee, "active")]
-        for row in [changed, *below]:
+        if grants[0].device != device:
+            grants = [self.set_apart(device, grants[-1], "active")]
+        for row in [*grants, *self.below(device, sharee, "active")]:
             row.permit = row.permit if permit is None else permit
             row.note = row.note if note is None else note
-        self.told.append(("updated", sharee, device, changed.permit, changed.note))
+        self.told.append(("updated", sharee, device, self.permit_of(grants), grants[-1].note))
         return "result 2"
+
+    def permit_of(self, grants: Iterable[Row]) -> int:
+        """Coexisting grants add up."""
+        permit = 0
+        for row in grants:
+            permit |= row.permit
+        return permit
 
     def set_apart(self, device: str, covering: Row, state: str) -> Row:
         permit, note = (covering.permit, covering.note) if state == "active" else (0, "")
-        row = Row(len(self.rows), device, covering.sharer, covering.sharee, "", state, 0, permit, note, apart=True)
+        row = Row(len(self.rows), device, covering.sharer, covering.sharee, "", state, 0, permit, note, "apart")
         self.rows.append(row)
         return row
 
     def cancel(self, sharer: str, device: str, uid: str) -> Any:
-        sharee = ACCOUNTS.get(uid.lower())
-        if OWNERS.get(device) != sharer or sharee is None:
+        sharee = self.account(uid)
+        if not self.owns(sharer, device) or sharee is None:
             return "done"
+        self.lapse(sharee, device)
         grants = self.covering(device, sharee)
         own = self.of(device, sharee, "active")
-        waiting = [
-            row for id in ([device, *self.subs(device)] if own else [device]) for row in self.of(id, sharee, "open")
-        ]
-        for row in waiting:
-            self.settle(row, "withdrawn", "withdrawn")
-            self.tell_ended(row, "cancelled", sharee)
+        for row in self.of(device, sharee, "open") + (self.below(device, sharee, "open") if own else []):
+            self.withdraw(row, sharee)
         for row in self.of(device, sharee, "joined"):
             self.settle(row, "withdrawn", "withdrawn")
         if own:
-            self.end_own(device, sharee, own)
+            self.end(own, "cancelled", by=sharer)
         elif grants:
             self.tell_ended(self.set_apart(device, grants[0], "barred"), "cancelled", sharee)
         return "done"
-
-    def end_own(self, device: str, sharee: str, own: list[Row]) -> None:
-        below = [row for sub in self.subs(device) for row in self.of(sub, sharee, "active", "barred")]
-        for row in [*own, *below]:
-            if row.state == "active":
-                self.tell_ended(row, "cancelled", sharee)
-            row.state = "ended"
-        covering = self.of(BRIDGES.get(device, ""), sharee, "active")
-        if covering:
-            self.set_apart(device, covering[0], "barred")
 
     def expire(self, number: int) -> Any:
         if number < len(self.rows):
@@ -238,12 +307,15 @@ class Model:
             self.rows[number].owed = False
         return "done"
 
-    def connect(self, account: str, speaks_for: str) -> Any:
-        holds = [
-            row for row in self.rows if row.state == "active" and (row.sharer, row.sharee) == (speaks_for, account)
-        ]
-        if speaks_for != account and not holds:
+    def connect(self, token: str, speaks_for: str) -> Any:
+        if token not in self.tokens:
+            return Refusal.UNKNOWN_TOKEN
+        account, serial = self.tokens[token]
+        grants = [row for row in self.rows if row.state == "active" and not self.is_over(row)]
+        if speaks_for != account and (speaks_for, account) not in [(row.sharer, row.sharee) for row in grants]:
             return Refusal.WRONG_ACCOUNT
+        if serial < self.accounts[account]:
+            return Refusal.SUPERSEDED
         offers = [row for row in self.rows if row.state == "open" and row.sharee == account and self.now < row.deadline]
         answers = [row for row in self.rows if row.owed and row.sharer == account]
         return ("connected", [row.number for row in offers], [row.number for row in answers])
@@ -251,8 +323,8 @@ class Model:
     # What a grant is for.
 
     def control(self, account: str, device: str, apikey: str, params: dict[str, Any]) -> Any:
-        owner = OWNERS.get(device)
-        if owner is not None and account != owner:
+        owner = self.devices[device].owner if device in self.devices else None
+        if account != owner:
             self.lapse(account, device)
         if apikey not in (account, owner):
             return Refusal.WRONG_ACCOUNT
@@ -262,10 +334,7 @@ class Model:
             grants = self.covering(device, account)
             if not grants:
                 return Refusal.NO_GRANT
-            permit = 0
-            for row in grants:
-                permit |= row.permit
-            if "timers" in params and self.bits(device, params["timers"]) & ~permit:
+            if "timers" in params and self.bits(device, params["timers"]) & ~self.permit_of(grants):
                 return Refusal.NO_TIMER_PERMIT
         return "forward"
 
@@ -282,16 +351,21 @@ class Model:
     def store(self, device: str, params: dict[str, Any]) -> Any:
         """A device's params, told to its owner and to every account with a grant."""
         self.params[device] = self.params.get(device, {}) | params
-        own = [row for row in self.rows if row.device == device and row.state in ("active", "barred")]
-        above = [row for row in self.rows if row.device == BRIDGES.get(device) and row.state == "active"]
-        apart = {row.sharee for row in own}
-        holders = [row.sharee for row in own if row.state == "active"]
-        holders += [row.sharee for row in above if row.sharee not in apart]
-        for account in dict.fromkeys([OWNERS[device], *holders]):
+        for account in dict.fromkeys([self.devices[device].owner, *self.holders(device)]):
             self.told.append(("changed", account, device, sorted(params)))
         return "responded 0"
 
+    def holders(self, device: str) -> list[str]:
+        """Who has a grant on a device now. What was set apart goes with the bridge's grant."""
+        live = [row for row in self.rows if row.state in ("active", "barred") and not self.is_over(row)]
+        above = [row for row in live if row.device == self.bridge(device) and row.state == "active"]
+        covered = {row.sharee for row in above}
+        own = [row for row in live if row.device == device and (row.origin != "apart" or row.sharee in covered)]
+        apart = {row.sharee for row in own}
+        active = [row.sharee for row in own if row.state == "active"]
+        return active + [row.sharee for row in above if row.sharee not in apart]
+
     def report(self, speaker: str, device: str, params: dict[str, Any]) -> Any:
-        if device not in OWNERS or speaker not in (device, BRIDGES.get(device)):
+        if device not in self.devices or speaker not in (device, self.bridge(device)):
             return Refusal.NOT_ITS_DEVICE
         return self.store(device, params)

@@ -1,141 +1,193 @@
-"""The plain implementation of a store: dictionaries, and every key looked up by going through all rows."""
+"""The plain implementation of a store: dictionaries, and every question answered by going through all rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from sharesrv.domain.facts import Asking, supply
-from sharesrv.domain.keys import (
-    Account,
-    AccountKey,
-    AnyKey,
-    AskedKey,
-    CodeKey,
-    CodesKey,
-    CoolingKey,
-    Device,
-    DeviceKey,
-    Found,
-    HeldKey,
-    HoldersKey,
-    InboxKey,
-    Key,
-    LoginKey,
-    OpenOffers,
-    ParamsKey,
-    ProductKey,
-    ShareKey,
-    ShareKeys,
-    SubDevicesKey,
-    Token,
-    TokenKey,
-    TreeKey,
+from sharesrv.domain.facts import Account, Device, Source, Token
+from sharesrv.domain.outcome import (
+    ForgetNotices,
+    Outcome,
+    Put,
+    PutAccount,
+    PutDevice,
+    PutParams,
+    PutToken,
+    RemoveAccount,
+    RemoveDevice,
+    RemoveToken,
+    Written,
 )
-from sharesrv.domain.outcome import Put, PutParams, Written
-from sharesrv.domain.share import Door, Share, State
+from sharesrv.domain.share import Origin, Share, State
 from sharesrv.names import fold
-from sharesrv.store.base import Conflict
 
 
 class PlainStore:
-    """Keeps the contract `Ledgered`, in memory."""
+    """Keeps the contracts `Source` and `Store`, in memory."""
+
+    unchanged = False  # tests write to it behind everybody's back
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
         self.tokens: dict[str, Token] = {}
         self.devices: dict[str, Device] = {}
-        self.params: dict[str, str] = {}
+        self.states: dict[str, str] = {}
         self.shares: dict[int, Share] = {}
         self.journal: list[Put] = []
+        self.left: list[tuple[int, bytes]] = []
 
-    async def read(self, asking: Asking, *, alone: bool = False) -> None:
-        self.find_all(asking)
+    # `Store`.
 
-    async def commit(self, changes: Sequence[Written]) -> None:
-        self.write(changes)
+    async def transact(self, work: Callable[[Source], Sequence[Outcome]]) -> Sequence[Outcome]:
+        outcomes = work(self)
+        for outcome in outcomes:
+            self.write([change for change in outcome.changes if isinstance(change, Written)])
+        return outcomes
 
-    def find_all(self, asking: Asking) -> None:
-        supply(asking, self.find)
+    def write(self, changes: Sequence[Written]) -> None:
+        """Each transition goes to the journal; the mark that an answer was received does not."""
+        for change in changes:
+            match change:
+                case Put():
+                    self.shares[change.new.id] = change.new
+                    if not change.is_mark:
+                        self.journal.append(change)
+                case PutParams():
+                    self.states[change.device_id] = change.params
+                case PutAccount(new=account):
+                    self.accounts[account.id] = account
+                case PutToken(token=token):
+                    self.tokens[token.digest] = token
+                    account = self.accounts[token.account_id]
+                    self.accounts[account.id] = Account(account.id, account.uid, account.nickname, token.serial)
+                case PutDevice(new=device):
+                    self.devices[device.id] = device
+                case RemoveToken(digest=digest):
+                    del self.tokens[digest]
+                case RemoveDevice(id=id):
+                    del self.devices[id]
+                    self.states.pop(id, None)
+                case RemoveAccount(id=id):
+                    del self.accounts[id]
+                    self.tokens = {key: token for key, token in self.tokens.items() if token.account_id != id}
+                case ForgetNotices(up_to=up_to):
+                    self.left = [(id, notice) for id, notice in self.left if id > up_to]
 
-    def find(self, keys: set[AnyKey]) -> Found:
-        found = Found()
-        for key in keys:
-            match key:
-                case Key():
-                    found.rows.append((key, self._row(key)))
-                case ShareKeys():
-                    shares = [share for _id, share in sorted(self.shares.items()) if self._is_named(share, key)]
-                    if isinstance(key, CoolingKey):
-                        shares.sort(key=lambda share: share.deadline_ms)
-                    found.shares.append((key, shares[-1:] if isinstance(key, AskedKey | CoolingKey) else shares))
-                case OpenOffers(sharer_id=sharer_id):
-                    offers = [share for share in self.shares.values() if share.sharer_id == sharer_id]
-                    is_open = [share.state is State.OPEN and share.door is Door.OFFER for share in offers]
-                    found.counts.append((key, sum(is_open)))
-        ids = {share.device_id for _key, shares in found.shares for share in shares}
-        found.devices = [device for id, device in self.devices.items() if id in ids]
-        return found
+    # `Source`.
 
-    def _row(self, key: Key[Any]) -> object:
-        match key:
-            case TokenKey(digest=digest):
-                return self.tokens.get(digest)
-            case AccountKey(id=id):
-                return self.accounts.get(id)
-            case LoginKey(uid=uid):
-                return next((account for account in self.accounts.values() if fold(account.uid) == uid), None)
-            case DeviceKey(id=id):
-                return self.devices.get(id)
-            case ProductKey(pk=pk, dk=dk):
-                return next((device for device in self.devices.values() if (device.pk, device.dk) == (pk, dk)), None)
-            case ParamsKey(device_id=device_id):
-                return self.params.get(device_id)
-            case SubDevicesKey(bridge_id=bridge_id):
-                return [device for device in self.devices.values() if device.bridge_id == bridge_id]
-        raise AssertionError(key)
+    def account(self, id: str) -> Account | None:
+        return self.accounts.get(id)
 
-    def _is_named(self, share: Share, key: ShareKeys) -> bool:
-        match key:
-            case ShareKey(id=id):
-                return share.id == id
-            case CodeKey(code=code):
-                return share.code == code
-            case AskedKey():
-                named = (share.sharee_id, share.device_id, share.sequence)
-                return key.holds(share) and named == (key.sharee_id, key.device_id, key.sequence)
-            case TreeKey(root_id=root_id, sharee_id=sharee_id):
-                return key.holds(share) and share.sharee_id == sharee_id and self._is_below(share, root_id)
-            case HoldersKey(root_id=root_id):
-                return key.holds(share) and self._is_below(share, root_id)
-            case CodesKey(device_id=device_id):
-                return key.holds(share) and share.device_id == device_id
-            case CoolingKey():
-                return key.holds(share) and (share.device_id, share.sharee_id) == (key.device_id, key.sharee_id)
-            case InboxKey():
-                return key.holds(share)
-            case HeldKey():
-                return key.holds(share) and (share.sharer_id, share.sharee_id) == (key.sharer_id, key.sharee_id)
-        raise AssertionError(key)
+    def account_of_login(self, uid: str) -> Account | None:
+        return next((account for account in self.accounts.values() if fold(account.uid) == uid), None)
+
+    def token(self, digest: str) -> Token | None:
+        return self.tokens.get(digest)
+
+    def tokens_of(self, account_id: str) -> list[Token]:
+        found = [token for token in self.tokens.values() if token.account_id == account_id]
+        return sorted(found, key=lambda token: token.serial)
+
+    def device(self, id: str) -> Device | None:
+        return self.devices.get(id)
+
+    def device_of_product(self, pk: str, dk: str) -> Device | None:
+        return next((device for device in self.devices.values() if (device.pk, device.dk) == (pk, dk)), None)
+
+    def sub_devices(self, bridge_id: str) -> list[Device]:
+        return self._devices(lambda device: device.bridge_id == bridge_id)
+
+    def devices_of(self, owner_id: str) -> list[Device]:
+        return self._devices(lambda device: device.owner_id == owner_id)
+
+    def params(self, device_id: str) -> str | None:
+        return self.states.get(device_id)
+
+    def share(self, id: int) -> Share | None:
+        return self.shares.get(id)
+
+    def share_of_code(self, code: str) -> Share | None:
+        return next((share for share in self.shares.values() if share.code == code), None)
+
+    def newest_offer(self, sharee_id: str, device_id: str, sequence: str) -> Share | None:
+        named = (sharee_id, device_id, sequence)
+        found = self._shares(
+            lambda share: (
+                (share.sharee_id, share.device_id, share.sequence) == named
+                and share.origin in (Origin.OFFER, Origin.INVITATION)
+            )
+        )
+        return found[-1] if found else None
+
+    def newest_timed_out(self, device_id: str, sharee_id: str) -> Share | None:
+        found = self._shares(
+            lambda share: (
+                (share.device_id, share.sharee_id) == (device_id, sharee_id)
+                and share.state is State.TIMED_OUT
+                and share.origin is Origin.OFFER
+            )
+        )
+        return max(found, key=lambda share: (share.deadline_ms, share.id), default=None)
+
+    def live_on(self, root_id: str, sharee_id: str) -> list[Share]:
+        return self._shares(
+            lambda share: is_live(share) and share.sharee_id == sharee_id and self._is_below(share, root_id)
+        )
+
+    def held_on(self, root_id: str) -> list[Share]:
+        held = (State.ACTIVE, State.BARRED)
+        return self._shares(lambda share: share.state in held and self._is_below(share, root_id))
+
+    def live_of_device(self, device_id: str) -> list[Share]:
+        return self._shares(lambda share: is_live(share) and share.device_id == device_id)
+
+    def codes_of_device(self, device_id: str) -> list[Share]:
+        codes = (Origin.CODE, Origin.INVITATION)
+        return self._shares(
+            lambda share: share.state is State.OPEN and share.origin in codes and share.device_id == device_id
+        )
+
+    def live_of_sharee(self, sharee_id: str) -> list[Share]:
+        return self._shares(lambda share: is_live(share) and share.sharee_id == sharee_id)
+
+    def grants_between(self, sharer_id: str, sharee_id: str) -> list[Share]:
+        two = (sharer_id, sharee_id)
+        return self._shares(lambda share: share.state is State.ACTIVE and (share.sharer_id, share.sharee_id) == two)
+
+    def asked_of(self, sharee_id: str, now_ms: int) -> list[Share]:
+        return self._shares(
+            lambda share: share.state is State.OPEN and share.sharee_id == sharee_id and share.deadline_ms > now_ms
+        )
+
+    def owed_to(self, sharer_id: str) -> list[Share]:
+        return self._shares(lambda share: share.owed and share.sharer_id == sharer_id)
+
+    def open_offers(self, sharer_id: str, now_ms: int) -> int:
+        return len(
+            self._shares(
+                lambda share: (
+                    share.state is State.OPEN
+                    and share.origin is Origin.OFFER
+                    and share.sharer_id == sharer_id
+                    and share.deadline_ms > now_ms
+                )
+            )
+        )
+
+    def left_notices(self, limit: int) -> list[tuple[int, bytes]]:
+        return self.left[:limit]
+
+    def _devices(self, wanted: Callable[[Device], bool]) -> list[Device]:
+        return sorted(filter(wanted, self.devices.values()), key=lambda device: device.id)
+
+    def _shares(self, wanted: Callable[[Share], bool]) -> list[Share]:
+        return sorted(filter(wanted, self.shares.values()), key=lambda share: share.id)
 
     def _is_below(self, share: Share, root_id: str) -> bool:
         device = self.devices.get(share.device_id)
         return root_id in (share.device_id, device.bridge_id if device else None)
 
-    def write(self, changes: Sequence[Written]) -> None:
-        """All of them or none. Each transition goes to the journal; the mark that an answer was received does not."""
-        after = dict(self.shares)
-        puts = [change for change in changes if isinstance(change, Put)]
-        for change in puts:
-            stored = after.get(change.new.id)
-            if (stored and stored.version) != (change.old and change.old.version):
-                raise Conflict(str(change.new.id))
-            after[change.new.id] = change.new
-        self.shares = after
-        self.params |= {change.device_id: change.params for change in changes if isinstance(change, PutParams)}
-        self.journal += [change for change in puts if not _is_mark(change)]
 
-
-def _is_mark(change: Put) -> bool:
-    old, new = change.old, change.new
-    return old is not None and old.state is new.state and old.owed and not new.owed
+def is_live(share: Share) -> bool:
+    """By its state alone, in words."""
+    return share.state in (State.OPEN, State.JOINED, State.ACTIVE, State.BARRED)

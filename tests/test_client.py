@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from sharesrv.client import Answer, AppClient, HandshakeRefused, Offer, base
+from sharesrv.domain.share import State
 from tests.wire import GUEST, OTHER, OWNER, PATIENCE_S, UIDS, TestServer, at, fill, query, server
 
 
@@ -144,7 +145,7 @@ async def test_it_closes_while_a_request_is_under_way(database: Path) -> None:
             await next_offer(guest)
         with pytest.raises((asyncio.CancelledError, ConnectionError)):
             await request
-    assert query(database, "SELECT state FROM share") == [("open",)]
+    assert query(database, "SELECT state FROM share") == [(State.OPEN,)]
 
 
 async def test_the_offers_end_with_the_client(database: Path) -> None:
@@ -198,7 +199,7 @@ async def test_a_request_under_way_is_resumed_and_answered_once(database: Path) 
     finally:
         await owner.__aexit__(None, None, None)
         await guest.__aexit__(None, None, None)
-    assert query(database, "SELECT count(*), max(state) FROM share") == [(1, "active")]
+    assert query(database, "SELECT count(*), max(state) FROM share") == [(1, State.ACTIVE)]
 
 
 async def test_an_answer_that_was_missed_ends_the_request(database: Path) -> None:
@@ -230,7 +231,7 @@ async def test_an_answer_that_was_missed_ends_the_request(database: Path) -> Non
             assert (await asyncio.wait_for(request, PATIENCE_S)).result == 3
     finally:
         await owner.__aexit__(None, None, None)
-    assert query(database, "SELECT state FROM share") == [("refused",)]
+    assert query(database, "SELECT state FROM share") == [(State.REFUSED,)]
 
 
 async def test_what_is_asked_while_the_server_is_away_is_sent_when_it_is_back(database: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from sharesrv.client import AppClient, CommandRefused, DeviceClient, Frame, HandshakeRefused
 from sharesrv.client.device import Handler
+from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.faces.websocket.conversation import Conversation
 from sharesrv.faces.websocket.device import DeviceSession
-from sharesrv.store.batch import GrantRow
 from tests.wire import GUEST, OWNER, PATIENCE_S, TestServer, at, fill, server
 
 
@@ -73,7 +73,7 @@ class Home:
 
 @asynccontextmanager
 async def home(path: Path) -> AsyncIterator[Home]:
-    fill(path, grants=[GrantRow("lamp", GUEST, 0, "", 0), GrantRow("bridge", GUEST, 0, "", 0)])
+    fill(path, grants=[GrantRecord("lamp", GUEST, 0, "", 0), GrantRecord("bridge", GUEST, 0, "", 0)])
     async with server(path, filled=False) as running, AsyncExitStack() as stack:
         yield Home(running, stack)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sharesrv.cli.composition import rules_of
+from sharesrv.cli.options import rules_of
 from sharesrv.config import Settings, load
 from sharesrv.domain.rules import Rules
 from sharesrv.errors import Trouble

@@ -23,10 +23,9 @@ MAY: dict[str, set[str]] = {
     "protocol": {"protocol", "errors", "names"},
     "store": {"store", "domain"} | LEAVES,
     "live": {"live", "domain", "store.base"} | LEAVES,
-    "faces.records": {"protocol", "store.batch", "auth"} | LEAVES,
+    "faces.records": {"protocol", "domain", "auth"} | LEAVES,
     "faces.websocket": {"faces.websocket", "protocol", "live", "domain", "store.base", "auth"} | LEAVES,
-    "faces.http": {"faces.http", "faces.records", "protocol", "live", "domain", "store.base", "store.batch", "auth"}
-    | LEAVES,
+    "faces.http": {"faces.http", "faces.records", "protocol", "live", "domain", "store.base", "auth"} | LEAVES,
     "client": {"client", "protocol"} | LEAVES,
     "bench": {"bench", "faces.websocket", "protocol"} | LEAVES,
 }

@@ -11,12 +11,25 @@ import aiohttp
 
 from sharesrv.auth import digest
 from sharesrv.clock import Clock, SystemClock
+from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, GrantRecord, TokenRecord
+from sharesrv.domain.records import WriteRecords
 from sharesrv.store.base import StoreFailed
-from sharesrv.store.batch import AccountRow, Batch, DeviceRow, GrantRow, TokenRow
-from sharesrv.store.sqlite import connection as sqlite_connection
-from sharesrv.store.sqlite.load import load
 from tests.failing import FailingStore
-from tests.wire import GUEST, OWNER, PATIENCE_S, QUICK, TestServer, Wire, at, control, device_row, fill, said, server
+from tests.wire import (
+    GUEST,
+    OWNER,
+    PATIENCE_S,
+    QUICK,
+    TestServer,
+    Wire,
+    at,
+    control,
+    device_row,
+    fill,
+    said,
+    server,
+    write_records,
+)
 
 PK = "P1"
 HOUR_MS = 3_600_000
@@ -172,29 +185,30 @@ def envelope(answer: Answer) -> Any:
 
 def add(path: Path, **rows: Any) -> None:
     """Write more rows of the kinds that a batch has."""
-    connection = sqlite_connection.connect(path)
-    blank: dict[str, Any] = {"accounts": [], "tokens": [], "devices": [], "grants": []}
-    load(connection, Batch(**(blank | rows)), SystemClock().now_ms(), SystemClock())
-    connection.close()
+    write_records(path, WriteRecords(**rows, imported=True))
 
 
-def coded(id: str, **fields: Any) -> DeviceRow:
+def coded(id: str, **fields: Any) -> DeviceRecord:
     """A device with product keys: `P1` and its own id."""
     return device_row(id, **({"pk": PK, "dk": id} | fields))
 
 
 @asynccontextmanager
 async def house(
-    path: Path, *assignments: str, devices: Iterable[DeviceRow] = (), grants: Iterable[GrantRow] = (), accounts: int = 0
+    path: Path,
+    *assignments: str,
+    devices: Iterable[DeviceRecord] = (),
+    grants: Iterable[GrantRecord] = (),
+    accounts: int = 0,
 ) -> AsyncIterator[House]:
     """A server whose devices have product keys, with so many accounts more, and a client of its HTTP port."""
     own = [coded("lamp", name="Lamp"), coded("bridge")]
     own += [coded(id, bridge_id="bridge") for id in ("sub-1", "sub-2")]
     fill(path, devices=[*own, *devices], grants=grants)
     more = [f"guest-{number}" for number in range(accounts)]
-    people = [AccountRow(id, f"{id}@example.org", id.title()) for id in (LATE, *more)]
-    tokens = [TokenRow(id, digest(at(id)), 0) for id in more]
-    add(path, accounts=people, tokens=[*tokens, TokenRow(LATE, digest(at(LATE)), 1)])
+    people = [AccountRecord(id, f"{id}@example.org", id.title()) for id in (LATE, *more)]
+    tokens = [TokenRecord(id, digest(at(id)), 0) for id in more]
+    add(path, accounts=people, tokens=[*tokens, TokenRecord(LATE, digest(at(LATE)), 1)])
     clock = ShiftedClock()
     async with server(path, *assignments, filled=False, clock=clock, times=QUICK) as running:
         base = f"http://127.0.0.1:{running.running.http_port}"

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,10 +17,16 @@ from sharesrv.auth import digest
 from sharesrv.cli.composition import Running, serving
 from sharesrv.clock import Clock, SystemClock
 from sharesrv.config import Settings, load
+from sharesrv.domain.draft import Command, Draft, decide
+from sharesrv.domain.facts import Device, Facts
+from sharesrv.domain.outcome import Counted, Done
+from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, GrantRecord, TokenRecord
+from sharesrv.domain.records import WriteRecords
+from sharesrv.domain.rules import Rules
 from sharesrv.faces.websocket.transport import Times
-from sharesrv.store.batch import AccountRow, Batch, DeviceRow, GrantRow, TokenRow
-from sharesrv.store.sqlite import connection as sqlite_connection
-from sharesrv.store.sqlite.load import load as load_rows
+from sharesrv.store.sqlite.connection import open_database
+from sharesrv.store.sqlite.source import SqliteSource
+from sharesrv.store.sqlite.write import write
 
 PATIENCE_S = 10.0  # for anything that must come; a loaded machine takes its time
 OWNER, GUEST, OTHER = "owner", "guest", "other"
@@ -35,26 +41,36 @@ def at(account: str) -> str:
     return f"at-{account}"
 
 
-def device_row(id: str, **fields: Any) -> DeviceRow:
+def device_row(id: str, *, params: str | None = None, **fields: Any) -> DeviceRecord:
     """A device of the owner's."""
-    blank: dict[str, Any] = {"pk": None, "dk": None, "uiid": None, "bridge_id": None, "auth_key": None, "params": None}
-    defaults = {"owner_id": OWNER, "name": id, "key_digest": digest(f"key-{id}"), "verified": True, "shareable": True}
-    return DeviceRow(id, **(blank | defaults | fields))
+    defaults: dict[str, Any] = {"owner_id": OWNER, "name": id, "bridge_id": None, "verified": True, "shareable": True}
+    return DeviceRecord(Device(id, **(defaults | {"key_digest": digest(f"key-{id}")} | fields)), params)
 
 
-def fill(path: Path, *, devices: Iterable[DeviceRow] = (), grants: Iterable[GrantRow] = ()) -> None:
+def write_records(path: Path, command: Command) -> None:
+    """Carry out a command on a file, as an import does, without a loop."""
+    clock = SystemClock()
+    with closing(open_database(path)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        outcome = decide(command, Draft(Facts(SqliteSource(connection), Rules(), clock.now_ms()), clock))
+        assert isinstance(outcome.reply, Done), outcome.reply
+        changes = [change for change in outcome.changes if not isinstance(change, Counted)]
+        write(connection, changes, clock.now_ms())
+        connection.execute("COMMIT")
+
+
+def fill(path: Path, *, devices: Iterable[DeviceRecord] = (), grants: Iterable[GrantRecord] = ()) -> None:
     """Owner, guest and other with a token each; a lamp, and a bridge with two sub-devices; and what else is wanted."""
-    connection = sqlite_connection.connect(path)
     own = [device_row("lamp"), device_row("bridge")]
     own += [device_row(id, bridge_id="bridge") for id in ("sub-1", "sub-2")]
-    batch = Batch(
-        accounts=[AccountRow(id, uid, id.title()) for id, uid in UIDS.items()],
-        tokens=[TokenRow(id, digest(at(id)), 0) for id in UIDS],
+    records = WriteRecords(
+        accounts=[AccountRecord(id, uid, id.title()) for id, uid in UIDS.items()],
+        tokens=[TokenRecord(id, digest(at(id)), 0) for id in UIDS],
         devices=[*own, *devices],
         grants=[*grants],
+        imported=True,
     )
-    load_rows(connection, batch, SystemClock().now_ms(), SystemClock())
-    connection.close()
+    write_records(path, records)
 
 
 def query(path: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:

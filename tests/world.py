@@ -6,13 +6,16 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
-from sharesrv.domain.commands import Answer, Cancel, Command, Connect, Expire, Received, Request, Retell, Update
-from sharesrv.domain.decide import decide, lapse
-from sharesrv.domain.facts import Facts, gather
-from sharesrv.domain.keys import Account, Device, Token
-from sharesrv.domain.outcome import Counted, Notice, Outcome, Put, PutParams, Reply, Result
+from sharesrv.domain.answer import Answer
+from sharesrv.domain.ask import Request
+from sharesrv.domain.change import ChangeGrant
+from sharesrv.domain.connect import Connect, Received
+from sharesrv.domain.draft import Command, Draft, decide
+from sharesrv.domain.facts import Account, Device, Facts, Token
+from sharesrv.domain.outcome import Counted, Notice, Outcome, Reply, Result
 from sharesrv.domain.rules import Rules
-from sharesrv.domain.share import Asked, Door, Share, State
+from sharesrv.domain.share import WAITING, Asked, Origin, Share, State
+from sharesrv.domain.take_back import Cancel, Expire
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.limits import Recents
 from tests.plain import PlainStore
@@ -48,7 +51,7 @@ class World:
         self.rules = rules or Rules()
         self.store = PlainStore()
         self.recents = Recents(self.clock.now_ms)
-        self.notices: list[Notice] = []
+        self.notices: list[Any] = []  # of any kind
         for id, uid in (("owner", "+8613570211955"), ("guest", "Guest@Example.org"), ("other", "other@example.org")):
             self.store.accounts[id] = Account(id, uid, id.title(), 1)
             self.store.tokens[f"token of {id}"] = Token(f"token of {id}", id, 1, 0)
@@ -82,8 +85,8 @@ class World:
         }
         return Answer(**(defaults | fields))
 
-    def update(self, device: str = "lamp", uid: str = "guest@example.org", **fields: Any) -> Update:
-        return Update(**({"sharer_id": "owner", "device_id": device, "uid": uid} | fields))
+    def update(self, device: str = "lamp", uid: str = "guest@example.org", **fields: Any) -> ChangeGrant:
+        return ChangeGrant(**({"sharer_id": "owner", "device_id": device, "uid": uid} | fields))
 
     def cancel(self, device: str = "lamp", uid: str = "guest@example.org", **fields: Any) -> Cancel:
         return Cancel(**({"sharer_id": "owner", "device_id": device, "uid": uid} | fields))
@@ -94,66 +97,58 @@ class World:
     def received(self, *share_ids: int) -> Received:
         return Received(share_ids)
 
-    def retell(self, share_id: int) -> Retell:
-        return Retell(share_id)
-
     # What happens.
 
     def do(self, command: Command) -> Reply | None:
         """Decide one command, as a batch of its own. What it tells is added to `notices`, in order."""
         return self.batch([command])[0]
 
+    def facts(self) -> Facts:
+        """Blank facts of this moment."""
+        return Facts(self.store, self.rules, self.clock.now_ms(), self.recents.count)
+
     def decided(self, command: Command) -> Outcome:
         """The outcome of one command that nothing lapses before, carried out too."""
-        facts = Facts(self.rules, self.clock.now_ms(), self.recents.count)
-        self.store.find_all(gather([command], facts))
-        [outcome] = self._decide(command, facts)
+        [outcome] = self._decide(command, self.facts())
         self._carry_out([outcome])
         return outcome
 
     def batch(self, commands: Iterable[Command]) -> list[Reply | None]:
         """Decide commands as one batch."""
-        commands = list(commands)
-        facts = Facts(self.rules, self.clock.now_ms(), self.recents.count)
-        self.store.find_all(gather(commands, facts))
-        outcomes = [(command, self._decide(command, facts)) for command in commands]
-        return [self._carry_out(parts) for _command, parts in outcomes]
+        facts = self.facts()
+        decided = [self._decide(command, facts) for command in commands]
+        return [self._carry_out(outcomes) for outcomes in decided]
 
     def _decide(self, command: Command, facts: Facts) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for lapsed in lapse(command, facts, self.clock):
-            lapsed.apply(facts)
-            outcomes.append(lapsed)
-        try:
-            outcomes.append(decide(command, facts, self.clock))
-        except Refused as refused:
-            outcomes.append(Outcome(refused))
-        outcomes[-1].apply(facts)
-        return outcomes
+        draft = Draft(facts, self.clock, channel=command.channel)
+        outcome = decide(command, draft)
+        return [*draft.lapsed, outcome]
 
     def _carry_out(self, outcomes: list[Outcome]) -> Reply | None:
         for outcome in outcomes:
-            self.store.write([change for change in outcome.changes if isinstance(change, Put | PutParams)])
+            self.store.write([change for change in outcome.changes if not isinstance(change, Counted)])
             for change in outcome.changes:
                 if isinstance(change, Counted):
                     self.recents.add(change.key)
-            self.notices += [*outcome.first, *outcome.after]
+            self.notices += [*outcome.before, *outcome.after]
         return outcomes[-1].reply
 
     def heard_by(self, account_id: str) -> list[Notice]:
         """What this account was told since it was last asked."""
-        heard = [notice for notice in self.notices if notice.account_id == account_id]
-        self.notices = [notice for notice in self.notices if notice.account_id != account_id]
+        heard = [notice for notice in self.notices if getattr(notice, "account_id", "") == account_id]
+        self.notices = [notice for notice in self.notices if notice not in heard]
         return heard
 
     def row(self, state: State, device: str = "lamp", **fields: Any) -> Share:
         """Write a share of the owner's to the guest straight into the store, in this state."""
         id, now_ms = self.clock.new_id(), self.clock.now_ms()
         asked = Asked("guest@example.org", "Lamp", "Owner", "", 0, now_ms, "+8613570211955")
-        defaults: dict[str, Any] = {"door": Door.OFFER, "asked": asked, "sequence": "0"}
+        defaults: dict[str, Any] = {"origin": Origin.OFFER, "asked": asked, "sequence": "0"}
         defaults |= {"id": id, "code": f"row-{id}", "state": state, "device_id": device}
         defaults |= {"sharer_id": "owner", "sharee_id": "guest"}
         defaults |= {"created_ms": now_ms, "deadline_ms": now_ms + 180_000}
+        if (defaults | fields)["origin"] is Origin.OFFER and state in WAITING:
+            defaults["told"] = False  # as every request from its beginning
         share = Share(**(defaults | fields))
         self.store.shares[id] = share
         return share
@@ -174,7 +169,12 @@ class World:
     def stored(self, account: str, device: str = "lamp", **fields: Any) -> Share:
         """Lay a grant, or another share, of `account` straight into the store."""
         asked = Asked(self.store.accounts[account].uid, "", "", "", 0, 0, "")
-        defaults: dict[str, Any] = {"door": Door.IMPORT, "state": State.ACTIVE, "sharer_id": "owner", "deadline_ms": 0}
+        defaults: dict[str, Any] = {
+            "origin": Origin.IMPORT,
+            "state": State.ACTIVE,
+            "sharer_id": "owner",
+            "deadline_ms": 0,
+        }
         known: dict[str, Any] = {
             "device_id": device,
             "sharee_id": account,

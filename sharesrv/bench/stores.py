@@ -57,5 +57,5 @@ class Stores:
 
 def remove(database: Path) -> None:
     """A database, with what may lie beside it."""
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("", "-wal", "-shm", "-lock"):
         database.with_name(database.name + suffix).unlink(missing_ok=True)

@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 import structlog
 
 from sharesrv.auth import Tokens
+from sharesrv.cli.options import rules_of
 from sharesrv.clock import Clock, SystemClock
 from sharesrv.config import Settings
-from sharesrv.domain.rules import Rules
+from sharesrv.domain.connect import LEFT_AT_ONCE, TellLeft
+from sharesrv.domain.outcome import ComesDue, DeviceDisowned, DeviceMoved, Notice, TokenRevoked, ToldLeft
+from sharesrv.errors import Refused
 from sharesrv.faces.http.office import Office
 from sharesrv.faces.http.server import bind, listening
 from sharesrv.faces.websocket.conversation import Conversation, Speaking
@@ -27,12 +30,12 @@ from sharesrv.live.device_commands import DeviceCommands
 from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.presence import Devices
-from sharesrv.live.watch import Watch
 from sharesrv.store.sqlite.connection import path_of
 from sharesrv.store.sqlite.store import SqliteStore
 
 log = structlog.get_logger()
 
+LEFT_EVERY_S = 1.0
 EXIT_UNKNOWN = 70  # whether a commit is on disk is not known: nobody may be told anything
 
 
@@ -43,23 +46,6 @@ class Running(NamedTuple):
     http_port: int
     door: Door
     ledger: Ledger
-
-
-def rules_of(settings: Settings) -> Rules:
-    """The settings as the domain sees them."""
-    limits = settings.limits
-    return Rules(
-        confirm_timeout_ms=round(settings.sharing.confirm_timeout * 1000),
-        resend_cooldown_ms=round(settings.sharing.resend_cooldown * 1000),
-        invitation_ms=round(settings.sharing.invitation_seconds * 1000),
-        bridge_cascade=settings.sharing.bridge_cascade,
-        newest_token_only=settings.sessions.policy == "single",
-        handshakes_per_minute=limits.handshakes_per_minute,
-        unknown_uids_per_minute=limits.unknown_uids_per_minute,
-        open_offers=limits.open_offers,
-        offers_per_minute=limits.offers_per_minute,
-        open_codes=limits.open_codes,
-    )
 
 
 @asynccontextmanager
@@ -73,11 +59,11 @@ async def serving(
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(SqliteStore(path_of(settings.database.url), clock))
         hub = Hub(single=settings.sessions.policy == "single")
-        ledger = Ledger(store, clock, rules_of(settings), tell=hub.tell)
+        ledger = Ledger(store, clock, rules_of(settings), tell=lambda notice: tell(notice))
         deadlines = Deadlines(store, clock, ledger.submit)
         ledger.on_due(deadlines.at)
-        watch = Watch(store, ledger.submit, lambda: deadlines.at(0))
         devices = Devices(ledger.submit, hub.tell)
+        tell = partial(_tell, hub, devices, deadlines)
         device_commands = DeviceCommands(ledger, devices, settings.devices.response_timeout)
         tokens = await _tokens(settings, clock)
         speaking = Speaking(ledger, hub, devices, device_commands, tokens, settings.sessions.heartbeat)
@@ -85,7 +71,7 @@ async def serving(
         await stack.enter_async_context(door.connections())
         await stack.enter_async_context(_drained(ledger))
         await stack.enter_async_context(_background(deadlines.run()))
-        await stack.enter_async_context(_background(watch.run()))
+        await stack.enter_async_context(_background(_tell_left(ledger)))
         sock = stack.enter_context(bind(settings))
         port = await stack.enter_async_context(door.listening(settings.server.host, settings.server.ws_port, tls))
         office = Office(
@@ -93,16 +79,40 @@ async def serving(
             rules=rules_of(settings),
             clock=clock,
             ledger=ledger,
-            lists=store,
+            reader=store,
             hub=hub,
             devices=devices,
             tokens=tokens,
-            registry=store,
-            look_again=watch.look,
             ws_port=port,
         )
         await stack.enter_async_context(listening(office, sock))
         yield Running(port, sock.getsockname()[1], door, ledger)
+
+
+def _tell(hub: Hub, devices: Devices, deadlines: Deadlines, notice: Notice) -> None:
+    """Hand a notice to whom it concerns."""
+    match notice:
+        case TokenRevoked():
+            hub.end_sessions(notice)
+        case DeviceDisowned():
+            devices.disown(notice)
+        case DeviceMoved():
+            devices.recheck(notice)
+        case ComesDue(at_ms=at_ms):
+            deadlines.at(at_ms)
+        case _:
+            hub.tell(notice)
+
+
+async def _tell_left(ledger: Ledger) -> None:
+    """Tell what imports beside the server left to be told, within a second."""
+    while True:
+        try:
+            while await ledger.ask(TellLeft()) == ToldLeft(LEFT_AT_ONCE):
+                pass
+        except Refused as refused:
+            log.error("what an import left could not be read", reason=refused.reason)
+        await asyncio.sleep(LEFT_EVERY_S)
 
 
 async def _tokens(settings: Settings, clock: Clock) -> Tokens:

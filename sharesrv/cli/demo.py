@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 from rich.text import Text
 
 from sharesrv.auth import digest, new_token
+from sharesrv.cli.beside import ask, carry_out
 from sharesrv.cli.composition import serving
 from sharesrv.cli.demo_http import HttpCalls, console, draw
 from sharesrv.cli.journal import table
@@ -22,11 +22,10 @@ from sharesrv.cli.serve import address, http_address
 from sharesrv.client import Answer, AppClient, DeviceClient, Direction, Offer
 from sharesrv.clock import SystemClock
 from sharesrv.config import Settings, load
+from sharesrv.domain.facts import Device
+from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, TokenRecord
+from sharesrv.domain.records import WriteRecords
 from sharesrv.store.base import JournalFilter
-from sharesrv.store.batch import AccountRow, Batch, DeviceRow, TokenRow
-from sharesrv.store.sqlite import connection as sqlite_connection
-from sharesrv.store.sqlite import lists
-from sharesrv.store.sqlite.load import load as load_rows
 
 OWNER, GUEST = "owner", "guest"
 UIDS = {OWNER: "+8613570211955", GUEST: "guest@example.org"}
@@ -45,8 +44,8 @@ def demo(
 
 async def _demo(path: Path, *, stay: bool) -> None:
     tokens = {account: new_token() for account in UIDS}
-    _fill(path, tokens)
     short = _settings(path, f"sharing.confirm_timeout={SHORT_S}", f"sharing.resend_cooldown={SHORT_S}")
+    await _fill(short, tokens)
     async with serving(short) as running:
         url = address(short, running)
         _say(f"A server is up at {url}, its database is {path}. The owner's and the guest's apps connect.")
@@ -54,7 +53,7 @@ async def _demo(path: Path, *, stay: bool) -> None:
             await _shares(owner, guest)
             await _control(owner, guest, url)
             await _codes(http_address(short, running), guest, tokens)
-    _journal(path)
+    await _journal(short)
     if stay:
         await _stay(_settings(path), tokens)
 
@@ -63,7 +62,7 @@ def _settings(path: Path, *assignments: str) -> Settings:
     return load(None, {}, [f"database.url=sqlite:///{path}", "server.ws_port=0", "server.http_port=0", *assignments])
 
 
-def _fill(path: Path, tokens: dict[str, str]) -> None:
+async def _fill(settings: Settings, tokens: dict[str, str]) -> None:
     devices = [
         ("lamp", None),
         ("fan", None),
@@ -73,31 +72,16 @@ def _fill(path: Path, tokens: dict[str, str]) -> None:
         ("sensor-1", "bridge"),
         ("sensor-2", "bridge"),
     ]
-    batch = Batch(
-        accounts=[AccountRow(account, uid, account.title()) for account, uid in UIDS.items()],
-        tokens=[TokenRow(account, digest(at), 0) for account, at in tokens.items()],
-        devices=[_device(id, bridge_id) for id, bridge_id in devices],
+    records = WriteRecords(
+        accounts=[AccountRecord(account, uid, account.title()) for account, uid in UIDS.items()],
+        tokens=[TokenRecord(account, digest(at), 0) for account, at in tokens.items()],
+        devices=[DeviceRecord(_device(id, bridge_id)) for id, bridge_id in devices],
     )
-    connection: sqlite3.Connection = sqlite_connection.connect(path)
-    load_rows(connection, batch, SystemClock().now_ms(), SystemClock())
-    connection.close()
+    await carry_out(settings, records, create=True)
 
 
-def _device(id: str, bridge_id: str | None) -> DeviceRow:
-    return DeviceRow(
-        id=id,
-        owner_id=OWNER,
-        name=id,
-        key_digest=digest(_key(id)),
-        pk="pk",
-        dk=id,
-        uiid=None,
-        bridge_id=bridge_id,
-        auth_key=None,
-        verified=True,
-        shareable=True,
-        params=None,
-    )
+def _device(id: str, bridge_id: str | None) -> Device:
+    return Device(id, OWNER, id, bridge_id, verified=True, shareable=True, key_digest=digest(_key(id)), pk="pk", dk=id)
 
 
 def _show(name: str, secret: str) -> Callable[[Direction, str], None]:
@@ -196,12 +180,12 @@ async def _codes(url: str, guest: AppClient, tokens: dict[str, str]) -> None:
     await guest.ping()
 
 
-def _journal(path: Path) -> None:
+async def _journal(settings: Settings) -> None:
     _say("What the journal has of the camera and the lamp:")
-    connection = sqlite_connection.connect(path)
     for device in ("camera", "lamp"):
-        console.print(table(lists.journal(connection, JournalFilter(device_id=device), 0, 100)), style="green")
-    connection.close()
+        wanted = JournalFilter(device_id=device)
+        rows = await ask(settings, lambda reader, wanted=wanted: reader.journal(wanted, 0, 100))  # type: ignore[misc]
+        console.print(table(rows), style="green")
 
 
 def _key(device: str) -> str:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import partial
 from typing import Annotated, Literal
 
 import typer
 
-from sharesrv.cli.composition import rules_of
-from sharesrv.cli.options import Assignments, Config, settings
-from sharesrv.clock import SystemClock
-from sharesrv.domain.decide import lapse
-from sharesrv.domain.explain import ACTIONS, Asking, Explanation
+from sharesrv.cli.beside import ask, draft_of
+from sharesrv.cli.options import Assignments, Config, run, settings
+from sharesrv.domain.explain import ACTIONS, Explanation
 from sharesrv.domain.explain import explain as decide
-from sharesrv.domain.facts import Facts, gather, supply
+from sharesrv.domain.facts import Source
 from sharesrv.protocol.coolkit.codes import ERRORS
-from sharesrv.store.sqlite.connection import connect, path_of
-from sharesrv.store.sqlite.find import find
 
 Action = Literal["update", "query", "share", "timers.add", "timers.edit", "timers.delete", "timers.enable"]
 
@@ -31,15 +26,11 @@ def explain(
 ) -> None:
     """Say whether an account may do something with a device, and which row, bit, time or bridge decides."""
     set_to = settings(config, assignments)
-    connection, clock = connect(path_of(set_to.database.url), create=False), SystemClock()
-    facts, asking = Facts(rules_of(set_to), clock.now_ms()), Asking(account, device)
-    try:
-        supply(gather([asking], facts), partial(find, connection))
-        for lapsed in lapse(asking, facts, clock):
-            lapsed.apply(facts)
-        print(sentence(decide(asking, ACTIONS[action], facts)))
-    finally:
-        connection.close()
+
+    def look(source: Source) -> Explanation:
+        return decide(account, device, ACTIONS[action], draft_of(set_to, source))
+
+    print(sentence(run(ask(set_to, lambda reader: reader.look(look)))))
 
 
 def sentence(found: Explanation) -> str:

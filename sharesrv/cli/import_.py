@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from sharesrv.cli.options import Assignments, Config, settings
-from sharesrv.clock import SystemClock
-from sharesrv.errors import Trouble
-from sharesrv.faces.records import row_of
+from sharesrv.cli.beside import carry_out
+from sharesrv.cli.options import Assignments, Config, run, settings
+from sharesrv.domain.record_checks import Record, Unfit
+from sharesrv.errors import Refused, Trouble
+from sharesrv.faces.records import record_of, write_command
 from sharesrv.protocol import importing
-from sharesrv.store.batch import AnyRow, Batch, Unfit, add_to, latest
-from sharesrv.store.sqlite.checking import Checker
-from sharesrv.store.sqlite.connection import connect, path_of
-from sharesrv.store.sqlite.load import load
 
 
 def import_(
@@ -32,55 +28,40 @@ def import_(
     set_to = settings(config, assignments)
     if not file.is_file():
         raise Trouble(f"{file}: no such file")
-    connection = connect(path_of(set_to.database.url))
     gc.disable()  # all records live to the end: to look for garbage among them took a fifth of the time
     try:
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            batch = _check(connection, file, progress)
+            lines = {id(record): (number, record) for number, record in _records(file, progress)}
+            command = write_command((record for _number, record in lines.values()), imported=True)
             progress.add_task("writing", total=None)
-            _write(connection, batch)
+            try:
+                run(carry_out(set_to, command, create=True))
+            except Unfit as unfit:
+                number, _record = lines[id(unfit.record)]
+                raise Trouble(f"line {number}: {unfit.reason}; nothing was written") from unfit
+            except Refused as refused:
+                raise Trouble(f"nothing was written: {refused.reason}") from refused
     finally:
         gc.enable()
-        connection.close()
     print(
-        f"imported {len(batch.accounts)} accounts, {len(batch.tokens)} tokens, {len(batch.devices)} devices, "
-        f"{len(batch.grants)} shares"
+        f"imported {len({record.id for record in command.accounts})} accounts, {len(command.tokens)} tokens, "
+        f"{len({record.device.id for record in command.devices})} devices, "
+        f"{len({(record.device_id, record.sharee_id) for record in command.grants})} shares"
     )
 
 
-def _check(connection: sqlite3.Connection, file: Path, progress: Progress) -> Batch:
-    batch, lines = Batch(), dict[AnyRow, int]()
-    for number, record in _records(file, progress):
-        row = row_of(record)
-        lines[row] = number
-        add_to(batch, row)
-    try:
-        Checker(connection, batch).check()
-    except Unfit as unfit:
-        raise Trouble(f"line {lines[unfit.row]}: {unfit.reason}; nothing was written") from unfit
-    return latest(batch)
-
-
-def _records(file: Path, progress: Progress) -> Iterator[tuple[int, importing.Record]]:
+def _records(file: Path, progress: Progress) -> Iterator[tuple[int, Record]]:
     try:
         with progress.open(file, "rb", description="checking") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield number, _record(number, line)
+                    yield number, record_of(_read(number, line))
     except OSError as error:
         raise Trouble(f"{file}: {error.strerror}") from error
 
 
-def _record(number: int, line: bytes) -> importing.Record:
+def _read(number: int, line: bytes) -> importing.Record:
     try:
         return importing.read(line)
     except ValueError as error:
         raise Trouble(f"line {number}: {error}; nothing was written") from error
-
-
-def _write(connection: sqlite3.Connection, batch: Batch) -> None:
-    clock = SystemClock()
-    try:
-        load(connection, batch, clock.now_ms(), clock)
-    except sqlite3.Error as error:
-        raise Trouble(f"nothing was written: {error}") from error

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sharesrv.cli.options import Assignments, Config, settings
+from sharesrv.cli.beside import ask
+from sharesrv.cli.options import Assignments, Config, run, settings
 from sharesrv.store.base import JournalFilter, JournalRow
-from sharesrv.store.sqlite import lists
-from sharesrv.store.sqlite.connection import connect, path_of
 
 COLUMNS = ("id", "at", "share", "device", "sharer", "sharee", "from", "to", "cause", "by", "door")
 
@@ -25,12 +24,9 @@ def journal(
     assignments: Assignments = None,
 ) -> None:
     """Print every transition of shares: when, which, from state to state, by whom, through which door."""
-    connection = connect(path_of(settings(config, assignments).database.url), create=False)
-    try:
-        found = lists.journal(connection, JournalFilter(device, account, share), after, limit)
-    finally:
-        connection.close()
-    print(table(found))
+    wanted = JournalFilter(device, account, share)
+    question = ask(settings(config, assignments), lambda reader: reader.journal(wanted, after, limit))
+    print(table(run(question)))
 
 
 def table(rows: list[JournalRow]) -> str:
@@ -45,5 +41,6 @@ def table(rows: list[JournalRow]) -> str:
 def _cells(row: JournalRow) -> tuple[str, ...]:
     at = datetime.fromtimestamp(row.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     parties = (row.device_id, row.sharer_id, row.sharee_id or "-")
-    moves = (row.from_state or "-", row.to_state, row.cause or "-", row.by, row.door)
+    from_state = "-" if row.from_state is None else row.from_state.word
+    moves = (from_state, row.to_state.word, row.cause.word or "-", row.by, row.channel.word)
     return (str(row.id), at, str(row.share_id), *parties, *moves)

@@ -8,13 +8,15 @@ import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import structlog
 import typer
 
 from sharesrv.config import Settings, load
+from sharesrv.domain.rules import Rules
 
+Value = TypeVar("Value")
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE.toml", help="A file of settings.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting; above all others.")
@@ -24,6 +26,23 @@ Assignments = Annotated[
 def settings(config: Path | None, assignments: list[str] | None) -> Settings:
     """The settings in force. Raises Trouble."""
     return load(config, os.environ, assignments or [])
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The settings as the domain sees them."""
+    limits = settings.limits
+    return Rules(
+        confirm_timeout_ms=round(settings.sharing.confirm_timeout * 1000),
+        resend_cooldown_ms=round(settings.sharing.resend_cooldown * 1000),
+        invitation_ms=round(settings.sharing.invitation_seconds * 1000),
+        bridge_cascade=settings.sharing.bridge_cascade,
+        newest_token_only=settings.sessions.policy == "single",
+        handshakes_per_minute=limits.handshakes_per_minute,
+        unknown_uids_per_minute=limits.unknown_uids_per_minute,
+        open_offers=limits.open_offers,
+        offers_per_minute=limits.offers_per_minute,
+        open_codes=limits.open_codes,
+    )
 
 
 def log_to_stderr() -> None:
@@ -41,12 +60,11 @@ def log_to_stderr() -> None:
     )
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
+def run(work: Coroutine[Any, Any, Value]) -> Value:
     """Run on uvloop where it is installed, on asyncio elsewhere."""
     try:
         from uvloop import new_event_loop
     except ImportError:
-        asyncio.run(work)
-        return
+        return asyncio.run(work)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(work)
+        return runner.run(work)

@@ -7,13 +7,12 @@ from typing import Annotated
 import typer
 
 from sharesrv.auth import digest, new_token
-from sharesrv.cli.options import Assignments, Config, settings
+from sharesrv.cli.beside import carry_out
+from sharesrv.cli.options import Assignments, Config, run, settings
 from sharesrv.clock import SystemClock
-from sharesrv.errors import Trouble
-from sharesrv.store.batch import Batch, TokenRow
-from sharesrv.store.sqlite import known
-from sharesrv.store.sqlite.connection import connect, path_of
-from sharesrv.store.sqlite.load import load
+from sharesrv.domain.record_checks import TokenRecord
+from sharesrv.domain.records import WriteRecords
+from sharesrv.errors import Refused, Trouble
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -25,14 +24,11 @@ def token(
 ) -> None:
     """Mint an access token for an account and print it. It supersedes the account's older ones."""
     set_to = settings(config, assignments)
-    clock = SystemClock()
-    connection = connect(path_of(set_to.database.url), create=False)
+    at = new_token()
+    expires_ms = SystemClock().now_ms() + round(set_to.auth.token_days * DAY_MS)
+    command = WriteRecords(tokens=[TokenRecord(apikey, digest(at), expires_ms)], imported=True)
     try:
-        if not known.accounts(connection, [apikey], []):
-            raise Trouble(f"there is no account {apikey}")
-        at = new_token()
-        expires_ms = clock.now_ms() + round(set_to.auth.token_days * DAY_MS)
-        load(connection, Batch(tokens=[TokenRow(apikey, digest(at), expires_ms)]), clock.now_ms(), clock)
-    finally:
-        connection.close()
+        run(carry_out(set_to, command, create=False))
+    except Refused as refused:
+        raise Trouble(refused.reason) from refused
     print(at)

@@ -8,13 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
-from sharesrv.domain.commands import Control, Controlled, OnDevice, Query, Recall, Report
-from sharesrv.domain.draft import Draft
-from sharesrv.domain.facts import Facts
-from sharesrv.domain.grants import added, grants_of
-from sharesrv.domain.keys import Device, DeviceKey, ParamsKey
-from sharesrv.domain.outcome import Changed, Forward, PutParams, Responded, Stored
-from sharesrv.domain.presence import audience
+from sharesrv.domain.draft import Command, Draft
+from sharesrv.domain.ending import current_tree
+from sharesrv.domain.facts import Device, Facts
+from sharesrv.domain.grants import audience, combined_permit, deciding
+from sharesrv.domain.outcome import DeviceUpdated, Forward, PutParams, Responded, Stored
 from sharesrv.domain.timers import needed
 from sharesrv.errors import Refusal, Refused
 from sharesrv.names import PERMIT_MAX, Permit
@@ -36,86 +34,128 @@ _TIMERS: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=_number)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-def control(command: Control, draft: Draft) -> None:
-    """May this `update` go to the device? Nothing is written before the device has said yes."""
-    device, permit = _permitted(command, draft.facts)
-    stored = draft.facts.get(ParamsKey(device.id)) or "{}"
-    if TIMERS in command.params and permit != PERMIT_MAX:
-        bits = needed(_stored_timers(_PARAMS.decode(stored)), _wanted_timers(command.params))
-        if missing := bits & ~permit:
-            raise Refused(Refusal.NO_TIMER_PERMIT, f"the grant lacks timer permission {int(missing)}")
-    _merged(stored, command.params)
-    draft.outcome.reply = Forward(device)
+class OnDevice(Command, frozen=True, kw_only=True):
+    """What an app asks of a device. `apikeys` are those that its frame named (PROTOCOL 2.8)."""
+
+    account_id: str
+    device_id: str
+    apikeys: tuple[str, ...] = ()
+
+    def permitted(self, draft: Draft) -> tuple[Device, Permit]:
+        """The device, if the account may control it, and the account's timer bits. Raises Refused.
+
+        An apikey that is named must be the owner's or the session's; an unknown device is refused as one without a grant.
+        """
+        draft.by = self.account_id
+        device = draft.facts.device(self.device_id)
+        tree = []
+        if device is not None and device.owner_id != self.account_id:
+            tree = current_tree(draft, device, self.account_id)
+        own = {self.account_id} if device is None else {self.account_id, device.owner_id}
+        if not own.issuperset(self.apikeys):
+            raise Refused(Refusal.WRONG_ACCOUNT)
+        if device is None:
+            raise Refused(Refusal.NO_GRANT)
+        if device.owner_id == self.account_id:
+            return device, PERMIT_MAX
+        grants = deciding(tree, device, draft.facts)
+        if not grants:
+            raise Refused(Refusal.NO_GRANT)
+        return device, Permit(combined_permit(grants))
 
 
-def query(command: Query, draft: Draft) -> None:
-    """What is stored of a device, for whoever may control it."""
-    device, _permit = _permitted(command, draft.facts)
-    draft.outcome.reply = _stored(device, draft.facts, command.wanted)
+class UpdateDevice(OnDevice, frozen=True, kw_only=True):
+    """`update` from an app: may it be forwarded? `sequence` is the app's, `session` its connection."""
+
+    sequence: str
+    params: Params
+    session: int = 0
+
+    def decide(self, draft: Draft) -> None:
+        """Nothing is written before the device has said yes."""
+        device, permit = self.permitted(draft)
+        stored = draft.facts.params(device.id)
+        if TIMERS in self.params and permit != PERMIT_MAX:
+            bits = needed(_stored_timers(_PARAMS.decode(stored)), _wanted_timers(self.params))
+            if missing := bits & ~permit:
+                raise Refused(Refusal.NO_TIMER_PERMIT, f"the grant lacks timer permission {int(missing)}")
+        _merged(stored, self.params)
+        draft.reply = Forward(device)
 
 
-def recall(command: Recall, draft: Draft) -> None:
-    """What is stored of a device, for itself."""
-    device = _own(command.speaker_id, command.device_id, draft.facts)
-    draft.outcome.reply = _stored(device, draft.facts, command.wanted)
+class Query(OnDevice, frozen=True, kw_only=True):
+    """`query` from an app; no names ask for all."""
+
+    wanted: tuple[str, ...] = ()
+
+    def decide(self, draft: Draft) -> None:
+        """What is stored of the device, for whoever may control it."""
+        device, _permit = self.permitted(draft)
+        draft.reply = _stored(device, draft.facts, self.wanted)
 
 
-def controlled(command: Controlled, draft: Draft) -> None:
-    """Store what a device has said yes to, and tell everybody but the sender."""
-    device = draft.facts.get(DeviceKey(command.device_id))
-    draft.outcome.reply = Responded(0)
-    if device is not None:
-        _store(command, device, draft, by_device=False)
+class CompleteUpdate(Command, frozen=True, kw_only=True):
+    """A device has said yes to an app's `update`."""
+
+    account_id: str
+    device_id: str
+    params: Params
+    session: int = 0
+
+    def decide(self, draft: Draft) -> None:
+        """Store it, and tell everybody but the sender."""
+        device = draft.facts.device(self.device_id)
+        draft.reply = Responded(0)
+        if device is not None:
+            _store(draft, device, self.params, by_device=False, except_session=self.session)
 
 
-def report(command: Report, draft: Draft) -> None:
-    """Store what a device says of itself, and tell everybody."""
-    _store(command, _own(command.speaker_id, command.device_id, draft.facts), draft, by_device=True)
-    draft.outcome.reply = Responded(0)
+class Report(Command, frozen=True, kw_only=True):
+    """`update` from a device, or from a bridge for a sub-device: `speaker_id` is whose session it is."""
+
+    speaker_id: str
+    device_id: str
+    params: Params
+
+    def decide(self, draft: Draft) -> None:
+        """Store what the device says of itself, and tell everybody."""
+        device = _own_device(self.speaker_id, self.device_id, draft.facts)
+        _store(draft, device, self.params, by_device=True)
+        draft.reply = Responded(0)
 
 
-def permit_of(facts: Facts, device: Device, account_id: str) -> Permit:
-    """The timer bits of an account that may control `device`. Raises Refused: neither the owner nor a grant."""
-    if device.owner_id == account_id:
-        return PERMIT_MAX
-    grants = grants_of(facts, device, account_id)
-    if not grants:
-        raise Refused(Refusal.NO_GRANT)
-    return Permit(added(grants))
+class QueryItself(Command, frozen=True, kw_only=True):
+    """`query` from a device; no names ask for all."""
+
+    speaker_id: str
+    device_id: str
+    wanted: tuple[str, ...] = ()
+
+    def decide(self, draft: Draft) -> None:
+        """What is stored of the device."""
+        device = _own_device(self.speaker_id, self.device_id, draft.facts)
+        draft.reply = _stored(device, draft.facts, self.wanted)
 
 
-def _permitted(command: OnDevice, facts: Facts) -> tuple[Device, Permit]:
-    """An apikey that is named must be the owner's or the session's; an unknown device is refused as one without a grant."""
-    device = facts.get(DeviceKey(command.device_id))
-    own = {command.account_id} if device is None else {command.account_id, device.owner_id}
-    if not own.issuperset(command.apikeys):
-        raise Refused(Refusal.WRONG_ACCOUNT)
-    if device is None:
-        raise Refused(Refusal.NO_GRANT)
-    return device, permit_of(facts, device, command.account_id)
-
-
-def _own(speaker_id: str, device_id: str, facts: Facts) -> Device:
+def _own_device(speaker_id: str, device_id: str, facts: Facts) -> Device:
     """A device's session speaks for its device and, for a bridge, for its sub-devices (PROTOCOL 2.3)."""
-    device = facts.get(DeviceKey(device_id))
+    device = facts.device(device_id)
     if device is None or speaker_id not in (device.id, device.bridge_id):
         raise Refused(Refusal.NOT_ITS_DEVICE)
     return device
 
 
-def _store(command: Controlled, device: Device, draft: Draft, *, by_device: bool) -> None:
-    stored = draft.facts.get(ParamsKey(device.id)) or "{}"
-    draft.outcome.changes.append(PutParams(device.id, _merged(stored, command.params)))
+def _store(draft: Draft, device: Device, params: Params, *, by_device: bool, except_session: int = 0) -> None:
+    draft.changes.append(PutParams(device.id, _merged(draft.facts.params(device.id), params)))
     sequence = str(draft.mint.new_id())
     for account_id in audience(device, draft.facts).account_ids:
-        draft.outcome.after.append(
-            Changed(account_id, device.owner_id, device.id, by_device, sequence, command.params, command.session)
+        draft.after.append(
+            DeviceUpdated(account_id, device.owner_id, device.id, by_device, sequence, params, except_session)
         )
 
 
 def _stored(device: Device, facts: Facts, wanted: Iterable[str]) -> Stored:
-    stored = facts.get(ParamsKey(device.id)) or "{}"
-    params = _PARAMS.decode(stored)
+    params = _PARAMS.decode(facts.params(device.id))
     names = list(wanted)
     return Stored(device.owner_id, {name: params[name] for name in names if name in params} if names else params)
 

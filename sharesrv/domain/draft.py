@@ -1,79 +1,145 @@
-"""An outcome in the making: the facts it is decided from, and who is behind it."""
+"""One command, decided: the command as a value, and the outcome in the making.
+
+A rule is the method `decide` of its command. It asks the facts, writes into the draft what must change and who is told, and
+raises Refused where the command is refused: then nothing of it has changed.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import ClassVar, Final
 
-from sharesrv.domain.facts import Facts
-from sharesrv.domain.keys import AccountKey, Device, DeviceKey
-from sharesrv.domain.outcome import Ended, Outcome, Put, Updated
+import msgspec
+
+from sharesrv.domain.facts import Device, Facts, Recent
+from sharesrv.domain.outcome import (
+    MARK,
+    Change,
+    Counted,
+    Ended,
+    GrantChanged,
+    Notice,
+    Outcome,
+    Put,
+    PutParams,
+    Reply,
+)
 from sharesrv.domain.rules import Mint
-from sharesrv.domain.share import Cause, Event, Share, move
+from sharesrv.domain.share import Cause, Channel, Event, Share, move, moved_fields
+from sharesrv.errors import Refused
 
-SERVER = "server"  # who ended it, where no account did
-WEBSOCKET = "websocket"
-HTTP = "http"
-ADMIN = "admin"
-CLOCK = "clock"
+SERVER: Final = "server"  # who did it, where no account did
 
 
-@dataclass(slots=True)
+class Command(msgspec.Struct, frozen=True):
+    """Whoever asks, by whatever door, it is a command that reaches the ledger: a plain value with its rule.
+
+    `alone` says that it changes accounts, tokens or devices, which the commands behind it must read anew: it has a batch of
+    its own.
+    """
+
+    channel: ClassVar[Channel] = Channel.WEBSOCKET
+    alone: ClassVar[bool] = False
+
+    def decide(self, draft: Draft) -> None:
+        """Write the outcome into `draft`. Raises Refused."""
+        raise NotImplementedError  # pragma: no cover - every kind has its rule
+
+
 class Draft:
-    """`by` is the account that acts, `door` the way it came; both go to the journal."""
+    """An outcome in the making. `by` is the account that acts; it and `channel` go to the journal.
 
-    facts: Facts
-    mint: Mint
-    by: str
-    door: str = WEBSOCKET
-    outcome: Outcome = field(default_factory=Outcome)
+    `lapsed` are outcomes of their own: what was overdue among the shares that the rule has looked at. They stand whatever
+    becomes of the command.
+    """
 
-    @property
-    def now_ms(self) -> int:
-        return self.facts.now_ms
+    __slots__ = ("after", "before", "by", "changes", "channel", "facts", "lapsed", "mint", "now_ms", "reply")
 
-    def move(self, share: Share, event: Event, cause: Cause = Cause.NONE, **edits: int | str) -> Share:
-        """Take `share` through the table of moves, with what else changes in it."""
-        moved = move(share, event, self.facts.now_ms, cause, **edits)
-        self.outcome.changes.append(Put(share, moved, self.by, self.door))
-        return moved
+    def __init__(self, facts: Facts, mint: Mint, *, by: str = SERVER, channel: Channel = Channel.WEBSOCKET) -> None:
+        self.facts = facts
+        self.mint = mint
+        self.now_ms = facts.now_ms
+        self.by = by
+        self.channel = channel
+        self.reply: Reply | None = None
+        self.changes: list[Change] = []
+        self.before: list[Notice] = []
+        self.after: list[Notice] = []
+        self.lapsed: list[Outcome] = []
+
+    def outcome(self) -> Outcome:
+        """What it has come to. The commands behind this one see it from now on."""
+        for change in self.changes:
+            if isinstance(change, Put):
+                (self.facts.put_mark if change.is_mark else self.facts.put)(change.new)
+            elif isinstance(change, PutParams):
+                self.facts.put_params(change.device_id, change.params)
+            elif isinstance(change, Counted):
+                self.facts.count(change.key)
+        return Outcome(self.reply, self.changes, self.before, self.after)
+
+    # Shares.
 
     def make(self, share: Share) -> Share:
         """A share that was not there before."""
-        self.outcome.changes.append(Put(None, share, self.by, self.door))
+        self.changes.append(Put(None, share, self.by, self.channel))
         return share
 
-    def tree(self, share: Share) -> list[Share]:
+    def move(self, share: Share, event: Event, cause: Cause = Cause.NONE, **edits: int | str | None) -> Share:
+        """Take `share` through the table of moves, with what else changes in it."""
+        moved = move(share, event, self.now_ms, cause, **edits)
+        self.changes.append(Put(share, moved, self.by, self.channel, moved_fields(event, tuple(edits))))
+        return moved
+
+    def mark_told(self, share: Share) -> None:
+        """Its sharer has received the answer."""
+        told = msgspec.structs.replace(share, told=True, version=share.version + 1)
+        self.changes.append(Put(share, told, self.by, self.channel, MARK))
+
+    def count(self, key: Recent) -> None:
+        """Something that is limited by the minute was done."""
+        self.changes.append(Counted(key))
+
+    def device(self, share: Share) -> Device | None:
+        """The device of `share`; None once it was deleted."""
+        return self.facts.device(share.device_id)
+
+    def tree_of(self, share: Share) -> list[Share]:
         """The live shares of the same account on the same device, its bridge, and that one's other sub-devices."""
-        device = self.device(share)
+        device = self.facts.device(share.device_id)
         if share.sharee_id is None or device is None:
             return []
         return self.facts.tree(device, share.sharee_id)
 
-    def device(self, share: Share) -> Device | None:
-        """The device of `share`; None once it was deleted."""
-        return self.facts.get(DeviceKey(share.device_id))
+    # Who is told.
 
-    def ended(self, share: Share, account_id: str, cause: Cause, but: int = 0) -> Ended:
+    def ended(self, share: Share, account_id: str, cause: Cause, except_session: int = 0) -> Ended:
         """The notice to one of its two accounts that this share, or its open question, is over."""
-        sharee = self.facts.get(AccountKey(share.sharee_id)) if share.sharee_id else None
-        return Ended(
-            account_id=account_id,
-            owner_id=share.sharer_id,
-            device_id=share.device_id,
-            uid=sharee.uid if sharee else share.asked.uid,
-            cause=cause,
-            but=but,
-        )
+        return Ended(account_id, share.sharer_id, share.device_id, self._uid(share), cause, except_session)
 
-    def updated(self, grant: Share, account_id: str) -> Updated:
+    def changed(self, grant: Share, account_id: str) -> GrantChanged:
         """The notice to one of its two accounts that a grant is as it is now."""
-        sharee = self.facts.get(AccountKey(grant.sharee_id)) if grant.sharee_id else None
-        uid = sharee.uid if sharee else grant.asked.uid
-        return Updated(account_id, grant.sharer_id, grant.device_id, uid, grant.permit, grant.note)
+        uid = self._uid(grant)
+        return GrantChanged(account_id, grant.sharer_id, grant.device_id, uid, grant.permit, grant.note)
 
     def tell_ended(self, share: Share, cause: Cause) -> None:
         """Tell the sharee; the owner too, where it was not the owner's own command (PROTOCOL 2.6)."""
         if share.sharee_id is not None:
-            self.outcome.after.append(self.ended(share, share.sharee_id, cause))
+            self.after.append(self.ended(share, share.sharee_id, cause))
         if self.by != share.sharer_id:
-            self.outcome.after.append(self.ended(share, share.sharer_id, cause))
+            self.after.append(self.ended(share, share.sharer_id, cause))
+
+    def _uid(self, share: Share) -> str:
+        sharee = self.facts.account(share.sharee_id) if share.sharee_id else None
+        return sharee.uid if sharee else share.asked.uid
+
+
+def decide(command: Command, draft: Draft) -> Outcome:
+    """What `command` comes to; before it, in `draft.lapsed`, what was overdue. All of it is in the facts.
+
+    Raises what a rule raises that has a bug: then only what was overdue has changed.
+    """
+    try:
+        command.decide(draft)
+    except Refused as refused:
+        return Outcome(refused)
+    return draft.outcome()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
-from sharesrv.domain.control import permit_of
-from sharesrv.domain.facts import Facts
-from sharesrv.domain.grants import grants_of
-from sharesrv.domain.keys import AccountKey, AnyKey, Device, DeviceKey, TreeKey
-from sharesrv.domain.offers import refuse_unshareable
+from sharesrv.domain.ask import refuse_unshareable
+from sharesrv.domain.control import Query
+from sharesrv.domain.draft import Draft
+from sharesrv.domain.ending import current_tree
+from sharesrv.domain.facts import Device
+from sharesrv.domain.grants import deciding
 from sharesrv.domain.share import Share
 from sharesrv.errors import Refusal, Refused
 from sharesrv.names import PERMIT_MAX, Permit
@@ -28,23 +28,6 @@ ACTIONS: Final[dict[str, str | Permit]] = {
 }
 
 
-class Asking(msgspec.Struct, frozen=True):
-    """Names what is needed to explain."""
-
-    account_id: str
-    device_id: str
-
-    def names(self) -> Iterator[AnyKey]:
-        yield DeviceKey(self.device_id)
-        yield AccountKey(self.account_id)
-
-    def between(self, facts: Facts) -> Iterator[AnyKey]:
-        device = facts.get(DeviceKey(self.device_id))
-        if device is not None:
-            yield TreeKey(facts.root_id(device), self.account_id)
-            yield AccountKey(device.owner_id)
-
-
 class Explanation(msgspec.Struct, frozen=True):
     """`refusal` None is allowed. `rule` names what decided: owner, grant, bridge, permit, device or none.
 
@@ -59,24 +42,24 @@ class Explanation(msgspec.Struct, frozen=True):
     until_ms: int | None = None
 
 
-def explain(asking: Asking, action: str | Permit, facts: Facts) -> Explanation:
-    """Why, or why not. What is overdue has lapsed before; see `decide.lapse`."""
-    device = facts.get(DeviceKey(asking.device_id))
+def explain(account_id: str, device_id: str, action: str | Permit, draft: Draft) -> Explanation:
+    """Why, or why not, as of this moment: what is overdue counts as ended."""
+    device = draft.facts.device(device_id)
     if device is None:
         return Explanation("none", Refusal.NOT_OWNER if action == SHARE else Refusal.NO_GRANT)
     if action == SHARE:
-        return _sharing(asking, device)
+        return _sharing(account_id, device)
     try:
-        permit = permit_of(facts, device, asking.account_id)
+        _device, permit = Query(account_id=account_id, device_id=device_id).permitted(draft)
     except Refused as refused:
         return Explanation("none", refused.refusal)
-    if device.owner_id == asking.account_id:
+    if device.owner_id == account_id:
         return Explanation("owner", permit=PERMIT_MAX)
-    return _granted(action, device, permit, grants_of(facts, device, asking.account_id))
+    return _granted(action, device, permit, deciding(current_tree(draft, device, account_id), device, draft.facts))
 
 
-def _sharing(asking: Asking, device: Device) -> Explanation:
-    if device.owner_id != asking.account_id:
+def _sharing(account_id: str, device: Device) -> Explanation:
+    if device.owner_id != account_id:
         return Explanation("none", Refusal.NOT_OWNER)
     try:
         refuse_unshareable(device)

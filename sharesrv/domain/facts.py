@@ -1,244 +1,388 @@
-"""The rows that a batch has read, with the changes that its earlier commands made.
+"""What the rules know: rows by kind, read from a `Source` when first asked for, with the changes of the batch so far.
 
-`Facts` holds the rows of each key that was read. What was never read raises `NotRead` and is never taken for an absent row.
+A rule asks as it runs; nothing is declared beforehand. Whatever a command changes, the commands behind it in the same batch
+see, though nothing is written yet: a list of shares is what the source says, corrected by what has changed since.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterable, Sequence
-from itertools import chain
-from typing import Any, Final, Protocol
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
 
-from sharesrv.domain.keys import (
-    Account,
-    AccountKey,
-    AnyKey,
-    AskedKey,
-    CodeKey,
-    CodesKey,
-    CoolingKey,
-    Device,
-    DeviceKey,
-    Found,
-    HeldKey,
-    HoldersKey,
-    InboxKey,
-    Key,
-    OpenOffers,
-    ParamsKey,
-    Recent,
-    Row,
-    ShareKey,
-    ShareKeys,
-    TreeKey,
-)
+import msgspec
+
 from sharesrv.domain.rules import Rules
-from sharesrv.domain.share import LIVE, Door, Share, State
-
-NEVER_MS: Final = 1 << 62
-ASKING: Final = frozenset({Door.OFFER, Door.INVITATION})  # somebody is asked live
-CODED: Final = frozenset({Door.CODE, Door.INVITATION})
+from sharesrv.domain.share import Origin, Share, State
+from sharesrv.names import fold
 
 
-class NotRead(LookupError):  # noqa: N818 - the batch is cut there
-    """A decision asked for a row that its command did not name."""
+class Account(msgspec.Struct, frozen=True, gc=False):
+    """`token_serial` is that of its newest token."""
+
+    id: str
+    uid: str
+    nickname: str
+    token_serial: int
+
+
+class Token(msgspec.Struct, frozen=True, gc=False):
+    """`serial` is the account's `token_serial` when it was made; `expires_ms` 0 is never."""
+
+    digest: str
+    account_id: str
+    serial: int
+    expires_ms: int
+
+
+class Device(msgspec.Struct, frozen=True, gc=False):
+    """`key_digest` is the SHA-256 of its devicekey."""
+
+    id: str
+    owner_id: str
+    name: str
+    bridge_id: str | None
+    verified: bool
+    shareable: bool
+    key_digest: str = ""
+    pk: str | None = None
+    dk: str | None = None
+    auth_key: str | None = None
+    uiid: int | None = None
+
+
+# What is limited by the minute, and who did it to whom. Counted in memory: a restart forgives.
+Recent = tuple[str, str, str]
+
+
+class Source(Protocol):
+    """Looks up what is stored, a question at a time. Lists of shares are in the order of their ids.
+
+    `unchanged` says that nobody else has written since the last transaction of the same store: what was read then still
+    stands, but for what that transaction itself has changed.
+    """
+
+    unchanged: bool
+
+    def account(self, id: str) -> Account | None: ...
+
+    def account_of_login(self, uid: str) -> Account | None:
+        """By its folded login name."""
+        ...
+
+    def token(self, digest: str) -> Token | None: ...
+
+    def tokens_of(self, account_id: str) -> list[Token]: ...
+
+    def device(self, id: str) -> Device | None: ...
+
+    def device_of_product(self, pk: str, dk: str) -> Device | None: ...
+
+    def sub_devices(self, bridge_id: str) -> list[Device]: ...
+
+    def devices_of(self, owner_id: str) -> list[Device]: ...
+
+    def params(self, device_id: str) -> str | None:
+        """A device's state: a JSON object as text."""
+        ...
+
+    def share(self, id: int) -> Share | None: ...
+
+    def share_of_code(self, code: str) -> Share | None: ...
+
+    def newest_offer(self, sharee_id: str, device_id: str, sequence: str) -> Share | None:
+        """The newest `share` request or invitation with this sequence, in any state."""
+        ...
+
+    def newest_timed_out(self, device_id: str, sharee_id: str) -> Share | None:
+        """Of the `share` requests whose deadline passed unanswered the one with the latest deadline."""
+        ...
+
+    def live_on(self, root_id: str, sharee_id: str) -> list[Share]:
+        """The live shares of an account on a device and on its sub-devices."""
+        ...
+
+    def held_on(self, root_id: str) -> list[Share]:
+        """The active and barred shares of all accounts on a device and on its sub-devices."""
+        ...
+
+    def live_of_device(self, device_id: str) -> list[Share]:
+        """All live shares of a device alone."""
+        ...
+
+    def codes_of_device(self, device_id: str) -> list[Share]:
+        """The open share codes and invitations of a device."""
+        ...
+
+    def live_of_sharee(self, sharee_id: str) -> list[Share]:
+        """All live shares that an account receives."""
+        ...
+
+    def grants_between(self, sharer_id: str, sharee_id: str) -> list[Share]:
+        """The active shares of two accounts."""
+        ...
+
+    def asked_of(self, sharee_id: str, now_ms: int) -> list[Share]:
+        """The open offers and invitations to an account whose deadline is after `now_ms`."""
+        ...
+
+    def owed_to(self, sharer_id: str) -> list[Share]:
+        """The requests of an account that have an answer which it has not received."""
+        ...
+
+    def open_offers(self, sharer_id: str, now_ms: int) -> int:
+        """How many `share` requests of an account are open, their deadlines after `now_ms`."""
+        ...
+
+    def left_notices(self, limit: int) -> list[tuple[int, bytes]]:
+        """What other processes left to be told here, the oldest first: ids, and notices as they were packed."""
+        ...
+
+
+class Rows(msgspec.Struct):
+    """Rows that were read, by id, as they were changed since; None for what is not there. `trees` are ids of shares, by root
+    device and sharee: all that live, and maybe some that have ended.
+
+    They may stand from batch to batch, which saves two thirds of the reading for a share, its answer and its mark.
+    """
+
+    accounts: dict[str, Account | None] = {}
+    logins: dict[str, Account | None] = {}
+    devices: dict[str, Device | None] = {}
+    params: dict[str, str] = {}
+    shares: dict[int, Share] = {}
+    codes: dict[str, int] = {}
+    trees: dict[tuple[str, str], list[int]] = {}
+
+    def __len__(self) -> int:
+        accounts = len(self.accounts) + len(self.logins)
+        return accounts + len(self.devices) + len(self.params) + len(self.shares) + len(self.trees)
 
 
 class Facts:
-    """Rows by key, from the batch that reads them until they are dropped. `learn` takes what was read, `put`, `put_params`
-    and `add` what a decision changed. What one batch has left stands for the next, as long as nobody else writes.
-    """
+    """What one batch knows. `rows` may stand from an earlier one; `recent` counts what was done in the last minute."""
 
-    def __init__(self, rules: Rules, now_ms: int, recent: Callable[[Recent], int] = lambda _key: 0) -> None:
-        self.rules = rules
-        self.now_ms = now_ms
+    def __init__(
+        self,
+        source: Source,
+        rules: Rules,
+        now_ms: int,
+        recent: Callable[[Recent], int] = lambda _key: 0,
+        rows: Rows | None = None,
+    ) -> None:
+        self.source: Final = source
+        self.rules: Final = rules
+        self.now_ms: Final = now_ms
         self._recent = recent
-        self._added: dict[Recent, int] = {}
-        self._known: dict[AnyKey, Any] = {}  # a row or None, the ids of shares in their order, or a count
-        self._shares: dict[int, Share] = {}
-        self._soonest_ms = NEVER_MS
-        self._params_kib = 0
+        self._counted: dict[Recent, int] = {}
+        rows = Rows() if rows is None else rows
+        self._accounts, self._logins, self._devices = rows.accounts, rows.logins, rows.devices
+        self._params, self._shares, self._codes, self._trees = rows.params, rows.shares, rows.codes, rows.trees
+        self._lists: dict[tuple[str, ...], list[int]] = {}
+        self._changed: set[int] = set()
+        self._changed_on: defaultdict[str, list[int]] = defaultdict(list)  # by the root of the device's tree
+        self._changed_of: defaultdict[str, list[int]] = defaultdict(list)  # by sharer, and by sharee
+        self._open: dict[str, int] = {}
+        self._opened: defaultdict[str, int] = defaultdict(int)
 
-    def __len__(self) -> int:
-        """How much is known: a key counts one, and so does each KiB of the devices' params."""
-        return len(self._known) + self._params_kib
+    # Accounts, tokens, devices.
 
-    def begin(self, now_ms: int) -> None:
-        """A new batch, at this time."""
-        self.now_ms = now_ms
-        self._added.clear()
-        if self.may_be_due:
-            times = (share.next_ms() for share in self._shares.values())
-            self._soonest_ms = min((time_ms for time_ms in times if time_ms), default=NEVER_MS)
+    def account(self, id: str) -> Account | None:
+        if id not in self._accounts:
+            self._accounts[id] = self.source.account(id)
+        return self._accounts[id]
 
-    @property
-    def may_be_due(self) -> bool:
-        """Whether some share may have come to its deadline or its end."""
-        return self._soonest_ms <= self.now_ms
+    def account_of_login(self, uid: str) -> Account | None:
+        """By its login name, whatever its case."""
+        uid = fold(uid)
+        if uid not in self._logins:
+            account = self._logins[uid] = self.source.account_of_login(uid)
+            if account is not None:
+                self._accounts[account.id] = account
+        return self._logins[uid]
 
-    def learn(self, found: Found) -> None:
-        """Take what was read. A row known already stays: it may have changed since.
-
-        A store finds the devices of the shares with them; one that is not there is gone.
-        """
-        known = self._known
-        for row_key, row in found.rows:
-            known.setdefault(row_key, row)
-            if isinstance(row, Account):
-                known.setdefault(AccountKey(row.id), row)
-            elif isinstance(row, Device):
-                known.setdefault(DeviceKey(row.id), row)
-            elif isinstance(row, str):
-                self._params_kib += len(row) >> 10
-        for device in found.devices:
-            known.setdefault(DeviceKey(device.id), device)
-        for key, shares in found.shares:
-            for share in shares:
-                self._keep(self._shares.setdefault(share.id, share))
-                known.setdefault(DeviceKey(share.device_id), None)
-            known[key] = [share.id for share in shares]
-        known.update(found.counts)
-
-    def missing(self, keys: Iterable[AnyKey]) -> set[AnyKey]:
-        """Those of `keys` that were not read yet."""
-        return set(keys).difference(self._known)
-
-    def get(self, key: Key[Row]) -> Row | None:
-        """The row, or None where there is none. Raises NotRead."""
-        return self._read(key)  # type: ignore[no-any-return]
-
-    def shares(self, key: ShareKeys) -> list[Share]:
-        """The shares that `key` names now, oldest first. Raises NotRead."""
-        ids = self._read(key)
-        found = [share for id in ids if key.holds(share := self._shares[id])]
-        if len(found) < len(ids):
-            self._known[key] = [share.id for share in found]
-        return found
-
-    def tree(self, device: Device, sharee_id: str) -> list[Share]:
-        """The live shares of an account on a device, its bridge, and that one's other sub-devices. Raises NotRead."""
-        return self.shares(TreeKey(self.root_id(device), sharee_id))
-
-    def share(self, key: ShareKeys) -> Share | None:
-        """The newest of `shares(key)`, or None. Raises NotRead."""
-        found = self.shares(key)
-        return found[-1] if found else None
-
-    def open_offers(self, sharer_id: str) -> int:
-        """How many offers of this account are open. Raises NotRead."""
-        return int(self._read(OpenOffers(sharer_id)))
-
-    def recent(self, key: Recent) -> int:
-        """How often it was done in the last minute."""
-        return self._recent(key) + self._added.get(key, 0)
+    def device(self, id: str) -> Device | None:
+        if id not in self._devices:
+            self._devices[id] = self.source.device(id)
+        return self._devices[id]
 
     def root_id(self, device: Device) -> str:
         """The device at the top of its tree: its bridge, or itself."""
         return (device.bridge_id if self.rules.bridge_cascade else None) or device.id
 
+    def params(self, device_id: str) -> str:
+        """What is stored of a device's state: a JSON object as text."""
+        if device_id not in self._params:
+            self._params[device_id] = self.source.params(device_id) or "{}"
+        return self._params[device_id]
+
+    # Shares.
+
+    def share(self, id: int) -> Share | None:
+        return self._shares.get(id) or self._known(self.source.share(id))
+
+    def share_of_code(self, code: str) -> Share | None:
+        if code not in self._codes:
+            return self._known(self.source.share_of_code(code))
+        return self._shares[self._codes[code]]
+
+    def newest_offer(self, sharee_id: str, device_id: str, sequence: str) -> Share | None:
+        """The newest `share` request or invitation with this sequence, in any state (PROTOCOL 2.5)."""
+        named = (sharee_id, device_id, sequence)
+        found = [self._shares[id] for id in self._changed_of.get(sharee_id, ())]
+        found = [share for share in found if (share.sharee_id, share.device_id, share.sequence) == named]
+        offers = [share for share in found if share.origin <= Origin.INVITATION]
+        stored = self._known(self.source.newest_offer(*named))
+        return max([*offers, stored] if stored else offers, key=lambda share: share.id, default=None)
+
+    def timed_out_ms(self, device_id: str, sharee_id: str) -> int:
+        """The latest deadline of an account's `share` requests for a device that passed unanswered; 0 for none."""
+        stored = self.source.newest_timed_out(device_id, sharee_id)
+        latest_ms = stored.deadline_ms if stored else 0
+        for share in map(self._shares.__getitem__, self._changed_of.get(sharee_id, ())):
+            if share.state is State.TIMED_OUT and share.origin is Origin.OFFER and share.device_id == device_id:
+                latest_ms = max(latest_ms, share.deadline_ms if share.sharee_id == sharee_id else 0)
+        return latest_ms
+
+    def tree(self, device: Device, sharee_id: str) -> list[Share]:
+        """The live shares of an account on a device, its bridge, and that one's other sub-devices, the oldest first."""
+        root_id = self.root_id(device)
+        ids = self._trees.get((root_id, sharee_id))
+        if ids is None:
+            stored = self._of_tree(root_id, self.source.live_on(root_id, sharee_id))
+            changed = [id for id in self._changed_on.get(root_id, ()) if self._shares[id].sharee_id == sharee_id]
+            ids = sorted({*(self._as_changed(share).id for share in stored), *changed})
+            self._trees[root_id, sharee_id] = ids
+        shares = self._shares
+        return [share for id in ids if (share := shares[id]).state < State.MERGED]
+
+    def held_on(self, device: Device) -> list[Share]:
+        """The grants, and what is barred from them, of all accounts on a device, its bridge, and its other sub-devices."""
+        root_id = self.root_id(device)
+        return self._list(
+            ("held", root_id),
+            lambda: self._of_tree(root_id, self.source.held_on(root_id)),
+            self._changed_on.get(root_id),
+            lambda share: share.state in (State.ACTIVE, State.BARRED),
+        )
+
+    def codes(self, device: Device) -> list[Share]:
+        """The share codes and invitations of a device that wait."""
+        return self._list(
+            ("codes", device.id),
+            lambda: self.source.codes_of_device(device.id),
+            self._changed_on.get(self.root_id(device)),
+            lambda share: (
+                share.device_id == device.id
+                and share.state is State.OPEN
+                and share.origin in (Origin.CODE, Origin.INVITATION)
+            ),
+        )
+
+    def grants_between(self, sharer_id: str, sharee_id: str) -> list[Share]:
+        """The active grants that one account has from another."""
+        return self._list(
+            ("grants", sharer_id, sharee_id),
+            lambda: self.source.grants_between(sharer_id, sharee_id),
+            self._changed_of.get(sharee_id),
+            lambda share: share.state is State.ACTIVE and (share.sharer_id, share.sharee_id) == (sharer_id, sharee_id),
+        )
+
+    def asked_of(self, account_id: str) -> list[Share]:
+        """The offers and invitations that wait for this account's answer."""
+        return self._list(
+            ("asked", account_id),
+            lambda: self.source.asked_of(account_id, self.now_ms),
+            self._changed_of.get(account_id),
+            lambda share: (
+                share.sharee_id == account_id and share.state is State.OPEN and share.deadline_ms > self.now_ms
+            ),
+        )
+
+    def owed_to(self, account_id: str) -> list[Share]:
+        """The requests of this account that have an answer which it has not received."""
+        return self._list(
+            ("owed", account_id),
+            lambda: self.source.owed_to(account_id),
+            self._changed_of.get(account_id),
+            lambda share: share.sharer_id == account_id and share.owed,
+        )
+
+    def open_offers(self, sharer_id: str) -> int:
+        """How many `share` requests of this account wait for their answer."""
+        if sharer_id not in self._open:
+            self._open[sharer_id] = self.source.open_offers(sharer_id, self.now_ms)
+        return self._open[sharer_id] + self._opened[sharer_id]
+
+    def recent(self, key: Recent) -> int:
+        """How often it was done in the last minute."""
+        return self._recent(key) + self._counted.get(key, 0)
+
+    # What a command has changed.
+
+    def put_mark(self, share: Share) -> None:
+        """Take a share whose answer was received: it leaves a list, and comes into none."""
+        self._shares[share.id] = share
+
     def put(self, share: Share) -> None:
-        """Take a share that was made or changed into every key that it belongs to now."""
+        """Take a share that was made or changed."""
         before = self._shares.get(share.id)
         self._shares[share.id] = share
-        self._keep(share)
         if before is None:
-            self._know(share)
-        self._count(before, share)
-        if before is None or before.state is not share.state or before.sharee_id != share.sharee_id:
-            self._file(share)
+            self._codes[share.code] = share.id
+        new_sharee = share.sharee_id is not None and (before is None or before.sharee_id is None)
+        if share.id not in self._changed or new_sharee:
+            self._file(share, new_sharee=new_sharee)
+        if share.origin is Origin.OFFER:
+            waited = before is not None and self._waits(before)
+            self._opened[share.sharer_id] += self._waits(share) - waited
 
     def put_params(self, device_id: str, params: str) -> None:
         """Take the new state of a device."""
-        self._known[ParamsKey(device_id)] = params
-        self._params_kib += len(params) >> 10
+        self._params[device_id] = params
 
-    def add(self, key: Recent) -> None:
+    def count(self, key: Recent) -> None:
         """It was done once more."""
-        self._added[key] = self._added.get(key, 0) + 1
+        self._counted[key] = self._counted.get(key, 0) + 1
 
-    def _read(self, key: AnyKey) -> Any:
-        try:
-            return self._known[key]
-        except KeyError:
-            raise NotRead(key) from None
+    def _file(self, share: Share, *, new_sharee: bool) -> None:
+        """Let the lists that it may belong to know of it, those that were read and those that will be."""
+        self._changed.add(share.id)
+        device = self.device(share.device_id)
+        root_id = self.root_id(device) if device else share.device_id
+        self._changed_on[root_id].append(share.id)
+        self._changed_of[share.sharer_id].append(share.id)
+        if share.sharee_id is not None:
+            self._changed_of[share.sharee_id].append(share.id)
+            if new_sharee and (tree := self._trees.get((root_id, share.sharee_id))) is not None:
+                insort(tree, share.id)
 
-    def _keep(self, share: Share) -> None:
-        """Note when it will be due."""
-        if 0 < (time_ms := share.next_ms()) < self._soonest_ms:
-            self._soonest_ms = time_ms
+    def _list(
+        self,
+        key: tuple[str, ...],
+        read: Callable[[], Iterable[Share]],
+        changed: Iterable[int] | None,
+        belongs: Callable[[Share], bool],
+    ) -> list[Share]:
+        """What the source says, once, and of that and of `changed` what belongs now; the oldest first."""
+        ids = self._lists.get(key)
+        if ids is None:
+            ids = self._lists[key] = [self._as_changed(share).id for share in read()]
+        candidates = ids if changed is None else sorted({*ids, *changed})
+        return [share for id in candidates if belongs(share := self._shares[id])]
 
-    def _know(self, share: Share) -> None:
-        """A share that was made here: nobody has to be asked for what names it alone."""
-        self._known[ShareKey(share.id)] = [share.id]
-        self._known[CodeKey(share.code)] = [share.id]
-        if share.sharee_id is not None and share.door in ASKING:
-            self._known[AskedKey(share.sharee_id, share.device_id, share.sequence)] = [share.id]
+    def _of_tree(self, root_id: str, shares: Iterable[Share]) -> Iterable[Share]:
+        """Without cascade a bridge's sub-devices are trees of their own."""
+        return (share for share in shares if self.rules.bridge_cascade or share.device_id == root_id)
 
-    def _count(self, before: Share | None, share: Share) -> None:
-        opened = _is_open_offer(share) - (before is not None and _is_open_offer(before))
-        if opened and (counted := OpenOffers(share.sharer_id)) in self._known:
-            self._known[counted] += opened
+    def _known(self, stored: Share | None) -> Share | None:
+        return None if stored is None else self._as_changed(stored)
 
-    def _file(self, share: Share) -> None:
-        for key in self._keys(share):
-            ids = self._known.get(key)
-            if ids is None:
-                continue
-            place = bisect_left(ids, share.id)
-            if place == len(ids) or ids[place] != share.id:
-                ids.insert(place, share.id)
+    def _as_changed(self, stored: Share) -> Share:
+        """A share that was read, as the batch has changed it since."""
+        self._codes[stored.code] = stored.id
+        return self._shares.setdefault(stored.id, stored)
 
-    def _keys(self, share: Share) -> list[ShareKeys]:
-        """What else names it, as it is now."""
-        sharee_id = share.sharee_id
-        keys: list[ShareKeys] = [InboxKey(share.sharer_id)] if share.owed else []
-        if share.state is State.OPEN and share.door in CODED:
-            keys.append(CodesKey(share.device_id))
-        if sharee_id is None:
-            return keys
-        if share.state is State.OPEN:
-            keys.append(InboxKey(sharee_id))
-        elif share.state is State.ACTIVE:
-            keys.append(HeldKey(share.sharer_id, sharee_id))
-        elif share.state is State.TIMED_OUT:
-            keys.append(CoolingKey(share.device_id, sharee_id))
-        if share.state in LIVE and (device := self.get(DeviceKey(share.device_id))) is not None:
-            root_id = self.root_id(device)
-            keys += [TreeKey(root_id, sharee_id), HoldersKey(root_id)]
-        return keys
-
-
-Asking = Generator[set[AnyKey], Found, None]
-
-
-class Needing(Protocol):
-    """Whatever says which rows it needs; see `commands`."""
-
-    def names(self) -> Iterable[AnyKey]: ...
-    def between(self, facts: Facts) -> Iterable[AnyKey]: ...
-
-
-def gather(commands: Sequence[Needing], facts: Facts) -> Asking:
-    """What a batch needs, in two rounds: yields the keys to read and takes what was found.
-
-    Sans-I/O, so that a store runs it in a thread or in a coroutine alike.
-    """
-    if keys := facts.missing(chain.from_iterable([command.names() for command in commands])):
-        facts.learn((yield keys))
-    if keys := facts.missing(chain.from_iterable([command.between(facts) for command in commands])):
-        facts.learn((yield keys))
-
-
-def supply(asking: Asking, find: Callable[[set[AnyKey]], Found]) -> None:
-    """Answer all that `asking` yields with what `find` finds, one round after the other."""
-    try:
-        keys = next(asking)
-        while True:
-            keys = asking.send(find(keys))
-    except StopIteration:
-        return
-
-
-def _is_open_offer(share: Share) -> bool:
-    return share.state is State.OPEN and share.door is Door.OFFER
+    def _waits(self, share: Share) -> bool:
+        return share.state is State.OPEN and share.deadline_ms > self.now_ms

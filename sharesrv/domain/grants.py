@@ -1,4 +1,4 @@
-"""Grants: which of them decide about a device, how they are changed, how they end.
+"""Which grants decide about a device, and who hears of it.
 
 A grant on a bridge covers its sub-devices by rule; a row on a sub-device overrides it, and there are no inherited rows
 (PROTOCOL 2.7). What the owner or the sharee ends on a sub-device alone stays ended, though the bridge's grant goes on: a
@@ -7,22 +7,12 @@ BARRED row says so, until the sub-device is shared again or the bridge's grant e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from sharesrv.domain.commands import Update
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.facts import Facts
-from sharesrv.domain.keys import Device
-from sharesrv.domain.outcome import Result, Updated
-from sharesrv.domain.parties import named, owned
-from sharesrv.domain.share import Cause, Door, Event, Share, State
-
-DONE, NO_GRANT = 2, 0  # PROTOCOL 2.6: `result` of updateShare
-
-
-def grants_of(facts: Facts, device: Device, sharee_id: str) -> list[Share]:
-    """The active grants that decide about `device` for this account: its own, or else those of its bridge."""
-    return deciding(facts.tree(device, sharee_id), device, facts)
+from sharesrv.domain.facts import Device, Facts
+from sharesrv.domain.outcome import Audience
+from sharesrv.domain.share import Origin, Share, State
 
 
 def deciding(tree: Sequence[Share], device: Device, facts: Facts) -> list[Share]:
@@ -47,7 +37,7 @@ def below(tree: Iterable[Share], device: Device, facts: Facts) -> list[Share]:
     return [share for share in tree if covers and share.device_id != device.id]
 
 
-def added(grants: Iterable[Share]) -> int:
+def combined_permit(grants: Iterable[Share]) -> int:
     """The permit of all of `grants` together: coexisting ones add up (PROTOCOL 3.1)."""
     permit = 0
     for share in grants:
@@ -55,42 +45,17 @@ def added(grants: Iterable[Share]) -> int:
     return permit
 
 
-def update(command: Update, draft: Draft) -> None:
-    """`updateShare`: another permit or note, for all grants of the account on the device and on its sub-devices.
-
-    On a sub-device that only its bridge's grant covers, it sets the sub-device apart.
-    """
-    device = owned(command, draft.facts)
-    sharee = named(command, draft)
-    if sharee is None:
-        return
-    grants = grants_of(draft.facts, device, sharee.id)
-    if not grants:
-        draft.outcome.reply = Result(NO_GRANT)
-        return
-    permit = added(grants) if command.permit is None else command.permit
-    note = grants[-1].note if command.note is None else command.note
-    if grants[0].device_id != device.id:
-        set_apart(draft, device, grants[-1], State.ACTIVE, permit, note)
-    else:
-        _change(command, draft, grants + active(below(draft.tree(grants[0]), device, draft.facts)))
-    draft.outcome.reply = Result(DONE)
-    draft.outcome.after.append(Updated(sharee.id, device.owner_id, device.id, sharee.uid, permit, note))
-
-
-def _change(command: Update, draft: Draft, shares: list[Share]) -> None:
-    given = {"permit": command.permit, "note": command.note}
-    edits = {name: value for name, value in given.items() if value is not None}
-    for share in shares:
-        draft.move(share, Event.CHANGE, share.cause, **edits)
+def lasts_longer(ends_ms: int, other_ms: int) -> bool:
+    """Whether one end of use is after another; 0 is no end, the longest."""
+    return other_ms != 0 and (ends_ms == 0 or ends_ms > other_ms)
 
 
 def set_apart(draft: Draft, device: Device, covering: Share, state: State, permit: int = 0, note: str = "") -> Share:
-    """A row of its own for a sub-device that the grant `covering` of its bridge covers. It ends with that grant."""
+    """Make a row of its own for a sub-device that the grant `covering` of its bridge covers. It ends with that grant."""
     share = Share(
         id=draft.mint.new_id(),
         code=draft.mint.new_code(),
-        door=Door.APART,
+        origin=Origin.APART,
         state=state,
         device_id=device.id,
         sharer_id=covering.sharer_id,
@@ -105,35 +70,26 @@ def set_apart(draft: Draft, device: Device, covering: Share, state: State, permi
     return draft.make(share)
 
 
-def end(draft: Draft, grants: list[Share], cause: Cause) -> None:
-    """End these grants, all of one account on one device, and what hangs on them; tell whom it concerns."""
-    tree, device = draft.tree(grants[0]), draft.device(grants[0])
-    for share in grants:
-        draft.move(share, Event.EXPIRE if cause is Cause.EXPIRED else Event.END, cause)
-    if device is None or len(active(on(tree, device.id))) > len(grants):
-        return
-    draft.tell_ended(grants[0], cause)
-    _end_below(draft, below(tree, device, draft.facts), cause)
-    root_id = draft.facts.root_id(device)
-    covering = active(on(tree, root_id)) if root_id != device.id else []
-    if covering and _stays_ended(grants, cause):
-        set_apart(draft, device, covering[0], State.BARRED)
+def audience(device: Device, facts: Facts) -> Audience:
+    """The owner of `device`, and the accounts that have a grant on it or on its bridge."""
+    rows = [share for share in facts.held_on(device) if not share.due(facts.now_ms)]
+    if not rows:
+        return Audience(device.id, device.bridge_id, device.owner_id, [device.owner_id])
+    covering = active(on(rows, facts.root_id(device)))
+    covered = {share.sharee_id for share in covering}
+    # What was set apart goes with the bridge's grant, whether or not an alarm has rung.
+    own = [share for share in on(rows, device.id) if share.origin is not Origin.APART or share.sharee_id in covered]
+    apart = {share.sharee_id for share in own}
+    holders = {share.sharee_id: None for share in active(own)}
+    holders |= {share.sharee_id: None for share in covering if share.sharee_id not in apart}
+    account_ids = [device.owner_id, *(sharee_id for sharee_id in holders if sharee_id is not None)]
+    return Audience(device.id, device.bridge_id, device.owner_id, account_ids)
 
 
-def _end_below(draft: Draft, shares: list[Share], cause: Cause) -> None:
-    told: set[str] = set()
-    for share in shares:
-        if share.state in (State.ACTIVE, State.BARRED):
-            draft.move(share, Event.END, cause)
-        if share.state is State.ACTIVE and share.device_id not in told:
-            told.add(share.device_id)
-            draft.tell_ended(share, cause)
-
-
-def _stays_ended(grants: list[Share], cause: Cause) -> bool:
-    return cause in (Cause.CANCELLED, Cause.LEFT) or any(share.door is Door.APART for share in grants)
-
-
-def bar(draft: Draft, device: Device, covering: Share, cause: Cause) -> None:
-    """Take a sub-device out of the bridge's grant that covers it."""
-    draft.tell_ended(set_apart(draft, device, covering, State.BARRED), cause)
+def audiences(device_id: str, facts: Facts) -> Iterator[Audience]:
+    """The audience of a device and those of its sub-devices; none of a device that is not there."""
+    device = facts.device(device_id)
+    if device is not None:
+        yield audience(device, facts)
+    for sub_device in facts.source.sub_devices(device_id):
+        yield audience(sub_device, facts)

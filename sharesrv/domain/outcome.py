@@ -7,12 +7,12 @@ socket.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
-from sharesrv.domain.facts import Facts
-from sharesrv.domain.keys import Account, Device, Recent
-from sharesrv.domain.share import Cause, Share
+from sharesrv.domain.facts import Account, Device, Recent, Token
+from sharesrv.domain.share import Cause, Channel, Share
 from sharesrv.errors import Refused
 
 
@@ -97,6 +97,12 @@ class Identified(msgspec.Struct, frozen=True):
     account: Account
 
 
+class ToldLeft(msgspec.Struct, frozen=True):
+    """So many notices that other processes left were told."""
+
+    number: int
+
+
 class DeviceFound(msgspec.Struct, frozen=True):
     """The caller's device."""
 
@@ -125,25 +131,26 @@ Reply = (
     | Identified
     | DeviceFound
     | Coded
+    | ToldLeft
 )
 
 
-# Notices. `account_id` is who is told.
-class Offered(msgspec.Struct, frozen=True):
+# Notices. `account_id` is who is told; `except_session` knows it already.
+class Offered(msgspec.Struct, frozen=True, tag=True):
     """The sharee is asked."""
 
     account_id: str
     share: Share
 
 
-class Settled(msgspec.Struct, frozen=True):
+class Settled(msgspec.Struct, frozen=True, tag=True):
     """The sharer's answer: what became of its request."""
 
     account_id: str
     share: Share
 
 
-class Updated(msgspec.Struct, frozen=True):
+class GrantChanged(msgspec.Struct, frozen=True, tag=True):
     """A grant has another permit or note."""
 
     account_id: str
@@ -154,19 +161,19 @@ class Updated(msgspec.Struct, frozen=True):
     note: str
 
 
-class Ended(msgspec.Struct, frozen=True):
-    """An account's last grant on a device, or its open question, has ended. The session `but` knows already."""
+class Ended(msgspec.Struct, frozen=True, tag=True):
+    """An account's last grant on a device, or its open question, has ended."""
 
     account_id: str
     owner_id: str
     device_id: str
     uid: str
     cause: Cause
-    but: int = 0
+    except_session: int = 0
 
 
-class Changed(msgspec.Struct, frozen=True):
-    """A device has other params, by an app or by itself. The session `but` has done it."""
+class DeviceUpdated(msgspec.Struct, frozen=True, tag=True):
+    """A device has other params, by an app or by itself."""
 
     account_id: str
     owner_id: str
@@ -174,10 +181,10 @@ class Changed(msgspec.Struct, frozen=True):
     by_device: bool
     sequence: str
     params: dict[str, msgspec.Raw]
-    but: int = 0
+    except_session: int = 0
 
 
-class Presence(msgspec.Struct, frozen=True):
+class Presence(msgspec.Struct, frozen=True, tag=True):
     """A device has come online or gone offline."""
 
     account_id: str
@@ -186,23 +193,65 @@ class Presence(msgspec.Struct, frozen=True):
     online: bool
 
 
-Notice = Offered | Settled | Updated | Ended | Changed | Presence
+class TokenRevoked(msgspec.Struct, frozen=True, tag=True):
+    """Close the account's connections that were opened with this token; `token_id` empty: all of them."""
+
+    account_id: str
+    token_id: str = ""
+
+
+class DeviceDisowned(msgspec.Struct, frozen=True, tag=True):
+    """Close the device's connection: the device is gone, another's, or has another devicekey."""
+
+    device_id: str
+
+
+class DeviceMoved(msgspec.Struct, frozen=True, tag=True):
+    """Who hears of this device, or through which connection it is reached, may have changed."""
+
+    device_id: str
+
+
+class ComesDue(msgspec.Struct, frozen=True, tag=True):
+    """Something ends at this time."""
+
+    at_ms: int
+
+
+AccountNotice = Offered | Settled | GrantChanged | Ended | DeviceUpdated | Presence  # pushed to an account's sessions
+Notice = AccountNotice | TokenRevoked | DeviceDisowned | DeviceMoved | ComesDue
+
+_NOTICE: Final[msgspec.json.Decoder[Notice]] = msgspec.json.Decoder(Notice)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def packed(notice: Notice) -> bytes:
+    """A notice as it waits in the store for the process that holds the connections."""
+    return _ENCODER.encode(notice)
+
+
+def unpacked(data: bytes) -> Notice:
+    """What `packed` made."""
+    return _NOTICE.decode(data)
 
 
 # Changes.
 class Put(msgspec.Struct, frozen=True):
-    """A share was made (`old` is None) or changed, by an account or by the server itself, and through which door."""
+    """A share was made (`old` is None) or changed in `fields`, by an account or by the server itself, on which channel."""
 
     old: Share | None
     new: Share
     by: str
-    door: str
+    channel: Channel
+    fields: tuple[str, ...] = ()
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether it only notes that an answer was received."""
+        return self.fields == MARK
 
 
-class Counted(msgspec.Struct, frozen=True):
-    """Something that is limited a minute was done. Kept in memory."""
-
-    key: Recent
+MARK: Final = ("told", "version")
 
 
 class PutParams(msgspec.Struct, frozen=True):
@@ -212,26 +261,63 @@ class PutParams(msgspec.Struct, frozen=True):
     params: str
 
 
-Change = Put | PutParams | Counted
-Written = Put | PutParams
+class PutAccount(msgspec.Struct, frozen=True):
+    """An account is new (`old` is None) or has another login name or nickname. Its tokens stay."""
+
+    old: Account | None
+    new: Account
+
+
+class PutToken(msgspec.Struct, frozen=True):
+    """A new token. Its serial is the newest of its account from now on."""
+
+    token: Token
+
+
+class PutDevice(msgspec.Struct, frozen=True):
+    """A device is new (`old` is None) or changed."""
+
+    old: Device | None
+    new: Device
+
+
+class RemoveToken(msgspec.Struct, frozen=True):
+    digest: str
+
+
+class RemoveDevice(msgspec.Struct, frozen=True):
+    id: str
+
+
+class RemoveAccount(msgspec.Struct, frozen=True):
+    """An account goes, with its tokens; its devices are removed before."""
+
+    id: str
+
+
+class ForgetNotices(msgspec.Struct, frozen=True):
+    """What other processes left to be told is told, up to this id."""
+
+    up_to: int
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """Something that is limited by the minute was done. Kept in memory."""
+
+    key: Recent
+
+
+Written = (
+    Put | PutParams | PutAccount | PutToken | PutDevice | RemoveToken | RemoveDevice | RemoveAccount | ForgetNotices
+)
+Change = Written | Counted
 
 
 @dataclass(slots=True)
 class Outcome:
-    """`first` is told before the reply, `after` behind it; each in its order."""
+    """`before` is told before the reply, `after` behind it; each in its order."""
 
     reply: Reply | None = None
     changes: list[Change] = field(default_factory=list)
-    first: list[Notice] = field(default_factory=list)
+    before: list[Notice] = field(default_factory=list)
     after: list[Notice] = field(default_factory=list)
-
-    def apply(self, facts: Facts) -> None:
-        """Let the commands behind this one see its changes."""
-        for change in self.changes:
-            match change:
-                case Put(new=share):
-                    facts.put(share)
-                case PutParams(device_id=device_id, params=params):
-                    facts.put_params(device_id, params)
-                case Counted(key=key):  # pragma: no branch - there are no others
-                    facts.add(key)

@@ -5,22 +5,72 @@ A share begins as an offer with a deadline. Accepted, it is a grant with an opti
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
+from functools import cache
 from typing import Final
 
 import msgspec
 
 
-class State(StrEnum):
-    OPEN = "open"  # an offer that waits for its answer
-    JOINED = "joined"  # a request for a sub-device that waits for the answer to its bridge's offer
-    ACTIVE = "active"  # a grant
-    BARRED = "barred"  # a sub-device taken out of its bridge's grant
-    MERGED = "merged"  # a joined request, accepted: the bridge's grant covers it
-    REFUSED = "refused"
-    WITHDRAWN = "withdrawn"
-    TIMED_OUT = "timed_out"
-    ENDED = "ended"  # was active or barred
+class Code(IntEnum):
+    """A small integer in the store, a word to people."""
+
+    @property
+    def word(self) -> str:
+        """The name in lower case."""
+        return self.name.lower()
+
+
+class State(Code):
+    """In an order that makes every question about states a range: below MERGED a share is live, below ACTIVE it waits."""
+
+    OPEN = 0  # an offer that waits for its answer
+    JOINED = 1  # a request for a sub-device that waits for the answer to its bridge's offer
+    ACTIVE = 2  # a grant
+    BARRED = 3  # a sub-device taken out of its bridge's grant
+    MERGED = 4  # a joined request, accepted: the bridge's grant covers it
+    REFUSED = 5
+    WITHDRAWN = 6
+    TIMED_OUT = 7
+    ENDED = 8  # was active or barred
+
+
+class Cause(Code):
+    """Why a share is not what it was. Its word is what apps read as `reason` (PROTOCOL 2.6)."""
+
+    NONE = 0
+    CANCELLED = 1
+    LEFT = 2
+    TIMEOUT = 3
+    EXPIRED = 4
+    REPLACED = 5
+    ANSWERED = 6
+    REMOVED = 7
+
+    @property
+    def word(self) -> str:
+        """Empty for none."""
+        return self.name.lower() if self else ""
+
+
+class Origin(Code):
+    """How a share came to be."""
+
+    OFFER = 0  # a `share` over the WebSocket, with somebody waiting for the answer
+    INVITATION = 1  # a share code for one account, who is also asked live
+    CODE = 2  # a share code for whoever holds it
+    IMPORT = 3
+    APART = 4  # a sub-device with rights of its own under its bridge's grant, or barred from it
+
+
+class Channel(Code):
+    """Which way a command came."""
+
+    WEBSOCKET = 0
+    HTTP = 1
+    ADMIN = 2
+    IMPORT = 3
+    CLOCK = 4
 
 
 class Event(StrEnum):
@@ -31,29 +81,6 @@ class Event(StrEnum):
     CHANGE = "change"
     EXPIRE = "expire"
     END = "end"
-
-
-class Cause(StrEnum):
-    """Why a share is not what it was. What apps read as `reason` (PROTOCOL 2.6)."""
-
-    NONE = ""
-    CANCELLED = "cancelled"
-    LEFT = "left"
-    TIMEOUT = "timeout"
-    EXPIRED = "expired"
-    REPLACED = "replaced"
-    ANSWERED = "answered"
-    REMOVED = "removed"
-
-
-class Door(StrEnum):
-    """How a share came to be."""
-
-    OFFER = "offer"  # a `share` over the WebSocket, with somebody waiting for the answer
-    CODE = "code"  # a share code for whoever holds it
-    INVITATION = "invitation"  # a share code for one account, who is also asked live
-    IMPORT = "import"
-    APART = "apart"  # a sub-device with rights of its own under its bridge's grant, or barred from it
 
 
 MOVES: Final = {
@@ -73,8 +100,8 @@ MOVES: Final = {
     (Event.END, State.BARRED): State.ENDED,
 }
 
-LIVE: Final = frozenset({State.OPEN, State.JOINED, State.ACTIVE, State.BARRED})
-WAITING: Final = frozenset({State.OPEN, State.JOINED})
+LIVE: Final = frozenset(state for state in State if state < State.MERGED)
+WAITING: Final = frozenset(state for state in State if state < State.ACTIVE)
 
 
 class IllegalMove(Exception):  # noqa: N818 - a bug of ours, never a client's
@@ -97,13 +124,13 @@ class Share(msgspec.Struct, frozen=True, gc=False):
     """One share. Times are ms since 1970 UTC; 0 where the thing has not happened or there is no end.
 
     `code` is its share code and, in a live question, its `s_seq`: both are unguessable, unique and shown to the same two
-    parties, so they are one. `owed` is true while its sharer has an answer to get that was not received.
+    parties, so they are one. `told` is false from a `share` request until its sharer has received the answer.
     `bridge_offer_id` names the offer that a joined request waits for; `device_name` is the sharee's own name for the device.
     """
 
     id: int
     code: str
-    door: Door
+    origin: Origin
     state: State
     device_id: str
     sharer_id: str
@@ -120,10 +147,15 @@ class Share(msgspec.Struct, frozen=True, gc=False):
     ends_ms: int = 0
     settled_ms: int = 0
     updated_ms: int = 0
-    owed: bool = False
+    told: bool = True
     bridge_offer_id: int = 0
     device_name: str = ""
     version: int = 1
+
+    @property
+    def owed(self) -> bool:
+        """Whether there is an answer that its sharer has not received."""
+        return not self.told and self.state >= State.ACTIVE
 
     def due(self, now_ms: int) -> bool:
         """Whether its deadline, or its end of use, has come: from that millisecond on."""
@@ -138,23 +170,26 @@ class Share(msgspec.Struct, frozen=True, gc=False):
         return self.ends_ms if self.state is State.ACTIVE else 0
 
 
-def move(share: Share, event: Event, now_ms: int, cause: Cause = Cause.NONE, **edits: int | str) -> Share:
-    """`share` after `event`, with what else changes in it. Raises IllegalMove where the table has no such transition.
-
-    A request that somebody made over the WebSocket owes its answer from the moment it stops waiting.
-    """
+def move(share: Share, event: Event, now_ms: int, cause: Cause = Cause.NONE, **edits: int | str | None) -> Share:
+    """`share` after `event`, with what else changes in it. Raises IllegalMove where the table has no such transition."""
     state = MOVES.get((event, share.state))
     if state is None:
-        raise IllegalMove(f"{event} of a share that is {share.state}")
-    settles = share.state in WAITING and state not in WAITING
+        raise IllegalMove(f"{event} of a share that is {share.state.word}")
+    if event is Event.ACCEPT:
+        edits["accepted_ms"] = now_ms
+    if event is not Event.CHANGE and event is not Event.JOIN:
+        edits["settled_ms"] = now_ms
     return msgspec.structs.replace(
-        share,
-        state=state,
-        cause=cause,
-        accepted_ms=now_ms if event is Event.ACCEPT else share.accepted_ms,
-        settled_ms=share.settled_ms if event in (Event.CHANGE, Event.JOIN) else now_ms,
-        owed=share.owed or (settles and share.door is Door.OFFER),
-        updated_ms=now_ms,
-        version=share.version + 1,
-        **edits,
+        share, state=state, cause=cause, updated_ms=now_ms, version=share.version + 1, **edits
     )
+
+
+_MOVED: Final = ("state", "cause", "updated_ms", "version")
+
+
+@cache
+def moved_fields(event: Event, edits: tuple[str, ...]) -> tuple[str, ...]:
+    """The fields that `move` writes."""
+    accepted = ("accepted_ms",) if event is Event.ACCEPT else ()
+    settled = () if event in (Event.CHANGE, Event.JOIN) else ("settled_ms",)
+    return tuple(dict.fromkeys((*_MOVED, *accepted, *settled, *edits)))

@@ -1,39 +1,67 @@
-"""Records as integrators write them to rows as the store takes them, the secrets among them as digests."""
+"""Records as integrators write them, made records of the domain: the secrets among them as digests."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import msgspec
 
 from sharesrv.auth import digest
+from sharesrv.domain.facts import Device
+from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, GrantRecord, Record, TokenRecord
+from sharesrv.domain.records import WriteRecords
 from sharesrv.protocol import importing
-from sharesrv.store.batch import AccountRow, AnyRow, DeviceRow, GrantRow, TokenRow
 
 
-def row_of(record: importing.Record) -> AnyRow:
-    """The row of a record."""
+def record_of(record: importing.Record) -> Record:
+    """The domain's record."""
     match record:
         case importing.Account():
-            return AccountRow(record.apikey, record.uid, record.nickname)
+            return AccountRecord(record.apikey, record.uid, record.nickname)
         case importing.Token():
-            return TokenRow(record.apikey, digest(record.at), record.expiresAt or 0)
+            return TokenRecord(record.apikey, digest(record.at), record.expiresAt or 0)
         case importing.Share():
-            return GrantRow(record.device, record.sharee, record.permit, record.note, record.sharingExpireAt or 0)
+            return GrantRecord(record.device, record.sharee, record.permit, record.note, record.sharingExpireAt or 0)
         case importing.Device():
-            return _device_row(record)
+            return _device_record(record)
 
 
-def _device_row(device: importing.Device) -> DeviceRow:
-    return DeviceRow(
-        id=device.deviceid,
-        owner_id=device.owner,
-        name=device.name,
-        key_digest=digest(device.devicekey),
-        pk=device.pk,
-        dk=device.dk,
-        uiid=device.uiid,
-        bridge_id=device.bridge,
-        auth_key=device.authKey,
-        verified=device.verified is not False,
-        shareable=device.shareable is not False,
-        params=None if device.params is None else msgspec.json.encode(device.params).decode(),
+def write_command(records: Iterable[Record], *, imported: bool = False) -> WriteRecords:
+    """The command that writes them."""
+    accounts, tokens, devices, grants = (
+        list[AccountRecord](),
+        list[TokenRecord](),
+        list[DeviceRecord](),
+        list[GrantRecord](),
+    )
+    for record in records:
+        match record:
+            case AccountRecord():
+                accounts.append(record)
+            case TokenRecord():
+                tokens.append(record)
+            case DeviceRecord():
+                devices.append(record)
+            case GrantRecord():
+                grants.append(record)
+    return WriteRecords(accounts=accounts, tokens=tokens, devices=devices, grants=grants, imported=imported)
+
+
+def _device_record(device: importing.Device) -> DeviceRecord:
+    params = None if device.params is None else msgspec.json.encode(device.params).decode()
+    return DeviceRecord(
+        Device(
+            id=device.deviceid,
+            owner_id=device.owner,
+            name=device.name,
+            bridge_id=device.bridge,
+            verified=device.verified is not False,
+            shareable=device.shareable is not False,
+            key_digest=digest(device.devicekey),
+            pk=device.pk,
+            dk=device.dk,
+            auth_key=device.authKey,
+            uiid=device.uiid,
+        ),
+        params,
     )

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import structlog
 
 from sharesrv.clock import Clock
-from sharesrv.domain.commands import Expire
 from sharesrv.domain.outcome import Reply
+from sharesrv.domain.take_back import Expire
 from sharesrv.errors import Refused
-from sharesrv.store.base import Due
+from sharesrv.store.base import Reader
 
 BATCH = 512
 LONGEST_SLEEP_S = 30.0  # so that a clock that was set forward is noticed
@@ -29,7 +29,7 @@ Submit = Callable[[Expire, Callable[[Reply], None]], None]
 class Deadlines:
     """Submits `Expire` for what is due. `at` says that something may come due at a time."""
 
-    def __init__(self, store: Due, clock: Clock, submit: Submit) -> None:
+    def __init__(self, store: Reader, clock: Clock, submit: Submit) -> None:
         self._store = store
         self._clock = clock
         self._submit = submit

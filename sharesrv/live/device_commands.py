@@ -20,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from sharesrv.domain.commands import Control, Controlled
+from sharesrv.domain.control import CompleteUpdate, UpdateDevice
 from sharesrv.domain.outcome import Forward, Reply, Responded
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.ledger import Ledger
@@ -56,7 +56,7 @@ class CommandInHand:
 
     __slots__ = ("answer", "command", "link_id", "stage", "timer", "turns")
 
-    def __init__(self, command: Control, answer: Answer) -> None:
+    def __init__(self, command: UpdateDevice, answer: Answer) -> None:
         self.command = command
         self.answer = answer
         self.turns: list[Turn] = [(command.device_id, command.sequence)]
@@ -89,21 +89,22 @@ class DeviceCommands:
         self._call_later = call_later
         self._queues: dict[Turn, OrderedDict[CommandInHand, None]] = {}
         self._sent: dict[int, dict[tuple[str, str], CommandInHand]] = {}  # by link, then device and sequence
-        self._waiting: dict[int, dict[CommandInHand, None]] = {}  # by session
+        self._unanswered: dict[int, dict[CommandInHand, None]] = {}  # by session; all but what is LATE
 
-    def control(self, command: Control, answer: Answer) -> None:
+    def control(self, command: UpdateDevice, answer: Answer) -> None:
         """Take an app's `update`: decided, forwarded, answered by the device, stored. `answer` is called once."""
         hand = CommandInHand(command, answer)
-        self._waiting.setdefault(command.session, {})[hand] = None
+        self._unanswered.setdefault(command.session, {})[hand] = None
         for turn in hand.turns:
             self._queues.setdefault(turn, OrderedDict())[hand] = None
         self._begin_first(hand.turns)
 
     def abandon(self, session: int) -> None:
         """An app's connection is gone: what still waits for its turns is dropped. What was begun goes on."""
-        dropped = self._waiting.pop(session, {})
+        dropped = [hand for hand in self._unanswered.get(session, ()) if hand.stage is Stage.WAITING]
         for hand in dropped:
             hand.move(Stage.OVER)
+            self._count_out(hand)
             self._leave(hand, hand.turns)
         self._begin_first(turn for hand in dropped for turn in hand.turns)
 
@@ -122,11 +123,12 @@ class DeviceCommands:
 
     def lost(self, link: Link) -> None:
         """A device's connection is gone, and with it what was in hand there."""
-        for hand in list(self._sent.get(link.id, {}).values()):
-            is_late = hand.stage is Stage.LATE
+        hands = list(self._sent.get(link.id, {}).values())
+        unanswered = [hand for hand in hands if hand.stage is not Stage.LATE]
+        for hand in hands:
             self._end(hand)
-            if not is_late:
-                _try_answer(hand, Refused(Refusal.OFFLINE))
+        for hand in unanswered:
+            _try_answer(hand, Refused(Refusal.OFFLINE))
 
     def _begin_first(self, turns: Iterable[Turn]) -> None:
         """Let the ledger decide the first command of each of these turns, if it has all its turns and has not begun."""
@@ -136,18 +138,11 @@ class DeviceCommands:
                 continue
             if all(self._first(each) is hand for each in hand.turns):
                 hand.move(Stage.DECIDING)
-                self._stop_waiting(hand)
                 self._ledger.submit(hand.command, partial(self._decided, hand))
 
     def _first(self, turn: Turn) -> CommandInHand | None:
         queue = self._queues.get(turn)
         return None if queue is None else next(iter(queue))
-
-    def _stop_waiting(self, hand: CommandInHand) -> None:
-        waiting = self._waiting[hand.command.session]
-        del waiting[hand]
-        if not waiting:
-            del self._waiting[hand.command.session]
 
     def _decided(self, hand: CommandInHand, reply: Reply) -> None:
         if not isinstance(reply, Forward):
@@ -169,7 +164,7 @@ class DeviceCommands:
     def _store(self, hand: CommandInHand, responded: Responded) -> None:
         """Submit what the device has said yes to. The ledger keeps the order: the next command is decided after that."""
         command = hand.command
-        done = Controlled(
+        done = CompleteUpdate(
             account_id=command.account_id, device_id=command.device_id, params=command.params, session=command.session
         )
         self._ledger.submit(done, lambda reply: hand.answer(responded if reply == Responded(0) else reply))
@@ -181,6 +176,7 @@ class DeviceCommands:
         """
         hand.move(Stage.LATE)
         hand.timer = self._call_later(self._timeout_s, partial(self._end, hand))
+        self._count_out(hand)
         sequence, *timers = hand.turns
         hand.turns = [sequence]
         self._leave(hand, timers)
@@ -189,6 +185,8 @@ class DeviceCommands:
 
     def _end(self, hand: CommandInHand) -> None:
         """Forget a command that was begun, and let those begin that waited for it."""
+        if hand.stage is not Stage.LATE:
+            self._count_out(hand)
         hand.move(Stage.OVER)
         if hand.timer is not None:
             hand.timer.cancel()
@@ -198,6 +196,12 @@ class DeviceCommands:
                 del self._sent[hand.link_id]
         self._leave(hand, hand.turns)
         self._begin_first(hand.turns)
+
+    def _count_out(self, hand: CommandInHand) -> None:
+        own = self._unanswered[hand.command.session]
+        del own[hand]
+        if not own:
+            del self._unanswered[hand.command.session]
 
     def _leave(self, hand: CommandInHand, turns: list[Turn]) -> None:
         for turn in turns:

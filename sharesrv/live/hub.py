@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sharesrv.domain.outcome import Changed, Ended, Notice, Offered, Settled
+from sharesrv.domain.outcome import AccountNotice, DeviceUpdated, Ended, Offered, Settled, TokenRevoked
 from sharesrv.domain.share import Share
+from sharesrv.errors import Goodbye
 from sharesrv.live.sessions import Session
 
 
@@ -62,7 +63,13 @@ class Hub:
             if session.send(session.render(Settled(session.account_id, share))):
                 session.unreceived.append(share.id)
 
-    def tell(self, notice: Notice) -> None:
+    def end_sessions(self, revoked: TokenRevoked) -> None:
+        """Close the connections of an account, or those that one of its tokens has opened."""
+        for session in self.sessions(revoked.account_id):
+            if revoked.token_id in ("", session.token_id):
+                session.goodbye(Goodbye.UNAUTHORIZED)
+
+    def tell(self, notice: AccountNotice) -> None:
         """Push `notice`, rendered once for each kind of session. One that cannot be written to harms nobody else."""
         rendered: dict[type[Session], bytes] = {}
         for session in self._told(notice):
@@ -75,10 +82,11 @@ class Hub:
             if written and isinstance(notice, Settled):
                 session.unreceived.append(notice.share.id)
 
-    def _told(self, notice: Notice) -> Iterable[Session]:
+    def _told(self, notice: AccountNotice) -> Iterable[Session]:
         if isinstance(notice, Settled):
             asking = [session for session in self._asking.pop(notice.share.id, ()) if session.attached]
             return asking or self.sessions(notice.account_id)
-        if isinstance(notice, (Ended, Changed)) and notice.but:
-            return [session for session in self._sessions.get(notice.account_id, ()) if session.id != notice.but]
+        if isinstance(notice, (Ended, DeviceUpdated)) and notice.except_session:
+            told = self._sessions.get(notice.account_id, ())
+            return [session for session in told if session.id != notice.except_session]
         return self.sessions(notice.account_id)

@@ -1,36 +1,36 @@
 """The ledger: the one writer, through which every command goes.
 
-While a commit is under way commands queue; then the queue goes through as one batch: *read* what its commands name,
-*decide* each in order, *commit* all changes in one transaction, and only then *tell*, in batch order. So every answer is
-durable before it is sent, races are settled by order, and the fsync is shared by everybody who waited for it.
+While a batch is under way commands queue; then the queue goes through as one batch, in one transaction of the store: each
+command is *decided* in order, all changes are *written* and *committed*, and only then everything is *told*, in batch order.
+So every answer is durable before it is sent, races are settled by order, and the fsync is shared by everybody who waited.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import structlog
 
 from sharesrv import metrics
 from sharesrv.clock import Clock
-from sharesrv.domain.commands import Command, Received
-from sharesrv.domain.decide import decide, lapse
-from sharesrv.domain.facts import Facts, NotRead, gather
-from sharesrv.domain.outcome import Change, Counted, Notice, Offered, Outcome, Put, Reply, Written
+from sharesrv.domain.connect import Received
+from sharesrv.domain.draft import Command, Draft, decide
+from sharesrv.domain.facts import Facts, Rows, Source
+from sharesrv.domain.outcome import Change, Counted, Notice, Offered, Outcome, Put, Reply
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Cause, State
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.limits import Recents
-from sharesrv.store.base import Conflict, Ledgered, OutcomeUnknown, StoreFailed
+from sharesrv.store.base import OutcomeUnknown, Store, StoreFailed
 
-BATCH_MAX = 512
-CROWDED = 8 * BATCH_MAX  # commands in the queue, beyond which whoever adds to it should stop reading
-KNOWN_MAX = 8192  # keys, and KiB of params, that are kept from batch to batch; then all are read anew
-_TRIES = 5  # times that a batch which met a conflict is decided anew
+BATCH_MAX: Final = 512
+CROWDED: Final = 8 * BATCH_MAX  # commands in the queue, beyond which whoever adds to it should stop reading
+ROWS_MAX: Final = 16 * 1024  # that are kept from batch to batch; then all are read anew
+TRACEBACK_EVERY_S: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -47,8 +47,10 @@ class Entry(NamedTuple):
 
 
 class Decided(NamedTuple):
+    """What has lapsed before the command, and what the command came to, in the order in which it is told."""
+
     entry: Entry
-    outcomes: list[Outcome]
+    outcomes: Sequence[Outcome]
 
 
 def _nobody(_reply: Reply) -> None:
@@ -58,19 +60,20 @@ def _nobody(_reply: Reply) -> None:
 class Ledger:
     """Decides commands in batches. `tell` gets the notices; see `on_due`."""
 
-    def __init__(self, store: Ledgered, clock: Clock, rules: Rules, *, tell: Callable[[Notice], None]) -> None:
+    def __init__(self, store: Store, clock: Clock, rules: Rules, *, tell: Callable[[Notice], None]) -> None:
         self._store = store
         self._clock = clock
         self._rules = rules
         self._tell = tell
         self._due: Callable[[int], None] = lambda _time_ms: None
         self._recents = Recents(clock.now_ms)
-        self._facts: Facts | None = None
+        self._rows: Rows | None = None
         self._queue: deque[Entry] = deque()
         self._received: deque[int] = deque()
         self._wake = asyncio.Event()
         self.stopping = False
         self._relieved: list[Callable[[], None]] = []
+        self._traceback_s = -TRACEBACK_EVERY_S
 
     def on_due(self, call: Callable[[int], None]) -> None:
         """Call with each time, in ms, at which a share that was written may come due."""
@@ -80,6 +83,15 @@ class Ledger:
         """Put a command into the queue. `answer` is called once, when it is decided and durable."""
         self._queue.append(Entry(command, answer, monotonic()))
         self._wake.set()
+
+    async def ask(self, command: Command) -> Reply:
+        """Submit a command and wait for its reply. Raises Refused."""
+        replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.submit(command, lambda reply: None if replied.done() else replied.set_result(reply))
+        reply = await replied
+        if isinstance(reply, Refused):
+            raise reply
+        return reply
 
     def received(self, share_ids: Iterable[int]) -> None:
         """The answers about these shares were received: the marks ride in the next batch, all as one command."""
@@ -111,89 +123,78 @@ class Ledger:
                 return
 
     async def _turn(self) -> None:
-        batch = [self._queue.popleft() for _ in range(min(BATCH_MAX, len(self._queue)))]
-        if self._received:
-            ids = [self._received.popleft() for _ in range(min(BATCH_MAX, len(self._received)))]
-            batch.insert(0, Entry(Received(tuple(ids)), _nobody, monotonic()))
+        batch = self._next_batch()
         metrics.BATCH.observe(len(batch))
         metrics.QUEUE.set(len(self._queue))
-        try:
-            decided = await self._carry_out(batch)
-        except StoreFailed as error:
-            log.error("store failed, nothing was changed", reason=str(error), commands=len(batch))
-            decided = _all_failed(batch)
-        except OutcomeUnknown:
-            raise
-        except Exception:
-            log.exception("batch failed", commands=len(batch))
-            decided = _all_failed(batch)
-        self._queue.extendleft(reversed(batch[len(decided) :]))
-        self._announce(decided)
+        await self._carry_out(batch)
         if self._relieved and len(self._queue) <= CROWDED // 2:
             relieved, self._relieved = self._relieved, []
             for call in relieved:
                 _pass_on(lambda resume: resume(), call)
 
-    async def _carry_out(self, batch: list[Entry]) -> list[Decided]:
-        """At first beside other writers; whoever meets one decides again with the store to itself."""
-        for attempt in range(_TRIES - 1):
-            try:
-                return await self._try(batch, alone=attempt > 0)
-            except Conflict:
-                log.debug("conflict, deciding again", commands=len(batch))
-        return await self._try(batch, alone=True)
+    def _next_batch(self) -> list[Entry]:
+        """The oldest commands, behind the marks that wait; one that changes records has a batch of its own."""
+        batch: list[Entry] = []
+        if self._received:
+            ids = [self._received.popleft() for _ in range(min(BATCH_MAX, len(self._received)))]
+            batch.append(Entry(Received(tuple(ids)), _nobody, monotonic()))
+        while self._queue and len(batch) < BATCH_MAX:
+            if self._queue[0].command.alone and batch:
+                break
+            batch.append(self._queue.popleft())
+            if batch[-1].command.alone:
+                break
+        return batch
 
-    async def _try(self, batch: list[Entry], *, alone: bool) -> list[Decided]:
-        """What is left in the facts when anything fails is not what the store holds, so they are dropped."""
-        facts, self._facts = self._remembered(), None
-        facts.begin(self._clock.now_ms())
-        await self._store.read(gather([entry.command for entry in batch], facts), alone=alone)
-        decided, whole = self._decide_all(batch, facts)
-        if (changes := _written(decided)) or alone:
-            began_s = monotonic()
-            await self._store.commit(changes)
-            metrics.COMMIT.observe(monotonic() - began_s)
-        self._facts = facts if whole else None
-        return decided
-
-    def _remembered(self) -> Facts:
-        """What earlier batches have read and left, unless it has grown too large."""
-        if self._facts is not None and len(self._facts) < KNOWN_MAX:
-            return self._facts
-        return Facts(self._rules, self._clock.now_ms(), self._recents.count)
-
-    def _decide_all(self, batch: list[Entry], facts: Facts) -> tuple[list[Decided], bool]:
-        """As many as can be decided from what was read, in order; and whether that is all of them."""
+    async def _carry_out(self, batch: list[Entry]) -> None:
+        """Decide, commit and tell. A batch that cannot be written goes through in halves, so that only the culprit fails."""
         decided: list[Decided] = []
-        try:
-            for entry in batch:
-                outcomes = self._decide(entry.command, facts)
-                decided.append(Decided(entry, outcomes))
-        except NotRead as missed:
-            if not decided:
-                log.error(
-                    "a command needs a row that it does not name", command=type(batch[0].command), key=str(missed)
-                )
-                decided = _all_failed(batch[:1])
-            return decided, False
-        return decided, True
+        rows, self._rows = self._rows, None  # whatever fails, what was read is read anew
 
-    def _decide(self, command: Command, facts: Facts) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+        def work(source: Source) -> list[Outcome]:
+            nonlocal rows
+            if rows is None or not source.unchanged or len(rows) > ROWS_MAX:
+                rows = Rows()
+            facts = Facts(source, self._rules, self._clock.now_ms(), self._recents.count, rows)
+            decided[:] = [Decided(entry, self._decide(entry.command, facts)) for entry in batch]
+            return [outcome for _entry, outcomes in decided for outcome in outcomes]
+
         try:
-            for lapsed in lapse(command, facts, self._clock):
-                lapsed.apply(facts)
-                outcomes.append(lapsed)
-            outcome = decide(command, facts, self._clock)
-        except Refused as refused:
-            outcome = Outcome(refused)
-        except NotRead:
+            await self._store.transact(work)
+            self._rows = None if batch[-1].command.alone else rows
+        except OutcomeUnknown:
             raise
-        except Exception:
-            log.exception("command failed", command=type(command).__name__)
+        except StoreFailed as error:
+            log.error("store failed, nothing was changed", reason=str(error), commands=len(batch))
+            decided = _all_failed(batch)
+        except Exception as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                await self._carry_out(batch[:middle])
+                await self._carry_out(batch[middle:])
+                return
+            self._log_bug("a command cannot be written", batch[0].command, error)
+            decided = _all_failed(batch)
+        self._announce(decided)
+
+    def _decide(self, command: Command, facts: Facts) -> Sequence[Outcome]:
+        """A rule that has a bug costs its own command a 500."""
+        draft = Draft(facts, self._clock, channel=command.channel)
+        try:
+            outcome = decide(command, draft)
+        except StoreFailed:
+            raise
+        except Exception as error:
+            self._log_bug("a command failed", command, error)
             outcome = Outcome(Refused(Refusal.INTERNAL))
-        outcome.apply(facts)
-        return [*outcomes, outcome]
+        return (*draft.lapsed, outcome) if draft.lapsed else (outcome,)
+
+    def _log_bug(self, event: str, command: Command, error: Exception) -> None:
+        """With its traceback once a second at most."""
+        now_s = monotonic()
+        if now_s - self._traceback_s >= TRACEBACK_EVERY_S:
+            self._traceback_s = now_s
+            log.error(event, command=type(command).__name__, exc_info=error)
 
     def _announce(self, decided: list[Decided]) -> None:
         for entry, outcomes in decided:
@@ -210,12 +211,12 @@ class Ledger:
             share = change.new
             if next_ms := share.next_ms():
                 _pass_on(self._due, next_ms)
-            elif share.state is State.ENDED and not _is_mark(change):
+            elif share.state is State.ENDED and not change.is_mark:
                 ended_ms = share.ends_ms if share.cause is Cause.EXPIRED else share.settled_ms
                 metrics.END.observe(max(0, self._clock.now_ms() - ended_ms) / 1000)
 
     def _tell_all(self, entry: Entry, outcome: Outcome) -> None:
-        for notice in outcome.first:
+        for notice in outcome.before:
             _pass_on(self._tell, notice)
         if outcome.reply is not None:
             _pass_on(entry.answer, outcome.reply)
@@ -233,20 +234,5 @@ def _pass_on(call: Callable[[Value], None], value: Value) -> None:
         log.exception("telling failed", what=type(value).__name__)
 
 
-def _is_mark(change: Put) -> bool:
-    """Whether it only notes that an answer was received."""
-    return change.old is not None and change.old.state is change.new.state
-
-
 def _all_failed(batch: list[Entry]) -> list[Decided]:
     return [Decided(entry, [Outcome(Refused(Refusal.INTERNAL))]) for entry in batch]
-
-
-def _written(decided: list[Decided]) -> list[Written]:
-    return [
-        change
-        for _entry, outcomes in decided
-        for outcome in outcomes
-        for change in outcome.changes
-        if not isinstance(change, Counted)
-    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from sharesrv.domain.keys import Recent
+from sharesrv.domain.facts import Recent
 from sharesrv.domain.rules import MINUTE_MS
 
 FLOOD_GAP_S = 1.0

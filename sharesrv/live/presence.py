@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from functools import partial
+from typing import Final, Protocol
 
 import msgspec
 
-from sharesrv.domain.commands import Hear
-from sharesrv.domain.outcome import Audience, Audiences, Notice, Presence, Reply
+from sharesrv.domain.connect import FindAudience
+from sharesrv.domain.outcome import AccountNotice, Audience, Audiences, DeviceDisowned, DeviceMoved, Presence, Reply
 from sharesrv.errors import Goodbye
+
+RETRY_S: Final = 1.0  # after a question that the ledger could not answer
 
 
 class Timer(Protocol):
@@ -58,11 +61,18 @@ class Link(ABC):
 class Devices:
     """The links, by device. `submit` asks the ledger who is to hear, `tell` is the hub's."""
 
-    def __init__(self, submit: Callable[[Hear, Callable[[Reply], None]], None], tell: Callable[[Notice], None]) -> None:
+    def __init__(
+        self,
+        submit: Callable[[FindAudience, Callable[[Reply], None]], None],
+        tell: Callable[[AccountNotice], None],
+        call_later: CallLater = call_later,
+    ) -> None:
         self._submit = submit
         self._tell = tell
+        self._call_later = call_later
         self._links: dict[str, Link] = {}
         self._told_online: set[str] = set()
+        self._to_ask_again: set[str] = set()
 
     def attach(self, link: Link, audiences: Iterable[Audience]) -> Link | None:
         """`link` is how its device is reached from now on; the link that it replaces, if there was one."""
@@ -75,30 +85,37 @@ class Devices:
         """The connection is gone, if it has not been replaced."""
         if self._links.get(link.device_id) is link:
             del self._links[link.device_id]
-            self._submit(Hear(link.device_id), self._heard)
+            self._find_audience(link.device_id)
 
     def everyone(self) -> list[Link]:
         """All links."""
         return list(self._links.values())
 
-    def remove(self, device_id: str) -> None:
-        """The device is no more, or another's: whoever speaks for it has to go."""
-        if (link := self._links.get(device_id)) is not None:
+    def disown(self, disowned: DeviceDisowned) -> None:
+        """The device is gone, another's, or has another devicekey: whoever speaks for it has to go."""
+        if (link := self._links.get(disowned.device_id)) is not None:
             link.goodbye(Goodbye.UNAUTHORIZED)
-        self._told_online.discard(device_id)
+        self._told_online.discard(disowned.device_id)
 
-    def recheck(self, device_ids: Iterable[str | None]) -> None:
-        """What hangs on these devices may have changed: tell what is not as it was told."""
-        for device_id in {id for id in device_ids if id is not None}:
-            self._submit(Hear(device_id), self._heard)
+    def recheck(self, moved: DeviceMoved) -> None:
+        """What hangs on this device may have changed: tell what is not as it was told."""
+        self._find_audience(moved.device_id)
 
     def link(self, device_id: str, bridge_id: str | None) -> Link | None:
         """The connection by which a device is reached: its own, or else its bridge's."""
         return self._links.get(device_id) or self._links.get(bridge_id or "")
 
-    def _heard(self, reply: Reply) -> None:
+    def _find_audience(self, device_id: str) -> None:
+        self._to_ask_again.discard(device_id)
+        self._submit(FindAudience(device_id), partial(self._heard, device_id))
+
+    def _heard(self, device_id: str, reply: Reply) -> None:
+        """Tell them; where the ledger could not say who they are, ask again in a while."""
         if isinstance(reply, Audiences):
             self._announce(reply.of)
+        elif device_id not in self._to_ask_again:
+            self._to_ask_again.add(device_id)
+            self._call_later(RETRY_S, partial(self._find_audience, device_id))
 
     def _announce(self, audiences: Iterable[Audience]) -> None:
         """Tell what is not as it was told, as things are at this moment."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from sharesrv.domain.outcome import Notice
+from sharesrv.domain.outcome import AccountNotice
 from sharesrv.errors import Goodbye
 
 
@@ -26,10 +26,10 @@ class Session(ABC):
         self.unreceived: list[int] = []
 
     @abstractmethod
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notice: AccountNotice) -> bytes:
         """The push for `notice`, or the late answer; the same for all sessions of this class."""
 
-    def count(self, notice: Notice) -> None:  # noqa: B027 - not every face counts
+    def count(self, notice: AccountNotice) -> None:  # noqa: B027 - not every face counts
         """Note that `notice` was pushed here."""
 
     @abstractmethod

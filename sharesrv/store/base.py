@@ -1,69 +1,40 @@
 """The contracts of a store, which every engine keeps and one test suite checks.
 
-`Ledgered` is for the ledger, the one writer; `Reader` for the cold questions of start-up, alarms and lists.
+`Store` is for the ledger, the one writer; `Reader` for whatever only asks: lists, alarms, start-up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 
-from sharesrv.domain.facts import Asking
-from sharesrv.domain.outcome import Written
-from sharesrv.domain.share import Share
-from sharesrv.store.batch import Batch
+from sharesrv.domain.facts import Source
+from sharesrv.domain.outcome import Outcome
+from sharesrv.domain.share import Cause, Channel, Share, State
+
+Value = TypeVar("Value")
 
 
 class StoreFailed(Exception):  # noqa: N818 - a batch answers 500 and the next one runs
-    """A read, or a commit, failed. Nothing has changed."""
-
-
-class Conflict(StoreFailed):
-    """Somebody else has written since. Nothing has changed; forget what was read, read and decide again."""
+    """The store could not read, or not commit. Nothing has changed."""
 
 
 class OutcomeUnknown(Exception):  # noqa: N818 - the process must end, nobody may be told anything
     """A commit failed in such a way that nobody can say whether it is on disk."""
 
 
-class Ledgered(Protocol):
-    """What was read stays true, but for what is committed here, until one of the two raises Conflict."""
+class Store(Protocol):
+    """What the ledger writes to."""
 
-    async def read(self, asking: Asking, *, alone: bool = False) -> None:
-        """Answer the keys that `asking` yields with what is found for them. Raises StoreFailed, Conflict.
+    async def transact(self, work: Callable[[Source], Sequence[Outcome]]) -> Sequence[Outcome]:
+        """Run `work`, write the changes of the outcomes that it returns, and commit; those outcomes. All or nothing.
 
-        `alone`: nothing was read before that is to stay true, and nobody else writes until the `commit`, which must follow.
+        `work` runs in the store's thread, with nobody else writing from its first question to the commit. It may run more
+        than once: its last outcomes count. Raises StoreFailed, OutcomeUnknown, and what `work` raises or what makes a
+        change unwritable; whatever it raises, nothing was written and no lock is left.
         """
-        ...
-
-    async def commit(self, changes: Sequence[Written]) -> None:
-        """Make all changes durable, or none. Raises StoreFailed, Conflict, OutcomeUnknown."""
-        ...
-
-
-class Due(Protocol):
-    """When something comes to its deadline or its end."""
-
-    async def due(self, now_ms: int, limit: int) -> list[int]:
-        """Ids of at most `limit` shares whose deadline or end of use is not after `now_ms`, the oldest first."""
-        ...
-
-    async def next_due_ms(self) -> int | None:
-        """The nearest deadline or end of use of all; None where there is none."""
-        ...
-
-
-class Foreign(Protocol):
-    """What other processes have written."""
-
-    async def newest_import(self) -> int:
-        """The number of the newest row that an import wrote to the journal, 0 where there is none."""
-        ...
-
-    async def ended_elsewhere(self, after: int) -> list[tuple[int, int, bool]]:
-        """Behind that number: the journal's numbers, the shares that imports ended, and whether those were seen."""
         ...
 
 
@@ -100,7 +71,7 @@ class DeviceInfo(msgspec.Struct, frozen=True):
 
 
 class JournalRow(msgspec.Struct, frozen=True):
-    """One transition of a share; `from_state` is empty where it was made."""
+    """One transition of a share; `from_state` is None where it was made."""
 
     id: int
     at_ms: int
@@ -108,11 +79,11 @@ class JournalRow(msgspec.Struct, frozen=True):
     device_id: str
     sharer_id: str
     sharee_id: str | None
-    from_state: str
-    to_state: str
-    cause: str
+    from_state: State | None
+    to_state: State
+    cause: Cause
     by: str
-    door: str
+    channel: Channel
 
 
 class JournalFilter(msgspec.Struct, frozen=True):
@@ -123,8 +94,15 @@ class JournalFilter(msgspec.Struct, frozen=True):
     share_id: int | None = None
 
 
-class Lists(Protocol):
-    """Lists for people: each ordered by id and paged, `after` the last id of the page before."""
+class Reader(Protocol):
+    """Whatever only asks. Lists are ordered by id and paged: `after` is the last id of the page before.
+
+    Each question is answered as of one moment, which may pass. Raises StoreFailed.
+    """
+
+    async def look(self, work: Callable[[Source], Value]) -> Value:
+        """Run `work` on what is stored as of one moment."""
+        ...
 
     async def accounts(self, after: str, limit: int) -> list[AccountInfo]: ...
 
@@ -140,14 +118,6 @@ class Lists(Protocol):
 
     async def device(self, device_id: str) -> DeviceInfo | None: ...
 
-    async def owned_by(self, account_id: str) -> list[str]:
-        """The ids of an account's devices."""
-        ...
-
-    async def below(self, device_id: str) -> list[str]:
-        """The ids of the devices whose bridge it is."""
-        ...
-
     async def shares(self, after: int, limit: int) -> list[Share]: ...
 
     async def shares_of(self, device_id: str, *, ended: bool) -> list[Share]:
@@ -160,22 +130,14 @@ class Lists(Protocol):
         """How many offers wait for their answer."""
         ...
 
-    async def look(self, asking: Asking) -> None:
-        """Answer keys as `Ledgered.read` does, beside the ledger: as of some moment, which may pass."""
+    async def due(self, now_ms: int, limit: int) -> list[int]:
+        """Ids of at most `limit` shares whose deadline or end of use is not after `now_ms`, the oldest first."""
+        ...
+
+    async def next_due_ms(self) -> int | None:
+        """The nearest deadline or end of use of all; None where there is none."""
         ...
 
     async def ping(self) -> None:
-        """Whether the database can be reached. Raises StoreFailed."""
+        """Whether the database can be reached."""
         ...
-
-
-class Registry(Protocol):
-    """Writes accounts, tokens, devices and grants in bulk, beside the ledger."""
-
-    async def register(self, batch: Batch, door: str) -> None:
-        """Check and write all of a batch, or nothing. Raises Unfit, StoreFailed."""
-        ...
-
-
-class Reader(Due, Foreign, Lists, Protocol):
-    """The cold questions."""

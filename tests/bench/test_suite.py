@@ -39,7 +39,7 @@ async def test_every_figure_is_told(stores: Stores) -> None:
     assert len(said) == steps_of(NAMES, TINY)
     assert set(msgspec.to_builtins(report.machine)) == {"cpu", "cores", "python", "sqlite", "kernel"}
     left = {path.name for path in stores.folder.iterdir()}
-    assert left == {"base.db", "stored.db", "offers.db"}
+    assert left == {"base.db", "stored.db", "offers.db", "offers.db-lock"}
 
 
 async def test_no_turn_is_begun_that_would_end_too_late(stores: Stores) -> None:

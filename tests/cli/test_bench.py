@@ -48,15 +48,6 @@ def test_a_server_that_runs(tmp_path: Path, database: Path) -> None:
         )
 
 
-def test_the_rooms_of_a_share() -> None:
-    ended = run("bench", "rooms", "--pairs", "2", "--seconds", "0.5", "--json")
-    assert (ended.returncode, ended.stderr) == (0, "")
-    told = json.loads(ended.stdout)
-    assert set(told["rooms"]) == {"transport", "protocol", "face", "ledger", "domain", "store", "hub", "loop"}
-    assert all(spent_ns > 0 for room, spent_ns in told["rooms"].items() if room not in ("loop", "hub"))
-    assert told["shares"] > 2
-
-
 def test_a_url_that_is_misspelt() -> None:
     ended = run("bench", "control", "--url", "127.0.0.1:8765")
     assert ended.returncode == 2

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from sharesrv.auth import digest
+from sharesrv.cli import composition
 from sharesrv.cli.import_ import import_
+from sharesrv.domain.share import Cause, Channel, Origin, State
 from sharesrv.errors import Trouble
-from sharesrv.live import watch
 from tests.process import run
 from tests.wire import GUEST, OTHER, OWNER, UIDS, answer, fill, query, server, share
 
@@ -103,11 +104,13 @@ def test_a_device(database: Path) -> None:
 
 def test_a_share_is_an_active_grant(database: Path) -> None:
     load(database, *EVERYTHING)
-    columns = "door, state, device_id, sharer_id, sharee_id, permit, note, ends_ms, owed"
+    columns = "origin, state, device_id, sharer_id, sharee_id, permit, note, ends_ms, told"
     assert query(database, f"SELECT {columns} FROM share") == [
-        ("import", "active", "lamp-2", "ann", "bob", 5, "厨房", 4_000_000_000_000, 0)
+        (Origin.IMPORT, State.ACTIVE, "lamp-2", "ann", "bob", 5, "厨房", 4_000_000_000_000, 1)
     ]
-    assert query(database, "SELECT from_state, to_state, by, door FROM journal") == [("", "active", "import", "import")]
+    assert query(database, "SELECT from_state, to_state, by, channel FROM journal") == [
+        (None, State.ACTIVE, "import", Channel.IMPORT)
+    ]
 
 
 def test_records_come_in_any_order_with_blank_lines_between(database: Path) -> None:
@@ -155,7 +158,7 @@ def test_again_updates_rows_and_keeps_known_tokens(database: Path) -> None:
     assert query(database, "SELECT * FROM token") == tokens
     assert query(database, "SELECT name, pk, dk, verified FROM device") == [("Lampion", "p2", "d2", 1)]
     assert query(database, "SELECT * FROM device_params") == [("lamp-2", '{"switch":"on"}')]
-    assert query(database, "SELECT state, permit, note, ends_ms, version FROM share") == [("active", 1, "", 0, 2)]
+    assert query(database, "SELECT state, permit, note, ends_ms, version FROM share") == [(State.ACTIVE, 1, "", 0, 2)]
 
 
 def test_the_same_file_twice_makes_nothing_new(database: Path) -> None:
@@ -208,6 +211,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("an account with a long uid", account("a", "u" * 65), "uid"),
     ("an account with an empty apikey", account("", "u"), "apikey"),
     ("a uid that is taken", account("eve", "ANN@example.ORG"), "another account"),
+    ("a token of another account", {"token": {"apikey": "bob", "at": "t"}}, "that of another account"),
     ("a token of nobody", {"token": {"apikey": "eve", "at": "x"}}, "no account eve"),
     ("a token that is empty", {"token": {"apikey": "ann", "at": ""}}, "at"),
     ("a token with a bad expiry", {"token": {"apikey": "ann", "at": "x", "expiresAt": "soon"}}, "expiresAt"),
@@ -268,15 +272,15 @@ def test_a_bridge_goes_to_another_owner_with_its_sub_devices(database: Path) -> 
     load(database, *STOCK, {"share": {"device": "bridge", "sharee": "bob"}})
     load(database, account("carol", "carol"), device("bridge", "carol"), device("sub", "carol", bridge="bridge"))
     assert query(database, "SELECT owner_id FROM device WHERE id IN ('bridge', 'sub')") == [("carol",), ("carol",)]
-    assert query(database, "SELECT state, cause FROM share") == [("ended", "removed")]
+    assert query(database, "SELECT state, cause FROM share") == [(State.ENDED, Cause.REMOVED)]
 
 
 def test_a_grant_of_the_new_owner_comes_with_the_move(database: Path) -> None:
     load(database, *STOCK, {"share": {"device": "mine", "sharee": "bob"}})
     load(database, device("mine", "bob", pk="p", dk="d"), {"share": {"device": "mine", "sharee": "ann", "permit": 2}})
     assert query(database, "SELECT sharer_id, sharee_id, state, permit FROM share ORDER BY id") == [
-        ("ann", "bob", "ended", 0),
-        ("bob", "ann", "active", 2),
+        ("ann", "bob", State.ENDED, 0),
+        ("bob", "ann", State.ACTIVE, 2),
     ]
 
 
@@ -288,7 +292,7 @@ def owners(id: str, owner: str = OWNER, **fields: Any) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server notices at once what an import has written."""
-    monkeypatch.setattr(watch, "EVERY_S", 0.02)
+    monkeypatch.setattr(composition, "LEFT_EVERY_S", 0.02)
 
 
 async def test_a_running_server_sees_new_rows_at_once(database: Path) -> None:
@@ -334,7 +338,7 @@ async def test_a_grant_ends_with_the_device_and_both_hear_of_it(database: Path) 
         for wire in (owner, guest):
             told = await wire.heard()
             assert (told["action"], told["params"]["reason"]) == ("cancelShare", "removed")
-    assert query(database, "SELECT state, cause FROM share") == [("ended", "removed")]
+    assert query(database, "SELECT state, cause FROM share") == [(State.ENDED, Cause.REMOVED)]
 
 
 async def test_a_sub_device_that_leaves_its_bridge_loses_what_it_had_through_it(database: Path) -> None:
@@ -352,7 +356,7 @@ async def test_a_sub_device_that_leaves_its_bridge_loses_what_it_had_through_it(
         assert (await owner.ask(share("sub-2", sequence="3")))["result"] == 4
         await owner.send(share("sub-1", sequence="4"))  # is not covered any more
         await owner.quiet()
-    assert query(database, "SELECT state FROM share WHERE sequence = '4'") == [("open",)]
+    assert query(database, "SELECT state FROM share WHERE sequence = '4'") == [(State.OPEN,)]
 
 
 async def test_rights_set_apart_end_with_the_bridge_that_is_left_but_a_share_of_its_own_stays(database: Path) -> None:
@@ -366,9 +370,9 @@ async def test_rights_set_apart_end_with_the_bridge_that_is_left_but_a_share_of_
         assert (told["deviceid"], told["params"]["reason"]) == ("sub-1", "removed")
         await owner.silence()
     assert query(database, "SELECT device_id, state FROM share ORDER BY device_id") == [
-        ("bridge", "active"),
-        ("sub-1", "ended"),
-        ("sub-2", "active"),
+        ("bridge", State.ACTIVE),
+        ("sub-1", State.ENDED),
+        ("sub-2", State.ACTIVE),
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sharesrv.cli import app_for
-from sharesrv.store.batch import GrantRow
+from sharesrv.domain.record_checks import GrantRecord
 from tests.wire import GUEST, OWNER, fill
 
 ENDS_MS = 4_102_444_800_000  # 2100
@@ -16,7 +16,7 @@ ENDS_MS = 4_102_444_800_000  # 2100
 
 @pytest.fixture
 def house(database: Path) -> Path:
-    fill(database, grants=[GrantRow("lamp", GUEST, 3, "", ENDS_MS), GrantRow("bridge", GUEST, 0, "", 0)])
+    fill(database, grants=[GrantRecord("lamp", GUEST, 3, "", ENDS_MS), GrantRecord("bridge", GUEST, 0, "", 0)])
     return database
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sharesrv.domain.share import State
 from tests.process import run, serve
 from tests.wire import GUEST, OWNER, fill, query, share
 
@@ -42,7 +43,7 @@ async def test_it_says_where_it_listens_and_ends_in_order(database: Path, number
     log = process.log.read_text()
     assert "Traceback" not in log
     assert number.name in log
-    assert query(database, "SELECT state FROM share") == [("open",)]
+    assert query(database, "SELECT state FROM share") == [(State.OPEN,)]
 
 
 def test_it_ends_in_order_at_once_after_its_line(database: Path) -> None:
@@ -63,7 +64,7 @@ def test_a_signal_that_is_repeated_changes_nothing(database: Path) -> None:
 def test_a_new_file_gets_its_schema_and_is_whole_when_it_has_ended(database: Path) -> None:
     with serve(database) as process:
         assert process.stop() == 0
-    assert sorted(each.name for each in database.parent.iterdir()) == ["share.db", "share.log"]
+    assert sorted(each.name for each in database.parent.iterdir()) == ["share.db", "share.db-lock", "share.log"]
     assert query(database, "SELECT count(*) FROM share") == [(0,)]
 
 

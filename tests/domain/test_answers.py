@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sharesrv.domain.outcome import Acknowledged, Done, Ended, Settled, Waiting
-from sharesrv.domain.share import Cause, Door, Share, State
+from sharesrv.domain.share import Cause, Origin, Share, State
 from sharesrv.errors import Refusal
 from tests.world import World, came_to
 
@@ -38,7 +38,7 @@ def test_the_sharees_other_sessions_take_their_dialogs_down() -> None:
     world = World()
     offer = asked(world)
     world.do(world.answer(code=offer.code, session=7))
-    assert world.heard_by("guest") == [Ended("guest", "owner", "lamp", GUEST_UID, Cause.ANSWERED, but=7)]
+    assert world.heard_by("guest") == [Ended("guest", "owner", "lamp", GUEST_UID, Cause.ANSWERED, except_session=7)]
 
 
 def test_the_sharer_hears_of_an_answer_before_the_sharees_other_sessions() -> None:
@@ -171,7 +171,7 @@ def test_a_timeout_is_told_to_both_sides() -> None:
 
 def test_an_invitation_that_ends_has_nobody_who_waits_for_its_answer() -> None:
     world = World()
-    invitation = world.row(State.OPEN, door=Door.INVITATION)
+    invitation = world.row(State.OPEN, origin=Origin.INVITATION)
     world.do(world.answer(False, invitation.code))
     assert world.heard_by("owner") == [Ended("owner", "owner", "lamp", GUEST_UID, Cause.ANSWERED)]
     assert not world.share().owed
@@ -180,7 +180,7 @@ def test_an_invitation_that_ends_has_nobody_who_waits_for_its_answer() -> None:
 @pytest.mark.parametrize(("sharee_id", "told"), [(None, []), ("guest", ["guest", "owner"])])
 def test_a_code_that_nobody_took_expires_quietly(sharee_id: str | None, told: list[str]) -> None:
     world = World()
-    code = world.row(State.OPEN, door=Door.CODE, sharee_id=sharee_id)
+    code = world.row(State.OPEN, origin=Origin.CODE, sharee_id=sharee_id)
     world.clock.advance(ms=180_000)
     world.do(world.expire(code.id))
     assert [notice.account_id for notice in world.notices] == told
@@ -203,7 +203,7 @@ def test_withdrawing_settles_the_offer_before_the_reply() -> None:
     outcome = world.decided(world.cancel())
     share = world.share()
     assert (share.state, share.cause) == (State.WITHDRAWN, Cause.CANCELLED)
-    assert outcome.first == [Settled("owner", share)]
+    assert outcome.before == [Settled("owner", share)]
     assert outcome.reply == Done()
     assert outcome.after == [Ended("guest", "owner", "lamp", GUEST_UID, Cause.CANCELLED)]
 
@@ -255,7 +255,7 @@ def test_an_offer_past_its_deadline_is_not_withdrawn_but_timed_out() -> None:
 
 def test_accepting_replaces_what_the_account_had() -> None:
     world = World()
-    older = world.row(State.ACTIVE, door=Door.CODE)
+    older = world.row(State.ACTIVE, origin=Origin.CODE)
     offer = world.row(State.OPEN)
     world.do(world.answer(code=offer.code))
     assert world.store.shares[older.id].cause is Cause.REPLACED

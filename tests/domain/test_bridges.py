@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from sharesrv.domain.facts import Facts
-from sharesrv.domain.grants import added, grants_of
-from sharesrv.domain.keys import DeviceKey, TreeKey
-from sharesrv.domain.outcome import Acknowledged, Ended, Notice, Offered, Settled, Updated, Waiting
+from sharesrv.domain.grants import combined_permit, deciding
+from sharesrv.domain.outcome import Acknowledged, Ended, GrantChanged, Notice, Offered, Settled, Waiting
 from sharesrv.domain.rules import Rules
-from sharesrv.domain.share import Cause, Door, State
+from sharesrv.domain.share import Cause, Origin, State
 from sharesrv.errors import Refusal
 from tests.world import World, came_to, retry_after_ms
 
@@ -20,10 +18,9 @@ ALREADY_SHARED, NO_GRANT, DONE = 4, 0, 2
 def permit(world: World, device_id: str) -> int | None:
     """What the guest may do with the timers of a device; None where it has no grant."""
     device = world.store.devices[device_id]
-    facts = Facts(world.rules, world.clock.now_ms())
-    facts.learn(world.store.find({DeviceKey(device_id), TreeKey(facts.root_id(device), "guest")}))
-    grants = grants_of(facts, device, "guest")
-    return added(grants) if grants else None
+    facts = world.facts()
+    grants = deciding(facts.tree(device, "guest"), device, facts)
+    return combined_permit(grants) if grants else None
 
 
 def permits(world: World) -> list[int | None]:
@@ -44,7 +41,10 @@ def ended(device_id: str, cause: Cause, account_id: str = "guest") -> Ended:
 def heard(world: World, account_id: str = "guest") -> list[tuple[type[Notice], str]]:
     """What an account was told, in short, and about which device."""
     notices = world.heard_by(account_id)
-    return [(type(it), it.share.device_id if isinstance(it, Offered | Settled) else it.device_id) for it in notices]
+    return [
+        (type(it), it.share.device_id if isinstance(it, Offered | Settled) else str(getattr(it, "device_id", "")))
+        for it in notices
+    ]
 
 
 def test_one_question_and_one_answer_cover_the_bridge_and_its_sub_devices() -> None:
@@ -84,16 +84,16 @@ def test_an_update_of_the_bridge_is_one_notice_and_reaches_all_its_sub_devices()
     world = shared()
     assert came_to(world.do(world.update("bridge", permit=5))) == DONE
     assert permits(world) == [5, 5, 5]
-    assert world.heard_by("guest") == [Updated("guest", "owner", "bridge", GUEST_UID, 5, "")]
+    assert world.heard_by("guest") == [GrantChanged("guest", "owner", "bridge", GUEST_UID, 5, "")]
 
 
 def test_an_update_of_a_sub_device_sets_it_apart() -> None:
     world = shared()
     assert came_to(world.do(world.update("sub-1", permit=8))) == DONE
     assert permits(world) == [3, 8, 3]
-    assert world.heard_by("guest") == [Updated("guest", "owner", "sub-1", GUEST_UID, 8, "")]
+    assert world.heard_by("guest") == [GrantChanged("guest", "owner", "sub-1", GUEST_UID, 8, "")]
     apart = world.share("sub-1")
-    assert (apart.door, apart.state, apart.owed, apart.ends_ms) == (Door.APART, State.ACTIVE, False, 0)
+    assert (apart.origin, apart.state, apart.owed, apart.ends_ms) == (Origin.APART, State.ACTIVE, False, 0)
 
 
 def test_a_note_of_its_own_takes_the_permit_along() -> None:
@@ -112,7 +112,7 @@ def test_an_update_of_the_bridge_overrides_what_was_set_apart() -> None:
     world.do(world.update("bridge", permit=1, note="all"))
     assert permits(world) == [1, 1, 1]
     assert world.share("sub-1").note == "all"
-    assert heard(world) == [(Updated, "bridge")]
+    assert heard(world) == [(GrantChanged, "bridge")]
 
 
 def test_cancelling_a_covered_sub_device_bars_it_alone() -> None:
@@ -188,14 +188,14 @@ def test_when_the_bridges_grant_comes_back_nothing_is_barred_any_more() -> None:
 def test_a_sub_device_with_two_grants_of_its_own_is_told_once_that_they_ended_with_the_bridge() -> None:
     world = shared()
     for _ in range(2):
-        world.row(State.ACTIVE, "sub-1", door=Door.CODE)
+        world.row(State.ACTIVE, "sub-1", origin=Origin.CODE)
     world.do(world.cancel("bridge"))
     assert heard(world) == [(Ended, "bridge"), (Ended, "sub-1")]
 
 
 def test_when_the_bridges_grant_expires_what_was_set_apart_expires_with_it() -> None:
     world = World()
-    world.row(State.ACTIVE, "bridge", door=Door.CODE, ends_ms=world.clock.now_ms() + 1)
+    world.row(State.ACTIVE, "bridge", origin=Origin.CODE, ends_ms=world.clock.now_ms() + 1)
     world.do(world.update("sub-1", permit=8))
     world.do(world.cancel("sub-2"))
     world.notices.clear()
@@ -209,7 +209,7 @@ def test_when_the_bridges_grant_expires_what_was_set_apart_expires_with_it() -> 
 
 def test_a_sub_device_whose_own_grant_expires_is_covered_by_its_bridge_again() -> None:
     world = shared()
-    world.row(State.ACTIVE, "sub-1", door=Door.CODE, permit=8, ends_ms=world.clock.now_ms() + 1)
+    world.row(State.ACTIVE, "sub-1", origin=Origin.CODE, permit=8, ends_ms=world.clock.now_ms() + 1)
     assert permits(world) == [3, 8, 3]
     world.clock.advance(ms=1)
     assert came_to(world.do(world.request("sub-1"))) == ALREADY_SHARED
@@ -313,7 +313,7 @@ def test_withdrawing_the_bridge_withdraws_what_joined() -> None:
     world.notices.clear()
     outcome = world.decided(world.cancel("bridge"))
     assert world.states() == [State.WITHDRAWN, State.WITHDRAWN]
-    assert outcome.first == [Settled("owner", share) for share in world.shares()]
+    assert outcome.before == [Settled("owner", share) for share in world.shares()]
     assert outcome.after == [ended("bridge", Cause.CANCELLED)]
 
 
@@ -357,7 +357,7 @@ def test_a_sub_device_with_a_grant_of_its_own_does_not_join() -> None:
 
 def test_an_invitation_to_a_sub_device_does_not_join() -> None:
     world = World()
-    invitation = world.row(State.OPEN, "sub-1", door=Door.INVITATION)
+    invitation = world.row(State.OPEN, "sub-1", origin=Origin.INVITATION)
     world.do(world.request("bridge"))
     assert world.store.shares[invitation.id] == invitation
 
@@ -406,7 +406,7 @@ def test_without_the_cascade_every_device_stands_for_itself() -> None:
     assert permits(world) == [5, 0, None]
     world.do(world.cancel("bridge"))
     assert permits(world) == [None, 0, None]
-    assert heard(world) == [(Updated, "bridge"), (Ended, "bridge")]
+    assert heard(world) == [(GrantChanged, "bridge"), (Ended, "bridge")]
     world.do(world.cancel("sub-1"))
     assert world.states() == [State.ENDED, State.ENDED]
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from sharesrv.domain.commands import UNKNOWN_UIDS, Control
-from sharesrv.domain.draft import CLOCK, HTTP, SERVER
-from sharesrv.domain.keys import Recent
-from sharesrv.domain.outcome import Coded, Forward, Updated
+from sharesrv.domain.control import UpdateDevice
+from sharesrv.domain.draft import SERVER
+from sharesrv.domain.outcome import Coded, Forward, GrantChanged
+from sharesrv.domain.parties import UNKNOWN_UIDS
 from sharesrv.domain.rules import Rules
-from sharesrv.domain.share import Cause, Door, Share, State
+from sharesrv.domain.share import Cause, Channel, Origin, Share, State
 from sharesrv.errors import Refusal
 from tests.coded import GUEST_UID, HOUR_MS, OTHER_UID, CodedWorld, coded, ended
 from tests.world import came_to
@@ -73,17 +73,17 @@ def outdated(account: str, *, expires_ms: int, serial: int) -> Callable[[CodedWo
 
 def guessed_too_often(world: CodedWorld) -> None:
     limited(unknown_uids_per_minute=1)(world)
-    world.recents.add(Recent(UNKNOWN_UIDS, "owner"))
+    world.recents.add((UNKNOWN_UIDS, "owner", ""))
 
 
 def too_many_waiting(world: CodedWorld) -> None:
     limited(open_codes=1)(world)
-    world.row(State.OPEN, door=Door.INVITATION, sharee_id="other")
+    world.row(State.OPEN, origin=Origin.INVITATION, sharee_id="other")
 
 
-def waits_for_life(door: Door) -> Callable[[CodedWorld], None]:
+def waits_for_life(door: Origin) -> Callable[[CodedWorld], None]:
     def arrange(world: CodedWorld) -> None:
-        world.row(State.OPEN, door=door, sharee_id=None if door is Door.CODE else "guest")
+        world.row(State.OPEN, origin=door, sharee_id=None if door is Origin.CODE else "guest")
 
     return arrange
 
@@ -113,7 +113,7 @@ CREATING = [
     *device_checks(4),
     Check(7, "ends too early", Refusal.ENDS_TOO_EARLY, fields={"ends_ms": 1}),
     Check(8, "too many waiting", Refusal.TOO_MANY_CODES, too_many_waiting),
-    Check(8, "not longer", Refusal.NOT_LONGER, waits_for_life(Door.CODE), {"cover_mark": 3}),
+    Check(8, "not longer", Refusal.NOT_LONGER, waits_for_life(Origin.CODE), {"cover_mark": 3}),
 ]
 INVITING = [
     *token_checks("owner"),
@@ -123,7 +123,7 @@ INVITING = [
     Check(6, "oneself", Refusal.RECIPIENT_IS_OWNER, fields={"recipient_id": "owner"}),
     *device_checks(7),
     Check(10, "too many waiting", Refusal.TOO_MANY_CODES, too_many_waiting),
-    Check(10, "not longer", Refusal.NOT_LONGER, waits_for_life(Door.INVITATION), {"cover_mark": 3}),
+    Check(10, "not longer", Refusal.NOT_LONGER, waits_for_life(Origin.INVITATION), {"cover_mark": 3}),
 ]
 
 
@@ -171,7 +171,7 @@ def test_a_code_is_a_share_that_waits_for_anybody() -> None:
     world.clock.advance(ms=5)
     share = coded(world.do(world.create(ends_ms=world.after(2 * HOUR_MS), cover_mark=2)))
     assert world.shares() == [share]
-    assert (share.door, share.state, share.sharer_id, share.sharee_id) == (Door.CODE, State.OPEN, "owner", None)
+    assert (share.origin, share.state, share.sharer_id, share.sharee_id) == (Origin.CODE, State.OPEN, "owner", None)
     assert (share.created_ms, share.deadline_ms) == (world.clock.now_ms(), world.after(HOUR_MS))
     assert (share.ends_ms, share.cover_mark, share.permit, share.note) == (world.after(2 * HOUR_MS), 2, 0, "")
     assert (share.sequence, share.owed) == ("", False)
@@ -314,24 +314,28 @@ NOT_GOOD = [
     Code("used by another", State.ACTIVE, Refusal.CODE_NOT_GOOD, "guest", {"sharee_id": "other"}),
     Code("used by another, the owner's own", State.ACTIVE, Refusal.CODE_NOT_GOOD, "owner", {"sharee_id": "other"}),
     Code(
-        "meant for another", State.OPEN, Refusal.CODE_NOT_GOOD, "guest", {"door": Door.INVITATION, "sharee_id": "other"}
+        "meant for another",
+        State.OPEN,
+        Refusal.CODE_NOT_GOOD,
+        "guest",
+        {"origin": Origin.INVITATION, "sharee_id": "other"},
     ),
     Code(
         "a live offer to another",
         State.OPEN,
         Refusal.CODE_NOT_GOOD,
         "guest",
-        {"door": Door.OFFER, "sharee_id": "other"},
+        {"origin": Origin.OFFER, "sharee_id": "other"},
     ),
     Code("replaced", State.WITHDRAWN, Refusal.CODE_NOT_GOOD),
     Code("replaced, one's own", State.WITHDRAWN, Refusal.CODE_NOT_GOOD, "owner"),
-    Code("refused", State.REFUSED, Refusal.CODE_NOT_GOOD, "guest", {"door": Door.INVITATION, "sharee_id": "guest"}),
+    Code("refused", State.REFUSED, Refusal.CODE_NOT_GOOD, "guest", {"origin": Origin.INVITATION, "sharee_id": "guest"}),
     Code("timed out", State.TIMED_OUT, Refusal.CODE_NOT_GOOD),
     Code("past its time", State.OPEN, Refusal.CODE_NOT_GOOD, "guest", {"deadline_ms": 1}),
     Code("past its time, one's own", State.OPEN, Refusal.CODE_NOT_GOOD, "owner", {"deadline_ms": 1}),
     Code("ended", State.ENDED, Refusal.CODE_NOT_GOOD, "guest", {"sharee_id": "guest"}),
-    Code("set apart", State.ACTIVE, Refusal.CODE_NOT_GOOD, "guest", {"door": Door.APART, "sharee_id": "guest"}),
-    Code("joined", State.JOINED, Refusal.CODE_NOT_GOOD, "guest", {"door": Door.OFFER, "sharee_id": "guest"}),
+    Code("set apart", State.ACTIVE, Refusal.CODE_NOT_GOOD, "guest", {"origin": Origin.APART, "sharee_id": "guest"}),
+    Code("joined", State.JOINED, Refusal.CODE_NOT_GOOD, "guest", {"origin": Origin.OFFER, "sharee_id": "guest"}),
     Code("one's own", State.OPEN, Refusal.OWN_CODE, "owner"),
 ]
 
@@ -339,7 +343,7 @@ NOT_GOOD = [
 @pytest.mark.parametrize("code", NOT_GOOD, ids=lambda code: str(code.name))
 def test_a_code_that_cannot_be_accepted(code: Code) -> None:
     world = CodedWorld()
-    row = world.row(code.state, **({"door": Door.CODE, "sharee_id": None} | code.fields))
+    row = world.row(code.state, **({"origin": Origin.CODE, "sharee_id": None} | code.fields))
     assert came_to(world.do(world.accept(row.code, code.account))) is code.comes_to
     if not row.due(world.clock.now_ms()):
         assert world.shares() == [row]
@@ -392,8 +396,8 @@ def test_a_code_is_accepted_and_both_sides_are_told() -> None:
     assert (grant.state, grant.sharee_id, grant.device_name) == (State.ACTIVE, "guest", "Porch")
     assert (grant.accepted_ms, grant.settled_ms, grant.ends_ms) == (world.clock.now_ms(),) * 2 + (share.ends_ms,)
     assert (grant.permit, grant.note, grant.owed) == (0, "", False)
-    assert world.heard_by("guest") == [Updated("guest", "owner", "lamp", GUEST_UID, 0, "")]
-    assert world.heard_by("owner") == [Updated("owner", "owner", "lamp", GUEST_UID, 0, "")]
+    assert world.heard_by("guest") == [GrantChanged("guest", "owner", "lamp", GUEST_UID, 0, "")]
+    assert world.heard_by("owner") == [GrantChanged("owner", "owner", "lamp", GUEST_UID, 0, "")]
     assert world.notices == []
 
 
@@ -447,7 +451,7 @@ def test_of_two_who_race_for_a_code_the_first_gets_it(first: str) -> None:
     assert world.now(share).sharee_id == first
     assert world.permit(account=second) is None
     uid = {"guest": GUEST_UID, "other": OTHER_UID}[first]
-    assert world.heard_by(first) == [Updated(first, "owner", "lamp", uid, 0, "")]
+    assert world.heard_by(first) == [GrantChanged(first, "owner", "lamp", uid, 0, "")]
     assert world.heard_by(second) == []
 
 
@@ -497,7 +501,7 @@ def test_a_live_offer_can_be_accepted_by_its_share_code() -> None:
 def test_a_grant_by_code_controls_the_device_until_the_millisecond_in_which_it_ends() -> None:
     world = CodedWorld()
     world.taken(ends_ms=world.after(2 * HOUR_MS))
-    control = Control(account_id="guest", device_id="lamp", sequence="1", params={})
+    control = UpdateDevice(account_id="guest", device_id="lamp", sequence="1", params={})
     world.clock.advance(ms=2 * HOUR_MS - 1)
     assert came_to(world.do(control)) is Forward
     world.clock.advance(ms=1)
@@ -513,8 +517,8 @@ def test_a_grant_that_replaces_one_of_the_same_account_keeps_its_permit_and_note
     world.do(world.accept(share.code))
     assert world.states() == [State.ENDED, State.ACTIVE]
     assert (world.now(share).permit, world.now(share).note) == (11, "porch")
-    assert world.heard_by("guest") == [Updated("guest", "owner", "lamp", GUEST_UID, 11, "porch")]
-    assert world.heard_by("owner") == [Updated("owner", "owner", "lamp", GUEST_UID, 11, "porch")]
+    assert world.heard_by("guest") == [GrantChanged("guest", "owner", "lamp", GUEST_UID, 11, "porch")]
+    assert world.heard_by("owner") == [GrantChanged("owner", "owner", "lamp", GUEST_UID, 11, "porch")]
 
 
 def test_a_grant_takes_nothing_over_from_another_account() -> None:
@@ -542,8 +546,12 @@ def test_every_step_of_a_code_is_in_the_journal_with_who_took_it_and_by_which_do
     world.do(world.accept(share.code))
     world.clock.advance(ms=2 * HOUR_MS)
     world.do(world.expire(share.id))
-    steps = [(put.new.state, put.by, put.door) for put in world.store.journal]
-    assert steps == [(State.OPEN, "owner", HTTP), (State.ACTIVE, "guest", HTTP), (State.ENDED, SERVER, CLOCK)]
+    steps = [(put.new.state, put.by, put.channel) for put in world.store.journal]
+    assert steps == [
+        (State.OPEN, "owner", Channel.HTTP),
+        (State.ACTIVE, "guest", Channel.HTTP),
+        (State.ENDED, SERVER, Channel.CLOCK),
+    ]
 
 
 def test_a_token_that_another_issuer_vouches_for_is_as_good() -> None:

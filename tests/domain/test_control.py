@@ -7,9 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from sharesrv.domain.commands import Control, Controlled, Query, Recall, Report
-from sharesrv.domain.control import PARAMS_MAX
-from sharesrv.domain.outcome import Changed, Forward, Reply, Responded, Stored
+from sharesrv.domain.control import PARAMS_MAX, CompleteUpdate, Query, QueryItself, Report, UpdateDevice
+from sharesrv.domain.outcome import DeviceUpdated, Forward, Reply, Responded, Stored
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Cause, State
 from sharesrv.errors import Refusal, Refused
@@ -30,14 +29,14 @@ def written(params: dict[str, msgspec.Raw]) -> dict[str, str]:
     return {name: bytes(value).decode() for name, value in params.items()}
 
 
-def control(account: str, params: object = '{"switch":"on"}', device: str = "lamp", **fields: Any) -> Control:
-    return Control(
+def control(account: str, params: object = '{"switch":"on"}', device: str = "lamp", **fields: Any) -> UpdateDevice:
+    return UpdateDevice(
         **({"account_id": account, "device_id": device, "sequence": "1", "params": params_of(params)} | fields)
     )
 
 
-def controlled(account: str, params: object, device: str = "lamp", **fields: Any) -> Controlled:
-    return Controlled(**({"account_id": account, "device_id": device, "params": params_of(params)} | fields))
+def controlled(account: str, params: object, device: str = "lamp", **fields: Any) -> CompleteUpdate:
+    return CompleteUpdate(**({"account_id": account, "device_id": device, "params": params_of(params)} | fields))
 
 
 def report(speaker: str, params: object = '{"switch":"on"}', device: str | None = None) -> Report:
@@ -227,7 +226,7 @@ EVERY_CHANGE = [bits for size in range(len(CHANGES) + 1) for bits in combination
 @pytest.mark.parametrize("permit", range(16))
 def test_every_permit_against_every_change(permit: int) -> None:
     world = World()
-    world.store.params["lamp"] = json.dumps({"timers": STORED})
+    world.store.states["lamp"] = json.dumps({"timers": STORED})
     world.stored("guest", permit=permit)
     for bits in EVERY_CHANGE:
         wanted = STORED
@@ -244,7 +243,7 @@ def test_every_permit_against_every_change(permit: int) -> None:
 
 def test_the_permits_of_grants_that_coexist_add_up() -> None:
     world = World()
-    world.store.params["lamp"] = json.dumps({"timers": STORED})
+    world.store.states["lamp"] = json.dumps({"timers": STORED})
     both = {"timers": CHANGES[Permit.DELETE](CHANGES[Permit.ADD](STORED))}
     world.stored("guest", permit=int(Permit.ADD), cover_mark=2)
     assert refusal(world.do(control("guest", both))) is Refusal.NO_TIMER_PERMIT
@@ -256,7 +255,7 @@ def test_the_permits_of_grants_that_coexist_add_up() -> None:
 
 def test_other_params_need_no_bit() -> None:
     world = World()
-    world.store.params["lamp"] = json.dumps({"timers": STORED, "switch": "off"})
+    world.store.states["lamp"] = json.dumps({"timers": STORED, "switch": "off"})
     world.stored("guest", permit=0)
     assert isinstance(world.do(control("guest", {"switch": "on", "colour": [1, 2]})), Forward)
     assert isinstance(world.do(control("guest", {"switch": "on", "timers": STORED[::-1]})), Forward)
@@ -265,7 +264,7 @@ def test_other_params_need_no_bit() -> None:
 
 def test_the_owner_needs_no_bit() -> None:
     world = World()
-    world.store.params["lamp"] = json.dumps({"timers": STORED})
+    world.store.states["lamp"] = json.dumps({"timers": STORED})
     assert isinstance(world.do(control("owner", {"timers": []})), Forward)
 
 
@@ -273,7 +272,7 @@ def test_the_owner_needs_no_bit() -> None:
 def test_where_no_timers_are_stored_each_is_a_new_one(stored: str | None) -> None:
     world = World()
     if stored is not None:
-        world.store.params["lamp"] = stored
+        world.store.states["lamp"] = stored
     world.stored("guest", permit=int(PERMIT_MAX & ~Permit.ADD))
     assert refusal(world.do(control("guest", {"timers": STORED}))) is Refusal.NO_TIMER_PERMIT
     assert isinstance(world.do(control("guest", {"timers": []})), Forward)
@@ -285,7 +284,7 @@ def test_a_number_beyond_all_floats_hides_no_change(number: str) -> None:
     world.stored("guest", permit=0)
     timers = '{"timers":[{"mId":"a","x":%s}]}'
     assert refusal(world.do(control("guest", timers % number))) is Refusal.NO_TIMER_PERMIT
-    world.store.params["lamp"] = timers % number
+    world.store.states["lamp"] = timers % number
     assert isinstance(world.do(control("guest", timers % number)), Forward)
     for other in ('{"timers":[]}', timers % "1e500", timers % "null", timers % "1"):
         assert refusal(world.do(control("guest", other))) is Refusal.NO_TIMER_PERMIT
@@ -302,7 +301,7 @@ def test_nothing_is_written_and_nobody_is_told_before_the_device_has_said_yes() 
     world = World()
     world.stored("guest", permit=int(PERMIT_MAX))
     assert isinstance(world.do(control("guest", {"timers": STORED, "switch": "on"})), Forward)
-    assert world.store.params == {}
+    assert world.store.states == {}
     assert world.notices == []
 
 
@@ -330,15 +329,15 @@ def test_params_are_merged_key_by_key_as_they_were_written(
     for command in (controlled("owner", params), report("lamp", params)):
         world = World()
         if stored is not None:
-            world.store.params["lamp"] = stored
+            world.store.states["lamp"] = stored
         assert world.do(command) == Responded(0)
-        assert written(params_of(world.store.params["lamp"])) == merged
+        assert written(params_of(world.store.states["lamp"])) == merged
 
 
 def test_within_a_batch_each_is_merged_into_what_the_one_before_has_left() -> None:
     world = World()
     world.batch([controlled("owner", {"a": 1}), report("lamp", {"b": 2}), controlled("owner", {"a": 3})])
-    assert json.loads(world.store.params["lamp"]) == {"a": 3, "b": 2}
+    assert json.loads(world.store.states["lamp"]) == {"a": 3, "b": 2}
 
 
 def test_timers_are_compared_with_what_a_command_of_the_same_batch_has_stored() -> None:
@@ -357,16 +356,16 @@ def test_timers_are_compared_with_what_a_command_of_the_same_batch_has_stored() 
 
 def test_16_kib_are_stored_and_not_a_byte_more() -> None:
     world = World()
-    world.store.params["lamp"] = '{"a":1}'
+    world.store.states["lamp"] = '{"a":1}'
     fits = {"b": "x" * (PARAMS_MAX - len('{"a":1,"b":""}'))}
     larger = {"b": fits["b"] + "x"}
     assert isinstance(world.do(control("owner", fits)), Forward)
     for command in (control("owner", larger), controlled("owner", larger), report("lamp", larger)):
         assert refusal(world.do(command)) is Refusal.PARAMS_TOO_LARGE
-    assert world.store.params["lamp"] == '{"a":1}'
+    assert world.store.states["lamp"] == '{"a":1}'
     assert world.notices == []
     assert world.do(controlled("owner", fits)) == Responded(0)
-    assert len(world.store.params["lamp"]) == PARAMS_MAX
+    assert len(world.store.states["lamp"]) == PARAMS_MAX
     assert isinstance(world.do(control("owner", {"b": 1})), Forward)
 
 
@@ -380,7 +379,7 @@ def test_a_yes_for_a_device_that_was_deleted_meanwhile_changes_nothing() -> None
     world = World()
     del world.store.devices["lamp"]
     assert world.do(controlled("owner", {"a": 1})) == Responded(0)
-    assert (world.store.params, world.notices) == ({}, [])
+    assert (world.store.states, world.notices) == ({}, [])
 
 
 # Who is told.
@@ -395,17 +394,22 @@ def test_everybody_is_told_but_the_session_that_has_done_it() -> None:
     told = world.notices
     assert [notice.account_id for notice in told] == ["owner", "guest", "other"]
     for notice in told:
-        assert isinstance(notice, Changed)
-        assert (notice.owner_id, notice.device_id, notice.by_device, notice.but) == ("owner", "lamp", False, 7)
+        assert isinstance(notice, DeviceUpdated)
+        assert (notice.owner_id, notice.device_id, notice.by_device, notice.except_session) == (
+            "owner",
+            "lamp",
+            False,
+            7,
+        )
         assert written(notice.params) == {"x": "1.0"}
-    assert len({notice.sequence for notice in told if isinstance(notice, Changed)}) == 1
+    assert len({notice.sequence for notice in told if isinstance(notice, DeviceUpdated)}) == 1
 
 
 def test_of_what_a_device_says_of_itself_everybody_is_told() -> None:
     world = World()
     world.stored("guest")
     assert world.do(report("lamp", {"switch": "on"})) == Responded(0)
-    assert [(n.account_id, n.by_device, n.but) for n in world.notices if isinstance(n, Changed)] == [
+    assert [(n.account_id, n.by_device, n.except_session) for n in world.notices if isinstance(n, DeviceUpdated)] == [
         ("owner", True, 0),
         ("guest", True, 0),
     ]
@@ -436,8 +440,8 @@ def test_who_has_no_grant_any_more_is_not_told() -> None:
 def test_a_query_tells_what_is_asked_for(wanted: tuple[str, ...], found: dict[str, str]) -> None:
     world = World()
     world.stored("guest")
-    world.store.params["lamp"] = '{"a":1.0,"b":[1, 2],"c":null}'
-    own = Recall(speaker_id="lamp", device_id="lamp", wanted=wanted)
+    world.store.states["lamp"] = '{"a":1.0,"b":[1, 2],"c":null}'
+    own = QueryItself(speaker_id="lamp", device_id="lamp", wanted=wanted)
     for command in (query("owner", *wanted), query("guest", *wanted), own):
         reply = world.do(command)
         assert isinstance(reply, Stored)
@@ -470,11 +474,11 @@ def test_a_device_speaks_for_itself_and_a_bridge_for_its_sub_devices(
     speaker: str, device: str, counts: bool, cascade: bool
 ) -> None:
     world = World(Rules(bridge_cascade=cascade))
-    replies = world.do(report(speaker, device=device)), world.do(Recall(speaker_id=speaker, device_id=device))
+    replies = world.do(report(speaker, device=device)), world.do(QueryItself(speaker_id=speaker, device_id=device))
     if counts:
         assert replies[0] == Responded(0)
         assert isinstance(replies[1], Stored)
-        assert list(world.store.params) == [device]
+        assert list(world.store.states) == [device]
     else:
         assert [refusal(reply) for reply in replies] == [Refusal.NOT_ITS_DEVICE] * 2
-        assert (world.store.params, world.notices) == ({}, [])
+        assert (world.store.states, world.notices) == ({}, [])

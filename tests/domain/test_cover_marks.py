@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from sharesrv.domain.outcome import Acknowledged, Coded, Ended, Offered, Reply, Updated
-from sharesrv.domain.share import Cause, Door, Share, State
+from sharesrv.domain.outcome import Acknowledged, Coded, Ended, GrantChanged, Offered, Reply
+from sharesrv.domain.share import Cause, Origin, Share, State
 from sharesrv.errors import Refusal
 from tests.coded import DAY_MS, GUEST_UID, HOUR_MS, CodedWorld, coded, ended
 from tests.world import START_MS, came_to
@@ -266,7 +266,9 @@ def test_an_offer_over_the_websocket_that_is_accepted_last_takes_the_place_with_
 def beside(*ends: int) -> tuple[CodedWorld, list[Share]]:
     """Grants of the guest beside one another, with the permits 1, 2, 4 in their order."""
     world = CodedWorld()
-    shares = [world.row(State.ACTIVE, door=Door.CODE, permit=1 << place, ends_ms=end) for place, end in enumerate(ends)]
+    shares = [
+        world.row(State.ACTIVE, origin=Origin.CODE, permit=1 << place, ends_ms=end) for place, end in enumerate(ends)
+    ]
     return world, shares
 
 
@@ -308,14 +310,14 @@ def test_an_update_means_all_of_them() -> None:
     world, _shares = beside(LIFE, LONG)
     assert came_to(world.do(world.update(permit=8, note="porch"))) == DONE
     assert [(share.permit, share.note) for share in world.shares()] == [(8, "porch"), (8, "porch")]
-    assert world.heard_by("guest") == [Updated("guest", "owner", "lamp", GUEST_UID, 8, "porch")]
+    assert world.heard_by("guest") == [GrantChanged("guest", "owner", "lamp", GUEST_UID, 8, "porch")]
 
 
 def test_an_update_of_the_note_alone_leaves_each_its_permit() -> None:
     world, _shares = beside(LIFE, LONG)
     world.do(world.update(note="porch"))
     assert [share.permit for share in world.shares()] == [1, 2]
-    assert world.heard_by("guest") == [Updated("guest", "owner", "lamp", GUEST_UID, 3, "porch")]
+    assert world.heard_by("guest") == [GrantChanged("guest", "owner", "lamp", GUEST_UID, 3, "porch")]
 
 
 def test_a_cancel_means_all_of_them_and_what_waits_for_that_account() -> None:

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from sharesrv.domain.decide import lapse
-from sharesrv.domain.explain import ACTIONS, Asking, Explanation, explain
-from sharesrv.domain.facts import Facts, gather
+from sharesrv.domain.draft import Draft
+from sharesrv.domain.explain import ACTIONS, Explanation, explain
 from sharesrv.domain.share import Share, State
 from sharesrv.errors import Refusal
 from sharesrv.names import PERMIT_MAX, Permit
@@ -14,11 +13,7 @@ TIMERS = {"timers.add": 1, "timers.edit": 2, "timers.delete": 4, "timers.enable"
 
 
 def asked(world: World, action: str, account: str = "guest", device: str = "lamp") -> Explanation:
-    asking, facts = Asking(account, device), Facts(world.rules, world.clock.now_ms())
-    world.store.find_all(gather([asking], facts))
-    for lapsed in lapse(asking, facts, world.clock):
-        lapsed.apply(facts)
-    return explain(asking, ACTIONS[action], facts)
+    return explain(account, device, ACTIONS[action], Draft(world.facts(), world.clock))
 
 
 @pytest.mark.parametrize("action", ACTIONS)

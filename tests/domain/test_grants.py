@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from sharesrv.domain.outcome import Ended, Updated
-from sharesrv.domain.share import Cause, Door, State
+from sharesrv.domain.outcome import Ended, GrantChanged
+from sharesrv.domain.share import Cause, Channel, Origin, State
 from sharesrv.errors import Refusal
 from tests.world import World, came_to
 
@@ -30,7 +30,7 @@ def test_an_update_changes_what_it_gives_and_tells_the_sharee(given: dict[str, A
     assert came_to(world.do(world.update(**given))) == DONE
     share = world.share()
     assert (share.state, share.permit, share.note) == (State.ACTIVE, permit, note)
-    assert world.heard_by("guest") == [Updated("guest", "owner", "lamp", GUEST_UID, permit, note)]
+    assert world.heard_by("guest") == [GrantChanged("guest", "owner", "lamp", GUEST_UID, permit, note)]
     assert world.heard_by("owner") == []
 
 
@@ -86,19 +86,19 @@ def test_only_an_active_grant_is_updated(state: State) -> None:
 
 def test_grants_that_coexist_are_updated_together() -> None:
     world = World()
-    world.row(State.ACTIVE, door=Door.CODE, permit=1, note="one")
-    world.row(State.ACTIVE, door=Door.CODE, permit=8, note="two")
+    world.row(State.ACTIVE, origin=Origin.CODE, permit=1, note="one")
+    world.row(State.ACTIVE, origin=Origin.CODE, permit=8, note="two")
     world.do(world.update(note="all"))
     assert [(share.permit, share.note) for share in world.shares()] == [(1, "all"), (8, "all")]
-    assert world.heard_by("guest") == [Updated("guest", "owner", "lamp", GUEST_UID, 9, "all")]
+    assert world.heard_by("guest") == [GrantChanged("guest", "owner", "lamp", GUEST_UID, 9, "all")]
     world.do(world.update(permit=2))
     assert [share.permit for share in world.shares()] == [2, 2]
 
 
 def test_grants_that_coexist_end_together() -> None:
     world = World()
-    world.row(State.ACTIVE, door=Door.CODE)
-    world.row(State.ACTIVE, door=Door.CODE)
+    world.row(State.ACTIVE, origin=Origin.CODE)
+    world.row(State.ACTIVE, origin=Origin.CODE)
     world.do(world.cancel())
     assert world.states() == [State.ENDED, State.ENDED]
     assert len(world.heard_by("guest")) == 1
@@ -106,7 +106,7 @@ def test_grants_that_coexist_end_together() -> None:
 
 def test_a_grant_ends_at_its_millisecond_and_both_sides_are_told() -> None:
     world = World()
-    grant = world.row(State.ACTIVE, door=Door.CODE, ends_ms=world.clock.now_ms() + 10)
+    grant = world.row(State.ACTIVE, origin=Origin.CODE, ends_ms=world.clock.now_ms() + 10)
     world.clock.advance(ms=9)
     world.do(world.expire(grant.id))
     assert world.states() == [State.ACTIVE]
@@ -121,17 +121,17 @@ def test_a_grant_ends_at_its_millisecond_and_both_sides_are_told() -> None:
 
 def test_a_grant_past_its_end_is_neither_updated_nor_in_the_way_of_an_offer() -> None:
     world = World()
-    world.row(State.ACTIVE, door=Door.CODE, ends_ms=world.clock.now_ms())
+    world.row(State.ACTIVE, origin=Origin.CODE, ends_ms=world.clock.now_ms())
     assert came_to(world.do(world.update(permit=1))) == NO_GRANT
-    world.row(State.ACTIVE, door=Door.CODE, ends_ms=world.clock.now_ms())
+    world.row(State.ACTIVE, origin=Origin.CODE, ends_ms=world.clock.now_ms())
     world.do(world.request())
     assert world.states() == [State.ENDED, State.ENDED, State.OPEN]
 
 
 def test_while_another_grant_stands_the_end_of_one_is_told_to_nobody() -> None:
     world = World()
-    first = world.row(State.ACTIVE, door=Door.CODE, ends_ms=world.clock.now_ms() + 1)
-    world.row(State.ACTIVE, door=Door.CODE, ends_ms=world.clock.now_ms() + 2)
+    first = world.row(State.ACTIVE, origin=Origin.CODE, ends_ms=world.clock.now_ms() + 1)
+    world.row(State.ACTIVE, origin=Origin.CODE, ends_ms=world.clock.now_ms() + 2)
     world.clock.advance(ms=1)
     world.do(world.expire(first.id))
     assert world.states() == [State.ENDED, State.ACTIVE]
@@ -146,7 +146,7 @@ def test_while_another_grant_stands_the_end_of_one_is_told_to_nobody() -> None:
 def test_grants_that_end_in_the_same_millisecond_end_together() -> None:
     world = World()
     for _ in range(2):
-        world.row(State.ACTIVE, door=Door.CODE, ends_ms=world.clock.now_ms())
+        world.row(State.ACTIVE, origin=Origin.CODE, ends_ms=world.clock.now_ms())
     world.do(world.expire(1))
     assert world.states() == [State.ENDED, State.ENDED]
     assert len(world.heard_by("guest")) == 1
@@ -166,10 +166,10 @@ def test_the_journal_knows_who_did_what_and_through_which_door() -> None:
     world.do(world.update(permit=1))
     grant = world.row(State.ACTIVE, "bridge", ends_ms=world.clock.now_ms())
     world.do(world.expire(grant.id))
-    acts = [(put.new.state, put.by, put.door) for put in world.store.journal]
+    acts = [(put.new.state, put.by, put.channel) for put in world.store.journal]
     assert acts == [
-        (State.OPEN, "owner", "websocket"),
-        (State.ACTIVE, "guest", "websocket"),
-        (State.ACTIVE, "owner", "websocket"),
-        (State.ENDED, "server", "clock"),
+        (State.OPEN, "owner", Channel.WEBSOCKET),
+        (State.ACTIVE, "guest", Channel.WEBSOCKET),
+        (State.ACTIVE, "owner", Channel.WEBSOCKET),
+        (State.ENDED, "server", Channel.CLOCK),
     ]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from sharesrv.domain.commands import Command
-from sharesrv.domain.outcome import Acknowledged, Coded, Connected, Done, Ended, Offered, Updated, Waiting
+from sharesrv.domain.draft import Command
+from sharesrv.domain.outcome import Acknowledged, Coded, Connected, Done, Ended, GrantChanged, Offered, Waiting
 from sharesrv.domain.rules import Rules
-from sharesrv.domain.share import Cause, Door, Share, State
+from sharesrv.domain.share import Cause, Origin, Share, State
 from sharesrv.errors import Refusal
 from tests.coded import DAY_MS, GUEST_UID, HOUR_MS, CodedWorld, coded, ended
 from tests.world import came_to
@@ -42,7 +42,7 @@ def test_an_invitation_asks_the_recipient_live_and_nobody_waits_for_the_answer()
     world = CodedWorld()
     share = coded(world.do(world.invite()))
     assert world.shares() == [share]
-    assert (share.door, share.state, share.sharee_id, share.owed) == (Door.INVITATION, State.OPEN, "guest", False)
+    assert (share.origin, share.state, share.sharee_id, share.owed) == (Origin.INVITATION, State.OPEN, "guest", False)
     assert world.heard_by("guest") == [Offered("guest", share)]
     assert world.heard_by("owner") == []
 
@@ -150,10 +150,10 @@ def test_accepted_live_it_is_a_grant_and_both_sides_are_told(way: Way) -> None:
     grant = world.now(share)
     assert (grant.state, grant.accepted_ms, grant.ends_ms) == (State.ACTIVE, world.clock.now_ms(), share.ends_ms)
     assert (grant.permit, grant.owed) == (0, False)
-    assert world.heard_by("owner") == [Updated("owner", "owner", "lamp", GUEST_UID, 0, "")]
+    assert world.heard_by("owner") == [GrantChanged("owner", "owner", "lamp", GUEST_UID, 0, "")]
     assert world.heard_by("guest") == [
-        Updated("guest", "owner", "lamp", GUEST_UID, 0, ""),
-        ended(Cause.ANSWERED, but=7),
+        GrantChanged("guest", "owner", "lamp", GUEST_UID, 0, ""),
+        ended(Cause.ANSWERED, except_session=7),
     ]
 
 
@@ -162,8 +162,8 @@ def test_accepted_by_code_the_dialog_is_taken_down_everywhere() -> None:
     share = world.invited()
     assert came_to(world.do(world.accept(share.code, device_name="Porch"))) is Coded
     assert (world.now(share).state, world.now(share).device_name) == (State.ACTIVE, "Porch")
-    assert world.heard_by("owner") == [Updated("owner", "owner", "lamp", GUEST_UID, 0, "")]
-    assert world.heard_by("guest") == [Updated("guest", "owner", "lamp", GUEST_UID, 0, ""), ended(Cause.ANSWERED)]
+    assert world.heard_by("owner") == [GrantChanged("owner", "owner", "lamp", GUEST_UID, 0, "")]
+    assert world.heard_by("guest") == [GrantChanged("guest", "owner", "lamp", GUEST_UID, 0, ""), ended(Cause.ANSWERED)]
 
 
 @pytest.mark.parametrize(("way", "session"), [(no_live, 7), (no_by_code, 0)])
@@ -175,7 +175,7 @@ def test_refused_either_way_it_is_over_and_both_sides_are_told(way: Way, session
     assert not world.now(share).owed
     assert world.permit() is None
     assert world.heard_by("owner") == [ended(Cause.ANSWERED, "owner")]
-    assert world.heard_by("guest") == [ended(Cause.ANSWERED, but=session)]
+    assert world.heard_by("guest") == [ended(Cause.ANSWERED, except_session=session)]
 
 
 @pytest.mark.parametrize(
@@ -309,4 +309,4 @@ def test_one_invitation_to_a_bridge_covers_its_sub_devices() -> None:
     assert world.heard() == [(Offered, "bridge", None)]
     world.do(world.answer(code=share.code))
     assert [world.permit(id) for id in ("bridge", "sub-1", "sub-2")] == [0, 0, 0]
-    assert world.heard() == [(Updated, "bridge", None), (Ended, "bridge", Cause.ANSWERED)]
+    assert world.heard() == [(GrantChanged, "bridge", None), (Ended, "bridge", Cause.ANSWERED)]

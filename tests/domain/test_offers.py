@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from sharesrv.domain.commands import OFFERS, UNKNOWN_UIDS
-from sharesrv.domain.decide import decide
-from sharesrv.domain.facts import Facts, gather
-from sharesrv.domain.keys import Recent
+from sharesrv.domain.ask import OFFERS
+from sharesrv.domain.draft import Draft, decide
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.outcome import Acknowledged, Offered, Settled, Waiting
+from sharesrv.domain.parties import UNKNOWN_UIDS
 from sharesrv.domain.rules import Rules
-from sharesrv.domain.share import Cause, Door, State
-from sharesrv.errors import Refusal, Refused
+from sharesrv.domain.share import Cause, Origin, State
+from sharesrv.errors import Refusal
 from tests.world import World, came_to, retry_after_ms
 
 NOBODY = "nobody@example.org"
@@ -41,7 +41,7 @@ def test_an_offer_carries_what_the_sharer_wrote() -> None:
     assert (share.asked.permit, share.asked.note, share.asked.share_time) == (11, "灯", "1552953600000")
     assert share.asked.owner_uid == "+8613570211955"
     assert (share.permit, share.note, share.sequence) == (11, "灯", "15.50")
-    assert (share.sharer_id, share.sharee_id, share.door) == ("owner", "guest", Door.OFFER)
+    assert (share.sharer_id, share.sharee_id, share.origin) == ("owner", "guest", Origin.OFFER)
 
 
 def test_an_offer_without_a_share_time_takes_the_servers() -> None:
@@ -75,7 +75,7 @@ def limited(**limits: int) -> Callable[[World], None]:
 
 def too_many_guesses(world: World, _who: str) -> None:
     limited(unknown_uids_per_minute=1)(world)
-    world.recents.add(Recent(UNKNOWN_UIDS, "owner"))
+    world.recents.add((UNKNOWN_UIDS, "owner", ""))
 
 
 def too_many_open(world: World, who: str) -> None:
@@ -85,7 +85,7 @@ def too_many_open(world: World, who: str) -> None:
 
 def too_many_to_one(world: World, who: str) -> None:
     limited(offers_per_minute=1)(world)
-    world.recents.add(Recent(OFFERS, "owner", who))
+    world.recents.add((OFFERS, "owner", who))
 
 
 def timed_out_lately(world: World, who: str) -> None:
@@ -289,9 +289,7 @@ def test_a_cooldown_of_nothing_is_none() -> None:
 def test_of_several_offers_that_were_missed_the_latest_deadline_counts(ago_ms: tuple[int, ...]) -> None:
     """As many are known as timed out since they were read; a store gives only one."""
     world, facts = missed(Rules(resend_cooldown_ms=500), *ago_ms)
-    with pytest.raises(Refused) as refused:
-        decide(world.request(), facts, world.clock)
-    assert retry_after_ms(refused.value) == 100
+    assert retry_after_ms(decide(world.request(), Draft(facts, world.clock)).reply) == 100
 
 
 @pytest.mark.parametrize(("cooldown_ms", "ago_ms"), [(500, (1000, 500)), (0, (1000, 400)), (0, (0,)), (500, ())])
@@ -299,15 +297,13 @@ def test_an_offer_may_be_made_again_when_the_latest_that_was_missed_is_long_enou
     cooldown_ms: int, ago_ms: tuple[int, ...]
 ) -> None:
     world, facts = missed(Rules(resend_cooldown_ms=cooldown_ms), *ago_ms)
-    assert isinstance(decide(world.request(), facts, world.clock).reply, Waiting)
+    assert isinstance(decide(world.request(), Draft(facts, world.clock)).reply, Waiting)
 
 
 def missed(rules: Rules, *ago_ms: int) -> tuple[World, Facts]:
     """Facts for a request, with an offer whose deadline passed unanswered so long ago for each time."""
     world = World(rules)
-    now_ms = world.clock.now_ms()
-    facts = Facts(rules, now_ms)
-    world.store.find_all(gather([world.request()], facts))
+    now_ms, facts = world.clock.now_ms(), world.facts()
     for each in ago_ms:
         facts.put(world.row(State.TIMED_OUT, deadline_ms=now_ms - each))
     return world, facts

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sharesrv.domain.commands import Hear, Register
+from sharesrv.domain.connect import FindAudience, Register
 from sharesrv.domain.outcome import Audience, Audiences, Registered
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import State
@@ -12,7 +12,7 @@ from tests.world import START_MS, World
 
 def heard(world: World, device: str) -> dict[str, list[str]]:
     """Who hears of what, when `device` comes or goes; the accounts behind the owner in no order."""
-    reply = world.do(Hear(device))
+    reply = world.do(FindAudience(device))
     assert isinstance(reply, Audiences)
     assert all(audience.account_ids[0] == audience.owner_id for audience in reply.of)
     return {audience.device_id: ["owner", *sorted(audience.account_ids[1:])] for audience in reply.of}

@@ -1,13 +1,13 @@
+"""What goes with a device or an account (PROTOCOL 2.6, 2.7)."""
+
 from __future__ import annotations
 
 import pytest
 
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.facts import Facts
-from sharesrv.domain.keys import AccountKey
+from sharesrv.domain.ending import hangs_on_bridge, remove
 from sharesrv.domain.outcome import Ended, Notice, Outcome, Put, Settled
-from sharesrv.domain.removal import hangs_on_bridge, release
-from sharesrv.domain.share import LIVE, Cause, Door, Share, State
+from sharesrv.domain.share import LIVE, Cause, Origin, Share, State
 from tests.world import World
 
 GUEST_UID = "Guest@Example.org"
@@ -15,12 +15,10 @@ SHAREE = Ended("guest", "owner", "lamp", GUEST_UID, Cause.REMOVED)
 OWNER = Ended("owner", "owner", "lamp", GUEST_UID, Cause.REMOVED)
 
 
-def released(world: World, *shares: Share, by: str = "server") -> Outcome:
-    facts = Facts(world.rules, world.clock.now_ms())
-    facts.learn(world.store.find({AccountKey("guest")}))
-    draft = Draft(facts, world.clock, by=by)
-    release(draft, shares)
-    return draft.outcome
+def removed(world: World, *shares: Share, by: str = "server") -> Outcome:
+    draft = Draft(world.facts(), world.clock, by=by)
+    remove(draft, shares)
+    return draft.outcome()
 
 
 def after(outcome: Outcome) -> list[Share]:
@@ -28,21 +26,21 @@ def after(outcome: Outcome) -> list[Share]:
 
 
 @pytest.mark.parametrize(
-    ("state", "door", "becomes", "answered", "told"),
+    ("state", "origin", "becomes", "answered", "told"),
     [
-        (State.OPEN, Door.OFFER, State.WITHDRAWN, True, True),
-        (State.OPEN, Door.INVITATION, State.WITHDRAWN, False, True),
-        (State.JOINED, Door.OFFER, State.WITHDRAWN, True, False),
-        (State.ACTIVE, Door.OFFER, State.ENDED, False, True),
-        (State.ACTIVE, Door.APART, State.ENDED, False, True),
-        (State.BARRED, Door.APART, State.ENDED, False, False),
+        (State.OPEN, Origin.OFFER, State.WITHDRAWN, True, True),
+        (State.OPEN, Origin.INVITATION, State.WITHDRAWN, False, True),
+        (State.JOINED, Origin.OFFER, State.WITHDRAWN, True, False),
+        (State.ACTIVE, Origin.IMPORT, State.ENDED, False, True),
+        (State.ACTIVE, Origin.APART, State.ENDED, False, True),
+        (State.BARRED, Origin.APART, State.ENDED, False, False),
     ],
 )
 def test_what_lives_ends_and_whom_it_concerns_is_told(
-    state: State, door: Door, becomes: State, answered: bool, told: bool
+    state: State, origin: Origin, becomes: State, answered: bool, told: bool
 ) -> None:
     world = World()
-    outcome = released(world, world.row(state, door=door))
+    outcome = removed(world, world.row(state, origin=origin))
     [share] = after(outcome)
     assert (share.state, share.cause, share.owed) == (becomes, Cause.REMOVED, answered)
     expected: list[Notice] = [Settled("owner", share)] if answered else []
@@ -52,19 +50,19 @@ def test_what_lives_ends_and_whom_it_concerns_is_told(
 @pytest.mark.parametrize("state", [state for state in State if state not in LIVE])
 def test_what_is_over_stays_as_it_is(state: State) -> None:
     world = World()
-    outcome = released(world, world.row(state))
+    outcome = removed(world, world.row(state))
     assert outcome.changes == []
     assert outcome.after == []
 
 
 def test_an_owner_who_removes_a_device_is_not_told_that_it_did() -> None:
     world = World()
-    assert released(world, world.row(State.ACTIVE), by="owner").after == [SHAREE]
+    assert removed(world, world.row(State.ACTIVE), by="owner").after == [SHAREE]
 
 
 def test_a_code_for_whoever_holds_it_ends_and_only_the_owner_is_told() -> None:
     world = World()
-    outcome = released(world, world.row(State.OPEN, door=Door.CODE, sharee_id=None))
+    outcome = removed(world, world.row(State.OPEN, origin=Origin.CODE, sharee_id=None))
     told = [notice for notice in outcome.after if isinstance(notice, Ended)]
     assert [notice.account_id for notice in told] == ["owner"]
 
@@ -72,18 +70,20 @@ def test_a_code_for_whoever_holds_it_ends_and_only_the_owner_is_told() -> None:
 def test_all_that_is_given_ends() -> None:
     world = World()
     rows = [world.row(state) for state in (State.OPEN, State.REFUSED, State.ACTIVE)]
-    assert [share.id for share in after(released(world, *rows))] == [rows[0].id, rows[2].id]
+    assert [share.id for share in after(removed(world, *rows))] == [rows[0].id, rows[2].id]
 
 
 @pytest.mark.parametrize(
-    ("state", "door", "hangs"),
+    ("state", "origin", "hangs"),
     [
-        (State.ACTIVE, Door.APART, True),
-        (State.BARRED, Door.APART, True),
-        (State.JOINED, Door.OFFER, True),
-        (State.ACTIVE, Door.OFFER, False),
-        (State.OPEN, Door.OFFER, False),
+        (State.ACTIVE, Origin.APART, True),
+        (State.BARRED, Origin.APART, True),
+        (State.JOINED, Origin.OFFER, True),
+        (State.ACTIVE, Origin.OFFER, False),
+        (State.OPEN, Origin.OFFER, False),
     ],
 )
-def test_what_a_sub_device_has_through_its_bridge_goes_with_the_bridge(state: State, door: Door, hangs: bool) -> None:
-    assert hangs_on_bridge(World().row(state, "sub-1", door=door)) is hangs
+def test_what_a_sub_device_has_through_its_bridge_goes_with_the_bridge(
+    state: State, origin: Origin, hangs: bool
+) -> None:
+    assert hangs_on_bridge(World().row(state, "sub-1", origin=origin)) is hangs

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from sharesrv.domain.commands import HANDSHAKES
-from sharesrv.domain.keys import Recent, Token
-from sharesrv.domain.outcome import Connected, Done, Ended, Settled
+from sharesrv.domain.connect import HANDSHAKES
+from sharesrv.domain.facts import Token
+from sharesrv.domain.outcome import Connected, Done
 from sharesrv.domain.rules import ANSWER_KEPT_MS, Rules
-from sharesrv.domain.share import Cause, Door, State
+from sharesrv.domain.share import State
 from sharesrv.errors import Refusal
 from tests.world import World, came_to
 
@@ -44,7 +44,7 @@ def test_of_several_refusals_the_earlier_answers(first: int, last: int) -> None:
     token(world, serial=0 if "superseded" in wrong else 1, expires_ms=now_ms if "expired" in wrong else 0)
     if "too many" in wrong:
         for _ in range(120):
-            world.recents.add(Recent(HANDSHAKES, "guest"))
+            world.recents.add((HANDSHAKES, "guest", ""))
     fields: dict[str, Any] = {}
     for name in wrong:
         fields |= WRONG[name][1]
@@ -135,14 +135,14 @@ def test_answers_are_told_again_oldest_request_first_however_batches_are_cut() -
 @pytest.mark.parametrize("ending", [State.REFUSED, State.WITHDRAWN, State.TIMED_OUT, State.ENDED])
 def test_every_kind_of_answer_waits(ending: State) -> None:
     world = World()
-    share = world.row(ending, owed=True, settled_ms=world.clock.now_ms())
+    share = world.row(ending, told=False, settled_ms=world.clock.now_ms())
     assert world.do(world.connect("owner")) == Connected("owner", [], [share])
 
 
 @pytest.mark.parametrize(("age_ms", "told"), [(ANSWER_KEPT_MS - 1, True), (ANSWER_KEPT_MS, False)])
 def test_an_answer_waits_for_thirty_days(age_ms: int, told: bool) -> None:
     world = World()
-    share = world.row(State.REFUSED, owed=True, settled_ms=world.clock.now_ms())
+    share = world.row(State.REFUSED, told=False, settled_ms=world.clock.now_ms())
     world.clock.advance(ms=age_ms)
     assert age_ms // 86_400_000 == (29 if told else 30)
     assert world.do(world.connect("owner")) == Connected("owner", [], [share] if told else [])
@@ -181,35 +181,3 @@ def test_without_a_limit_nobody_counts_handshakes() -> None:
     world = World(Rules(handshakes_per_minute=0))
     for _ in range(500):
         assert came_to(world.do(world.connect("guest"))) is Connected
-
-
-def test_what_another_process_has_ended_is_told_here() -> None:
-    world = World()
-    share = world.row(State.WITHDRAWN, owed=True, cause=Cause.REMOVED)
-    assert world.do(world.retell(share.id)) == Done()
-    gone = Ended("owner", "owner", "lamp", GUEST_UID, Cause.REMOVED)
-    assert world.heard_by("owner") == [Settled("owner", share), gone]
-    assert world.heard_by("guest") == [Ended("guest", "owner", "lamp", GUEST_UID, Cause.REMOVED)]
-
-
-def test_an_answer_that_was_received_is_not_told_once_more() -> None:
-    world = World()
-    share = world.row(State.ENDED, cause=Cause.REMOVED)
-    world.do(world.retell(share.id))
-    assert [type(notice) for notice in world.notices] == [Ended, Ended]
-
-
-@pytest.mark.parametrize(
-    ("state", "fields"),
-    [
-        (State.ACTIVE, {}),
-        (State.OPEN, {}),
-        (State.WITHDRAWN, {"sharee_id": None, "door": Door.CODE}),
-    ],
-)
-def test_of_what_lives_or_concerns_nobody_nothing_is_told(state: State, fields: dict[str, Any]) -> None:
-    world = World()
-    share = world.row(state, **fields)
-    assert world.do(world.retell(share.id)) == Done()
-    assert world.do(world.retell(99)) == Done()
-    assert world.notices == []

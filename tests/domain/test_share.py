@@ -1,11 +1,25 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import msgspec
 import pytest
 
-from sharesrv.domain.share import LIVE, MOVES, WAITING, Asked, Cause, Door, Event, IllegalMove, Share, State, move
+from sharesrv.domain.share import (
+    LIVE,
+    MOVES,
+    WAITING,
+    Asked,
+    Cause,
+    Event,
+    IllegalMove,
+    Origin,
+    Share,
+    State,
+    move,
+    moved_fields,
+)
 
 NOW_MS = 1_700_000_000_000
 ASKED = Asked("guest@example.org", "Lamp", "Owner", "", 0, NOW_MS, "+8613570211955")
@@ -32,11 +46,11 @@ LEGAL = {
 PAIRS = list(itertools.product(Event, State))
 
 
-def share(state: State, door: Door = Door.OFFER, *, ends_ms: int = 0, owed: bool = False) -> Share:
+def share(state: State, origin: Origin = Origin.OFFER, *, ends_ms: int = 0, told: bool = True) -> Share:
     return Share(
         id=1,
         code="code",
-        door=door,
+        origin=origin,
         state=state,
         device_id="lamp",
         sharer_id="owner",
@@ -47,7 +61,7 @@ def share(state: State, door: Door = Door.OFFER, *, ends_ms: int = 0, owed: bool
         ends_ms=ends_ms,
         accepted_ms=7,
         settled_ms=8,
-        owed=owed,
+        told=told,
     )
 
 
@@ -55,7 +69,7 @@ def share(state: State, door: Door = Door.OFFER, *, ends_ms: int = 0, owed: bool
 def test_every_event_moves_every_state_as_the_table_says_or_not_at_all(event: Event, state: State) -> None:
     expected = LEGAL.get(state, {}).get(event)
     if expected is None:
-        with pytest.raises(IllegalMove, match=f"{event} of a share that is {state}"):
+        with pytest.raises(IllegalMove, match=f"{event} of a share that is {state.word}"):
             move(share(state), event, NOW_MS)
     else:
         assert move(share(state), event, NOW_MS).state is expected
@@ -78,16 +92,25 @@ def test_a_move_counts_the_version_and_keeps_the_cause(event: Event, state: Stat
 
 
 @pytest.mark.parametrize(("event", "state"), list(MOVES))
-@pytest.mark.parametrize("door", Door)
-def test_only_a_request_over_the_websocket_that_stops_waiting_is_owed_an_answer(
-    event: Event, state: State, door: Door
+@pytest.mark.parametrize("told", [False, True])
+def test_only_what_was_not_told_and_waits_no_more_is_owed_an_answer(event: Event, state: State, told: bool) -> None:
+    waits = state in WAITING and event in (Event.JOIN, Event.CHANGE)
+    assert move(share(state, told=told), event, NOW_MS).owed is (not waits and not told)
+
+
+@pytest.mark.parametrize(("event", "state"), list(MOVES))
+@pytest.mark.parametrize("edits", [{}, {"permit": 7}, {"sharee_id": "other", "note": "n"}, {"ends_ms": 5}])
+def test_the_fields_that_a_move_writes_are_those_that_it_changes(
+    event: Event, state: State, edits: dict[str, Any]
 ) -> None:
-    stops_waiting = state in WAITING and event not in (Event.JOIN, Event.CHANGE)
-    assert move(share(state, door), event, NOW_MS).owed is (stops_waiting and door is Door.OFFER)
+    before = share(state)
+    after = move(before, event, NOW_MS, Cause.LEFT, **edits)
+    changed = {name for name in Share.__struct_fields__ if getattr(before, name) != getattr(after, name)}
+    assert changed <= set(moved_fields(event, tuple(edits)))
 
 
 def test_an_answer_stays_owed_when_the_grant_changes_and_ends() -> None:
-    changed = move(share(State.ACTIVE, owed=True), Event.CHANGE, NOW_MS)
+    changed = move(share(State.ACTIVE, told=False), Event.CHANGE, NOW_MS)
     assert changed.owed
     assert move(changed, Event.END, NOW_MS).owed
 

@@ -6,10 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from sharesrv.domain.commands import Command, FindDevice, Identify, SetEnd
-from sharesrv.domain.keys import Token
+from sharesrv.domain.change import SetEnd
+from sharesrv.domain.codes import FindDevice
+from sharesrv.domain.connect import Identify
+from sharesrv.domain.draft import Command
+from sharesrv.domain.facts import Token
 from sharesrv.domain.outcome import Coded, DeviceFound, Done, Ended, Identified, Settled
-from sharesrv.domain.share import Cause, Door, Share, State
+from sharesrv.domain.share import Cause, Origin, Share, State
 from sharesrv.errors import Refusal, Refused
 from tests.coded import HOUR_MS, CodedWorld, coded, ended
 from tests.world import START_MS, came_to
@@ -86,7 +89,7 @@ STATES = [
 def test_what_a_call_comes_to(name: str, fields: dict[str, Any], come_to: list[object], place: int) -> None:
     call = (*OWNERS, *RECIPIENTS, inspect)[place]
     world = CodedWorld()
-    row = world.row(**({"door": Door.INVITATION} | fields))
+    row = world.row(**({"origin": Origin.INVITATION} | fields))
     assert came_to(world.do(call(world, row.code, party(call)))) is come_to[place]
 
 
@@ -96,7 +99,7 @@ def test_whose_share_it_is_not_hears_of_no_such_share_however_it_stands(
     call: Call, name: str, fields: dict[str, Any], _come_to: object
 ) -> None:
     world = CodedWorld()
-    row = world.row(**({"door": Door.INVITATION} | fields))
+    row = world.row(**({"origin": Origin.INVITATION} | fields))
     strangers = {"owner": ("guest", "other"), "guest": ("owner", "other")}[party(call)]
     for account in strangers if call is not inspect else ("other",):
         assert came_to(world.do(call(world, row.code, account))) is Refusal.NO_SUCH_SHARE
@@ -105,11 +108,11 @@ def test_whose_share_it_is_not_hears_of_no_such_share_however_it_stands(
     assert came_to(world.do(call(world, "unknown", "other"))) is Refusal.NO_SUCH_SHARE
 
 
-@pytest.mark.parametrize("door", [Door.OFFER, Door.IMPORT, Door.CODE, Door.INVITATION])
+@pytest.mark.parametrize("door", [Origin.OFFER, Origin.IMPORT, Origin.CODE, Origin.INVITATION])
 @each_call
-def test_a_grant_is_the_same_by_whatever_door_it_came(call: Call, door: Door) -> None:
+def test_a_grant_is_the_same_by_whatever_door_it_came(call: Call, door: Origin) -> None:
     world = CodedWorld()
-    row = world.row(State.ACTIVE, door=door)
+    row = world.row(State.ACTIVE, origin=door)
     assert came_to(world.do(call(world, row.code, party(call)))) in (Done, Coded)
 
 
@@ -261,7 +264,7 @@ def test_the_owner_withdraws_a_live_offer_and_its_answer_comes_before_the_reply(
     offer = world.share()
     outcome = world.decided(world.unshare(offer.code))
     assert (world.now(offer).state, world.now(offer).owed) == (State.WITHDRAWN, True)
-    assert outcome.first == [Settled("owner", world.now(offer))]
+    assert outcome.before == [Settled("owner", world.now(offer))]
     assert outcome.after == [ended(Cause.CANCELLED)]
 
 
@@ -425,7 +428,7 @@ def test_a_sub_device_that_was_set_apart_has_no_end_of_its_own() -> None:
     world.granted("bridge")
     world.do(world.update("sub-1", permit=7))
     apart = world.share("sub-1")
-    assert apart.door is Door.APART
+    assert apart.origin is Origin.APART
     ends_ms = world.clock.now_ms() + 60_000
     reply = world.do(SetEnd(digest="token of owner", code=apart.code, ends_ms=ends_ms))
     assert came_to(reply) is Refusal.NO_SUCH_SHARE

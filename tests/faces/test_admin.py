@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import httpx
 import pytest
 
 from tests.http import Operator, operating
-from tests.wire import GUEST, OTHER, OWNER, UIDS, Wire, answer, at, device_row, fill, query, server, share
+from tests.wire import GUEST, OTHER, OWNER, UIDS, Wire, answer, at, device_row, fill, query, register, server, share
 
 LISTS = ["accounts", "devices", "shares", "sessions", "journal", f"accounts/{OWNER}/tokens"]
 
@@ -270,3 +271,35 @@ async def test_what_an_operator_ends_is_told_once(database: Path) -> None:
         await operator.done("POST", "accounts", {"apikey": "new", "uid": "new@example.org"})  # looks at the journal
         for wire in (owner, guest):
             await wire.quiet()
+
+
+async def test_two_operators_who_change_one_thing_at_once_lose_nothing(database: Path) -> None:
+    async with operating(database) as operator:
+        for number in map(str, range(10)):
+            changes: list[tuple[str, dict[str, str]]] = [
+                ("devices/lamp", {"name": number}),
+                ("devices/lamp", {"authKey": number}),
+                (f"accounts/{GUEST}", {"nickname": number}),
+                (f"accounts/{GUEST}", {"uid": number}),
+            ]
+            await asyncio.gather(*(operator.done("PATCH", path, body) for path, body in changes))
+            assert query(database, "SELECT name, auth_key FROM device WHERE id = 'lamp'") == [(number, number)]
+            assert query(database, "SELECT nickname, uid FROM account WHERE id = ?", GUEST) == [(number, number)]
+
+
+async def test_a_sub_device_cannot_come_under_the_bridge_of_somebody_else_at_the_same_moment(database: Path) -> None:
+    """Of the two that cannot both be, one is refused."""
+    async with operating(database) as operator:
+        calls = [("PATCH", "devices/lamp", {"bridge": "bridge"}), ("PATCH", "devices/lamp", {"owner": OTHER})]
+        answers = await asyncio.gather(*(operator.ask(*call) for call in calls))
+        assert sorted(answer.status_code for answer in answers) == [200, 409]
+
+
+async def test_with_another_devicekey_the_old_session_is_closed(database: Path) -> None:
+    async with operating(database) as operator, operator.served.device("lamp") as lamp:
+        await operator.done("PATCH", "devices/lamp", {"devicekey": "another"})
+        assert await lamp.closed() == 4401
+        async with operator.served.wire() as wire:
+            assert (await wire.ask(register("lamp")))["error"] == 401
+        async with operator.served.wire() as wire:
+            assert (await wire.ask(register("lamp", apikey="another")))["error"] == 0

@@ -11,7 +11,7 @@ import zxingcpp
 from structlog.testing import capture_logs
 
 from sharesrv.auth import digest
-from sharesrv.store.batch import GrantRow, TokenRow
+from sharesrv.domain.record_checks import GrantRecord, TokenRecord
 from tests.web import HOUR_MS, LATE, PK, House, Web, add, coded, failed, house
 from tests.wire import GUEST, OTHER, OWNER, UIDS, at, device_row, share
 
@@ -50,7 +50,7 @@ def ids(devices: list[Any]) -> list[str]:
 
 
 async def supersede(database: Path, account: str) -> None:
-    add(database, tokens=[TokenRow(account, digest("newer"), 0)])
+    add(database, tokens=[TokenRecord(account, digest("newer"), 0)])
 
 
 # Where to connect
@@ -170,7 +170,7 @@ async def test_a_waiting_or_ended_share_is_not_in_the_lists(database: Path) -> N
 
 
 async def test_permits_of_grants_that_coexist_add_up(database: Path) -> None:
-    async with house(database, grants=[GrantRow("lamp", GUEST, 6, "first", 0)]) as at_home:
+    async with house(database, grants=[GrantRecord("lamp", GUEST, 6, "first", 0)]) as at_home:
         code = await at_home.web.made(coverMark=2)
         await at_home.web.done("shareDevice", GUEST, shareCode=code)
         assert (await one(at_home.web, GUEST, "lamp"))["sharedBy"]["permit"] == 6
@@ -178,7 +178,7 @@ async def test_permits_of_grants_that_coexist_add_up(database: Path) -> None:
 
 
 async def test_a_bridges_grant_shows_in_its_sub_devices(database: Path) -> None:
-    grants = [GrantRow("bridge", GUEST, 3, "all", 0), GrantRow("sub-2", OTHER, 1, "one", 0)]
+    grants = [GrantRecord("bridge", GUEST, 3, "all", 0), GrantRecord("sub-2", OTHER, 1, "one", 0)]
     async with house(database, grants=grants) as at_home:
         web = at_home.web
         assert ids(await listed(web, GUEST)) == ["bridge", "sub-1", "sub-2"]
@@ -196,7 +196,7 @@ async def test_a_bridges_grant_shows_in_its_sub_devices(database: Path) -> None:
 
 
 async def test_what_is_set_apart_of_a_bridge_shows_so(database: Path) -> None:
-    async with house(database, grants=[GrantRow("bridge", GUEST, 3, "all", 0)]) as at_home:
+    async with house(database, grants=[GrantRecord("bridge", GUEST, 3, "all", 0)]) as at_home:
         web = at_home.web
         async with at_home.server.app(OWNER) as owner:
             await owner.ask(share("sub-1", action="cancelShare"))
@@ -208,7 +208,7 @@ async def test_what_is_set_apart_of_a_bridge_shows_so(database: Path) -> None:
 
 
 async def test_without_the_cascade_a_bridge_covers_nothing(database: Path) -> None:
-    grants = [GrantRow("bridge", GUEST, 3, "all", 0)]
+    grants = [GrantRecord("bridge", GUEST, 3, "all", 0)]
     async with house(database, "sharing.bridge_cascade=false", grants=grants) as at_home:
         assert ids(await listed(at_home.web, GUEST)) == ["bridge"]
 
@@ -234,7 +234,7 @@ async def pages(web: Web, account: str, limit: int) -> list[list[str]]:
 
 
 async def test_the_list_is_paged(database: Path) -> None:
-    grants = [GrantRow("bridge", GUEST, 0, "", 0), GrantRow("lamp", GUEST, 0, "", 0)]
+    grants = [GrantRecord("bridge", GUEST, 0, "", 0), GrantRecord("lamp", GUEST, 0, "", 0)]
     async with house(database, devices=[device_row("zone", owner_id=GUEST)], grants=grants) as at_home:
         web = at_home.web
         assert await pages(web, GUEST, 2) == [["bridge", "lamp"], ["sub-1", "sub-2"], ["zone"]]

@@ -12,9 +12,10 @@ from structlog.testing import capture_logs
 
 from sharesrv import metrics
 from sharesrv.auth import Tokens, digest
-from sharesrv.clock import SystemClock
-from sharesrv.domain.commands import Command
+from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import Connected, Done, Reply
+from sharesrv.domain.record_checks import TokenRecord
+from sharesrv.domain.records import WriteRecords
 from sharesrv.faces.websocket.conversation import IN_HAND_MAX, Conversation, Speaking
 from sharesrv.faces.websocket.transport import Connection
 from sharesrv.live.device_commands import DeviceCommands
@@ -22,22 +23,17 @@ from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.limits import Bucket
 from sharesrv.live.presence import Devices
-from sharesrv.store.batch import Batch, TokenRow
-from sharesrv.store.sqlite import connection as sqlite_connection
-from sharesrv.store.sqlite.load import load
 from tests.raw import close, dialled, frame, head, hello, opened, text
-from tests.wire import GUEST, OWNER, PATIENCE_S, QUICK, TestServer, Wire, answer, query, server, share
+from tests.wire import GUEST, OWNER, PATIENCE_S, QUICK, TestServer, Wire, answer, query, server, share, write_records
 
 MULTI = "sessions.policy=multi"
 # Long enough for whoever is superseded to be asked things, and quick to close when asked to.
 PATIENT = QUICK._replace(superseded_s=600.0)
 
 
-def more_tokens(path: Path, *tokens: TokenRow) -> None:
+def more_tokens(path: Path, *tokens: TokenRecord) -> None:
     """Tokens made beside the server."""
-    connection = sqlite_connection.connect(path)
-    load(connection, Batch(tokens=list(tokens)), SystemClock().now_ms(), SystemClock())
-    connection.close()
+    write_records(path, WriteRecords(tokens=list(tokens)))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -197,7 +193,7 @@ async def test_a_refused_handshake_is_answered_and_then_closed(
 ) -> None:
     async with server(database) as running, running.wire() as wire:
         for token, expires_ms in (("old", 0), ("old and expired", 1), ("expired", 1)):
-            more_tokens(database, TokenRow(OWNER, digest(token), expires_ms))
+            more_tokens(database, TokenRecord(OWNER, digest(token), expires_ms))
         refused = await wire.online(OWNER, **fields)
         assert refused["error"] == error
         assert refused["actionName"] == "userOnline"
@@ -312,7 +308,7 @@ async def test_a_handshake_on_a_superseded_connection_closes_it(database: Path) 
 
 async def test_a_superseded_token_and_a_superseded_connection(database: Path) -> None:
     async with server(database, times=PATIENT) as running, running.app(OWNER) as older:
-        more_tokens(database, TokenRow(OWNER, digest("new"), 0))
+        more_tokens(database, TokenRecord(OWNER, digest("new"), 0))
         assert (await older.ask(share(uid="nobody@example.org")))["result"] == 1
         async with running.wire() as newer:
             assert (await newer.online(OWNER, at="new"))["error"] == 0
@@ -357,7 +353,7 @@ async def test_multi_pushes_to_all_and_the_first_answer_wins(database: Path) -> 
 
 async def test_multi_lets_old_tokens_and_connections_be(database: Path) -> None:
     async with server(database, MULTI) as running, running.app(OWNER) as older:
-        more_tokens(database, TokenRow(OWNER, digest("new"), 0))
+        more_tokens(database, TokenRecord(OWNER, digest("new"), 0))
         async with running.wire() as newer, running.app(OWNER) as third:
             assert (await newer.online(OWNER, at="new"))["error"] == 0
             for wire in (older, newer, third):
@@ -382,7 +378,7 @@ async def test_multi_answers_the_connection_that_asked(database: Path) -> None:
 
 
 def owed(path: Path) -> int:
-    return int(query(path, "SELECT count(*) FROM share WHERE owed")[0][0])
+    return int(query(path, "SELECT count(*) FROM share WHERE told = 0 AND state >= 2")[0][0])
 
 
 async def refused_meanwhile(running: TestServer) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from sharesrv.clock import Clock
+from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.faces.websocket.conversation import Conversation
 from sharesrv.faces.websocket.device import DeviceSession
 from sharesrv.faces.websocket.transport import Connection
-from sharesrv.store.batch import GrantRow
 from tests.wire import (
     GUEST,
     OTHER,
@@ -36,15 +36,15 @@ from tests.world import START_MS, FakeClock
 MULTI = "sessions.policy=multi"
 
 
-def grant(device: str = "lamp", sharee: str = GUEST, *, permit: int = 0, ends_ms: int = 0) -> GrantRow:
-    return GrantRow(device, sharee, permit, "", ends_ms)
+def grant(device: str = "lamp", sharee: str = GUEST, *, permit: int = 0, ends_ms: int = 0) -> GrantRecord:
+    return GrantRecord(device, sharee, permit, "", ends_ms)
 
 
 @asynccontextmanager
 async def house(
     path: Path,
     *assignments: str,
-    grants: Iterable[GrantRow] = (),
+    grants: Iterable[GrantRecord] = (),
     clock: Clock | None = None,
     params: str | None = None,
     closing_s: float = 0.1,
@@ -463,6 +463,35 @@ async def test_two_apps_of_one_account_use_the_same_sequence_at_once(database: P
         await lamp.send(said(behind, 3))
         assert (await second.heard())["error"] == 3
         await guest.silence()
+
+
+async def test_an_app_with_many_commands_at_a_slow_device_is_still_heard(database: Path) -> None:
+    """FINDINGS H10."""
+    settings = ("devices.response_timeout=60",)
+    async with house(database, *settings) as running, lamp_between(running) as (_owner, guest, lamp):
+        for number in range(20):
+            await guest.send(control(GUEST, {"x": number}, sequence=str(number)))
+        commands = [await lamp.heard() for _ in range(20)]
+        await guest.silence()
+        assert (await guest.ask(query(GUEST)))["error"] == 0
+        for command in commands:
+            await lamp.send(said(command, 7))
+        assert [(await guest.heard())["sequence"] for _ in commands] == [str(number) for number in range(20)]
+
+
+async def test_beyond_64_commands_at_devices_an_app_is_read_again_when_one_is_answered(database: Path) -> None:
+    settings = ("devices.response_timeout=60", "limits.frames_per_second=0")
+    async with house(database, *settings) as running, lamp_between(running) as (_owner, guest, lamp):
+        for number in range(66):
+            await guest.send(control(GUEST, {"x": number}, sequence=str(number)))
+        await guest.send("ping")
+        commands = [await lamp.heard() for _ in range(64)]
+        await lamp.silence()
+        for command in commands[:3]:
+            await lamp.send(said(command, 7))
+        assert [(await guest.heard())["sequence"] for _ in range(3)] == ["0", "1", "2"]
+        assert await guest.heard() == "pong"
+        assert [(await lamp.heard())["sequence"] for _ in range(2)] == ["64", "65"]
 
 
 # Bridges.

@@ -13,7 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from sharesrv.auth import digest
-from sharesrv.store.batch import GrantRow, TokenRow
+from sharesrv.domain.record_checks import GrantRecord, TokenRecord
+from sharesrv.domain.share import State
 from tests.failing import FailingStore
 from tests.web import HOUR_MS, LATE, METHODS, PK, House, Web, add, coded, envelope, failed, house
 from tests.wire import GUEST, OTHER, OWNER, UIDS, at, query
@@ -162,13 +163,13 @@ async def test_an_expired_and_a_superseded_token_are_refused_like_an_unknown_one
     async with house(database) as at_home:
         for call in METHODS:
             assert await at_home.web.code(call, LATE) == 5032
-            add(database, tokens=[TokenRow(GUEST, digest("newer"), 0)])
+            add(database, tokens=[TokenRecord(GUEST, digest("newer"), 0)])
             assert await at_home.web.code(call, GUEST) == 5032
 
 
 async def test_with_several_sessions_an_older_token_stays_good(database: Path) -> None:
     async with house(database, "sessions.policy=multi") as at_home:
-        add(database, tokens=[TokenRow(OWNER, digest("newer"), 0)])
+        add(database, tokens=[TokenRecord(OWNER, digest("newer"), 0)])
         assert await at_home.web.made()
 
 
@@ -265,14 +266,14 @@ async def test_a_code_of_a_device_that_has_become_the_recipients_own_is_5049(dat
     async with house(database) as at_home:
         code = await at_home.web.made()
         store = at_home.failing()
-        reading = store.read
+        transact = store.transact
 
-        async def given_away(asking: Any, *, alone: bool = False) -> None:
-            store.read = reading  # type: ignore[method-assign]
+        async def given_away(work: Any) -> Any:
+            store.transact = transact  # type: ignore[method-assign]
             write(database, "UPDATE device SET owner_id = ? WHERE id = 'lamp'", GUEST)
-            await reading(asking, alone=alone)
+            return await transact(work)
 
-        store.read = given_away  # type: ignore[method-assign]
+        store.transact = given_away  # type: ignore[method-assign]
         assert await at_home.web.code("shareDevice", GUEST, shareCode=code) == 5049
 
 
@@ -406,7 +407,7 @@ async def test_a_code_that_could_not_be_accepted_can_be_later(database: Path) ->
         with capture_logs() as logs:
             assert await at_home.web.code("shareDevice", GUEST, shareCode=code) == 5138
         assert [line["event"] for line in logs] == ["store failed, nothing was changed"]
-        assert query(database, "SELECT state FROM share") == [("open",)]
+        assert query(database, "SELECT state FROM share") == [(State.OPEN,)]
         assert await at_home.web.code("shareDevice", GUEST, shareCode=code) == 200
 
 
@@ -461,6 +462,28 @@ async def test_parameters_come_in_the_query_or_in_a_body(database: Path) -> None
                 envelope(await web.fetch("DELETE", f"{PREFIX}/shareUserUnshareDevice", GUEST, **carry(gone)))["code"]
                 == 200
             )
+
+
+async def test_a_part_in_an_odd_charset_cannot_harm_anybody(database: Path) -> None:
+    """A multipart part says what its charset is, and Python has some that make lone surrogates."""
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="deviceName"\r\nContent-Type: text/plain; charset=unicode_escape\r\n'
+        b"\r\n\\ud800\r\n--x\r\n"
+        b'Content-Disposition: form-data; name="pk"\r\nContent-Type: text/plain; charset=unicode_escape\r\n\r\n\\ud800\r\n'
+        b"--x--\r\n"
+    )
+    async with house(database) as at_home, at_home.server.app(OWNER) as owner:
+        web = at_home.web
+        code = await web.made()
+        odd: dict[str, Any] = {"data": body, "headers": {"Content-Type": "multipart/form-data; boundary=x"}}
+        asked = {"dk": "lamp", "acceptingExpireAt": str(web.after(HOUR_MS))}
+        said = await web.fetch("POST", f"{PREFIX}/shareInfo", OWNER, params=asked, **odd)
+        assert envelope(said)["code"] == 5066
+        said = await web.fetch("POST", f"{PREFIX}/shareDevice", GUEST, params={"shareCode": code}, **odd)
+        assert envelope(said)["code"] == 200
+        assert (await web.share(code))["deviceName"] == "Lamp"
+        assert (await owner.heard())["action"] == "updateShare"
+        await owner.quiet()
 
 
 async def test_the_query_wins_over_the_body(database: Path) -> None:
@@ -609,7 +632,7 @@ async def test_who_names_unknown_recipients_too_often_is_told_429(database: Path
 
 
 async def test_no_answer_and_no_log_shows_a_token_or_a_code_of_others(database: Path) -> None:
-    async with house(database, devices=guarded(), grants=[GrantRow("bridge", OTHER, 0, "", 0)]) as at_home:
+    async with house(database, devices=guarded(), grants=[GrantRecord("bridge", OTHER, 0, "", 0)]) as at_home:
         web = at_home.web
         with capture_logs() as logs:
             codes = [await web.made("device", authKey=KEY), await web.invited(account=GUEST)]

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import pytest
 
+from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.faces.websocket.transport import Connection
-from sharesrv.store.batch import GrantRow
 from tests.wire import GUEST, OWNER, PATIENCE_S, Wire, control, fill, said, server, share
 
 UPDATES: Final = 200
@@ -102,7 +102,7 @@ async def test_nothing_of_the_sharee_s_reaches_the_device_behind_the_answer(
     database: Path, monkeypatch: pytest.MonkeyPatch, frame: Callable[[int], dict[str, Any]]
 ) -> None:
     written = Written(monkeypatch)
-    fill(database, grants=[GrantRow("lamp", GUEST, 15, "", 0)])
+    fill(database, grants=[GrantRecord("lamp", GUEST, 15, "", 0)])
     limits = ("limits.frames_per_second=0", "devices.response_timeout=60")
     async with (
         server(database, *limits, filled=False) as running,

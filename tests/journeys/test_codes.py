@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+from sharesrv.domain.share import State
 from tests.web import HOUR_MS, controls, ended, house, may_not_control, updated
 from tests.wire import GUEST, OTHER, OWNER, UIDS, answer, control, query, share
 
@@ -18,7 +19,7 @@ async def test_of_fifty_who_accept_one_code_at_the_same_moment_one_gets_it(datab
         codes = await asyncio.gather(*calls)
         assert Counter(codes) == {200: 1, 5137: 49}
         winner = guests[codes.index(200)]
-        assert query(database, "SELECT sharee_id, state FROM share") == [(winner, "active")]
+        assert query(database, "SELECT sharee_id, state FROM share") == [(winner, State.ACTIVE)]
         again = await asyncio.gather(*(at_home.web.code("shareDevice", guest, shareCode=code) for guest in guests))
         assert again == codes
 
@@ -28,7 +29,7 @@ async def test_one_account_that_accepts_fifty_times_at_the_same_moment_has_one_g
         code = await at_home.web.made()
         calls = (at_home.web.code("shareDevice", GUEST, shareCode=code) for _ in range(50))
         assert set(await asyncio.gather(*calls)) == {200}
-        assert query(database, "SELECT sharee_id, state FROM share") == [(GUEST, "active")]
+        assert query(database, "SELECT sharee_id, state FROM share") == [(GUEST, State.ACTIVE)]
 
 
 async def test_a_code_accepted_over_http_shows_on_the_sockets_at_once(database: Path) -> None:

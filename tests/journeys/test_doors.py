@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sharesrv.store.batch import GrantRow
+from sharesrv.domain.record_checks import GrantRecord
 from tests.web import HOUR_MS, House, coded, controls, ended, house, may_not_control, updated
 from tests.wire import GUEST, OWNER, UIDS, Wire, answer, share
 
@@ -106,7 +106,7 @@ async def told_and_dialog(scene: Scene) -> None:
     assert await scene.guest.heard() == dialog_down(scene)
 
 
-# Changed, once over each door.
+# DeviceUpdated, once over each door.
 async def update_share(scene: Scene, _code: str) -> None:
     frame = share(scene.device, action="updateShare", permit=5, note="new")
     assert (await scene.owner.ask(frame))["result"] == 2
@@ -186,7 +186,7 @@ async def test_a_share_through_every_door(database: Path, made: str, accepted: s
 
 
 async def test_an_imported_grant_through_every_door(database: Path) -> None:
-    grants = [GrantRow(device, GUEST, 0, "", 0) for device in DEVICES]
+    grants = [GrantRecord(device, GUEST, 0, "", 0) for device in DEVICES]
     async with house(database, devices=map(coded, DEVICES), grants=grants) as at_home:
         for device, (change, end) in DEVICES.items():
             async with at_home.server.device(device) as lamp, at_home.sides() as (owner, guest):

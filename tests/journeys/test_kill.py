@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sharesrv.domain.share import State
 from tests.process import Process, serve
 from tests.wire import GUEST, OWNER, PATIENCE_S, UIDS, Wire, answer, fill, query, share
 
@@ -24,7 +25,7 @@ async def end(process: Process, *, cleanly: bool) -> None:
         process.kill()
 
 
-async def settled(database: Path, state: str) -> None:
+async def settled(database: Path, state: State) -> None:
     """Until the one share of the file is in this state."""
     async with asyncio.timeout(PATIENCE_S):
         while query(database, "SELECT state FROM share") != [(state,)]:
@@ -92,9 +93,9 @@ async def test_an_answer_that_was_committed_and_not_received_is_told_after_a_kil
             if not listening:
                 await owner.connection.close()
             await guest.send(answer(offer, result))
-            await settled(database, "active" if result == 2 else "refused")
+            await settled(database, State.ACTIVE if result == 2 else State.REFUSED)
             process.kill()
-    assert query(database, "SELECT owed FROM share") == [(1,)]
+    assert query(database, "SELECT told FROM share") == [(0,)]
     with serve(database) as process:
         async with process.app(OWNER) as owner:
             assert await owner.heard() == told(result)
@@ -122,7 +123,7 @@ async def test_an_answer_that_was_received_is_not_told_after_a_kill(database: Pa
             assert await owner.heard() == told(2)
             await owner.send("ping")
             async with asyncio.timeout(PATIENCE_S):
-                while query(database, "SELECT owed FROM share") != [(0,)]:
+                while query(database, "SELECT told FROM share") != [(1,)]:
                     await asyncio.sleep(0)
             process.kill()
     with serve(database) as process:
@@ -156,7 +157,7 @@ async def test_a_deadline_that_passes_while_the_server_is_down_is_a_timeout(data
             await end(process, cleanly=cleanly)
     (before,) = query(database, "SELECT state, settled_ms FROM share")
     with serve(database, "sharing.confirm_timeout=1.5") as process:
-        await settled(database, "timed_out")
+        await settled(database, State.TIMED_OUT)
         async with process.app(OWNER) as owner, process.app(GUEST) as guest:
             late = await owner.heard()
             assert (late["error"], late["sequence"], late["actionName"]) == (504, "1", "share")
@@ -168,7 +169,7 @@ async def test_a_deadline_that_passes_while_the_server_is_down_is_a_timeout(data
             await owner.silence()
     ((deadline_ms, settled_ms),) = query(database, "SELECT deadline_ms, settled_ms FROM share")
     assert deadline_ms == offer["params"]["expireAt"] <= settled_ms
-    assert before == ("open", 0)
+    assert before == (State.OPEN, 0)
 
 
 async def test_the_same_request_again_after_a_kill_joins_the_open_offer(database: Path) -> None:

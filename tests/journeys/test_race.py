@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from sharesrv.domain.share import State
 from tests.wire import GUEST, OWNER, Wire, answer, query, server, share
 
 ROUNDS = 50
@@ -52,8 +53,8 @@ async def test_of_two_sessions_that_answer_at_once_exactly_one_wins(database: Pa
         for wire in (owner, first, second):
             await wire.silence()
     assert query(database, "SELECT count(*) FROM share") == [(ROUNDS,)]
-    assert query(database, "SELECT count(*) FROM share WHERE state = 'ended'") == [(winners.count(2),)]
-    assert query(database, "SELECT count(*) FROM share WHERE state = 'refused'") == [(winners.count(3),)]
+    assert query(database, "SELECT count(*) FROM share WHERE state = ?", State.ENDED) == [(winners.count(2),)]
+    assert query(database, "SELECT count(*) FROM share WHERE state = ?", State.REFUSED) == [(winners.count(3),)]
 
 
 async def test_a_withdrawal_and_an_answer_at_once_end_the_offer_once(database: Path) -> None:
@@ -73,7 +74,9 @@ async def test_a_withdrawal_and_an_answer_at_once_end_the_offer_once(database: P
             if not pushed:
                 assert (await guest.heard())["params"]["reason"] == "cancelled"
             await guest.silence()
-    assert query(database, "SELECT count(*) FROM share WHERE state NOT IN ('withdrawn', 'ended')") == [(0,)]
+    assert query(database, "SELECT count(*) FROM share WHERE state NOT IN (?, ?)", State.WITHDRAWN, State.ENDED) == [
+        (0,)
+    ]
 
 
 async def test_a_withdrawal_and_a_new_offer_sent_together_are_both_done(database: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sharesrv.domain.share import Cause, State
 from tests.wire import GUEST, OTHER, OWNER, UIDS, TestServer, Wire, answer, device_row, fill, query, server, share
 from tests.world import START_MS, FakeClock
 
@@ -99,9 +100,10 @@ async def granted(at: Table, device: str = "lamp", *, sequence: str = "1", **fie
 
 
 @pytest.mark.parametrize(
-    ("number", "sent", "reason"), [(2, {}, "active"), (3, {}, "refused"), (2, {"sequence": 15452192511000}, "active")]
+    ("number", "sent", "state"),
+    [(2, {}, State.ACTIVE), (3, {}, State.REFUSED), (2, {"sequence": 15452192511000}, State.ACTIVE)],
 )
-async def test_an_offer_is_asked_and_its_answer_told(database: Path, number: int, sent: Frame, reason: str) -> None:
+async def test_an_offer_is_asked_and_its_answer_told(database: Path, number: int, sent: Frame, state: State) -> None:
     before_ms = time.time_ns() // 1_000_000
     async with table(database) as at:
         fields: dict[str, Any] = {
@@ -144,7 +146,7 @@ async def test_an_offer_is_asked_and_its_answer_told(database: Path, number: int
         assert await at.guest.ask(said) == result(number, sequence=sequence, apikey=GUEST) | {"s_seq": s_seq}
         await at.owner.quiet()
         await at.guest.quiet()
-    assert query(database, "SELECT state FROM share") == [(reason,)]
+    assert query(database, "SELECT state FROM share") == [(state,)]
 
 
 @pytest.mark.parametrize("share_time", [1700000000000, None])
@@ -243,7 +245,7 @@ async def test_check_3_not_the_owner_or_not_shareable(database: Path) -> None:
 
 @pytest.mark.parametrize("flag", ["shareable", "verified"])
 async def test_check_3_flags_of_the_device(database: Path, flag: str) -> None:
-    fill(database, devices=[device_row("raw", **{flag: False})])
+    fill(database, devices=[device_row("raw", shareable=flag != "shareable", verified=flag != "verified")])
     async with server(database, filled=False) as running, running.app(OWNER) as owner:
         told = await owner.ask(share("raw"))
         assert is_refusal(told, 403, device="raw")
@@ -515,7 +517,7 @@ async def test_a_grant_is_changed(database: Path, fields: Frame, permit: int, no
             "params": params,
         }
         await at.owner.silence()
-    assert query(database, "SELECT permit, note, state FROM share") == [(permit, note, "active")]
+    assert query(database, "SELECT permit, note, state FROM share") == [(permit, note, State.ACTIVE)]
 
 
 async def test_what_cannot_be_changed(database: Path) -> None:
@@ -540,7 +542,10 @@ async def test_a_grant_is_ended_by_its_owner(database: Path) -> None:
         await at.owner.silence()
         assert await at.owner.ask(update()) == result(0, sequence="u")
         await asked(at, sequence="2")
-    assert query(database, "SELECT state, cause FROM share ORDER BY id") == [("ended", "cancelled"), ("open", "")]
+    assert query(database, "SELECT state, cause FROM share ORDER BY id") == [
+        (State.ENDED, Cause.CANCELLED),
+        (State.OPEN, Cause.NONE),
+    ]
 
 
 async def test_cancel_share_tells_nobody_anything(database: Path) -> None:
@@ -555,7 +560,7 @@ async def test_cancel_share_tells_nobody_anything(database: Path) -> None:
         missing = cancel()
         del missing["params"]["deviceName"]
         assert (await at.owner.ask(missing))["error"] == 400
-    assert query(database, "SELECT state FROM share") == [("active",)]
+    assert query(database, "SELECT state FROM share") == [(State.ACTIVE,)]
 
 
 # 2.7: bridges.
@@ -613,7 +618,7 @@ async def test_a_sub_device_can_be_set_apart_until_the_bridge_is_changed_or_ende
         await granted(at, "sub-2", sequence="3")  # may be shared again
         assert await at.owner.ask(update("bridge", permit=8)) == result(2, "bridge", "u")
         assert (await at.guest.heard())["params"]["permit"] == 8
-    permits = "SELECT device_id, permit FROM share WHERE state = 'active' ORDER BY device_id"
+    permits = "SELECT device_id, permit FROM share WHERE state = 2 ORDER BY device_id"
     assert query(database, permits) == [("bridge", 8), ("sub-1", 8), ("sub-2", 8)]
 
 
@@ -630,7 +635,7 @@ async def test_ending_a_bridges_grant_ends_all_of_it(database: Path) -> None:
         for device in ("bridge", "sub-1", "sub-2"):
             assert await at.owner.ask(update(device)) == result(0, device, "u")
         await at.guest.silence()
-    assert query(database, "SELECT count(*) FROM share WHERE state IN ('active', 'barred')") == [(0,)]
+    assert query(database, "SELECT count(*) FROM share WHERE state IN (2, 3)") == [(0,)]
 
 
 async def test_withdrawing_a_bridges_offer_answers_all_that_joined_it(database: Path) -> None:

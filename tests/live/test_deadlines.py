@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 import pytest
 
-from sharesrv.domain.commands import Expire
 from sharesrv.domain.outcome import Done, Reply
+from sharesrv.domain.take_back import Expire
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live import deadlines
 from sharesrv.live.deadlines import Deadlines
+from sharesrv.store.base import Reader
 from tests.wire import PATIENCE_S
 from tests.world import START_MS, FakeClock
 
@@ -76,7 +78,7 @@ def shares(clock: FakeClock) -> Shares:
 
 @pytest.fixture
 def alarm(shares: Shares, clock: FakeClock) -> Deadlines:
-    return Deadlines(shares, clock, shares.submit)
+    return Deadlines(cast("Reader", shares), clock, shares.submit)
 
 
 @asynccontextmanager

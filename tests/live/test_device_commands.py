@@ -11,13 +11,13 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from sharesrv.domain.commands import Hear
-from sharesrv.domain.outcome import Changed, Notice, Reply, Responded
+from sharesrv.domain.connect import FindAudience
+from sharesrv.domain.outcome import DeviceUpdated, Notice, Reply, Responded
 from sharesrv.domain.share import State
 from sharesrv.errors import Goodbye, Refusal
 from sharesrv.live.device_commands import CommandInHand, DeviceCommands, Stage
 from sharesrv.live.ledger import Ledger
-from sharesrv.live.presence import Devices, Link
+from sharesrv.live.presence import CallLater, Devices, Link, call_later
 from tests.domain.test_control import control, refusal
 from tests.wire import PATIENCE_S
 from tests.world import World
@@ -55,12 +55,12 @@ class FakeLink(Link):
 class Bench:
     """Commands to devices over a ledger at work."""
 
-    def __init__(self, response_timeout_s: float) -> None:
+    def __init__(self, response_timeout_s: float, call_later: CallLater) -> None:
         self.world = World()
         self.notices: list[Notice] = []
         self.ledger = Ledger(self.world.store, self.world.clock, self.world.rules, tell=self.notices.append)
         self.devices = Devices(self.ledger.submit, lambda _notice: None)
-        self.commands = DeviceCommands(self.ledger, self.devices, response_timeout_s)
+        self.commands = DeviceCommands(self.ledger, self.devices, response_timeout_s, call_later)
 
     def attach(self, device: str = "lamp") -> FakeLink:
         link = FakeLink(device)
@@ -82,20 +82,20 @@ class Bench:
     async def settled(self) -> None:
         """All that was submitted has been decided and told."""
         replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self.ledger.submit(Hear("nothing"), replied.set_result)
+        self.ledger.submit(FindAudience("nothing"), replied.set_result)
         async with asyncio.timeout(PATIENCE_S):
             await replied
 
     def is_empty(self) -> bool:
-        return not self.commands._queues and not self.commands._sent and not self.commands._waiting
+        return not self.commands._queues and not self.commands._sent and not self.commands._unanswered
 
     def stored(self, device: str = "lamp") -> Any:
-        return json.loads(self.world.store.params.get(device, "{}"))
+        return json.loads(self.world.store.states.get(device, "{}"))
 
 
 @asynccontextmanager
-async def bench(response_timeout_s: float = NEVER_S) -> AsyncIterator[Bench]:
-    made = Bench(response_timeout_s)
+async def bench(response_timeout_s: float = NEVER_S, call_later: CallLater = call_later) -> AsyncIterator[Bench]:
+    made = Bench(response_timeout_s, call_later)
     running = asyncio.create_task(made.ledger.run())
     try:
         yield made
@@ -116,7 +116,7 @@ async def test_a_command_goes_to_the_device_and_its_yes_is_stored_and_told() -> 
         await b.settled()
         assert replies == [Responded(0)]
         assert b.stored() == {"switch": "on"}
-        assert [(n.account_id, n.but) for n in b.notices if isinstance(n, Changed)] == [("owner", 7)]
+        assert [(n.account_id, n.except_session) for n in b.notices if isinstance(n, DeviceUpdated)] == [("owner", 7)]
         assert b.is_empty()
 
 
@@ -585,12 +585,12 @@ async def test_a_connection_that_goes_costs_its_own_commands_only() -> None:
         b.attach()
         for session in range(1, 101):
             for sequence in range(10):
-                b.ask(params={"x": 1}, sequence=f"{session}-{sequence}", session=0)
+                b.ask(params={"x": 1}, sequence=f"{session}-{sequence}", session=1000 + session)
                 b.ask(params={"x": 1}, sequence=f"{session}-{sequence}", session=session)
         counting = b.commands._queues = Counting(b.commands._queues)
         b.commands.abandon(7)
         assert 10 <= counting.looked_at <= 50
-        assert 7 not in b.commands._waiting
+        assert 7 not in b.commands._unanswered
         before = counting.looked_at
         b.commands.abandon(7)
         b.commands.abandon(1234)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from sharesrv.domain.outcome import Ended, Notice, Offered, Settled, Updated
-from sharesrv.domain.share import Asked, Cause, Door, Share, State
+from sharesrv.domain.outcome import AccountNotice, Ended, GrantChanged, Offered, Settled, TokenRevoked
+from sharesrv.domain.share import Asked, Cause, Origin, Share, State
 from sharesrv.errors import Goodbye
 from sharesrv.live.hub import Hub
 from sharesrv.live.sessions import Session
@@ -12,22 +12,23 @@ from sharesrv.live.sessions import Session
 def share(id: int = 1) -> Share:
     asked = Asked("guest", "Lamp", "Owner", "", 0, 0, "+86135")
     return Share(
-        id, f"code-{id}", Door.OFFER, State.OPEN, "lamp", "owner", "guest", asked, 0, 180_000, sequence=str(id)
+        id, f"code-{id}", Origin.OFFER, State.OPEN, "lamp", "owner", "guest", asked, 0, 180_000, sequence=str(id)
     )
 
 
 class Fake(Session):
     """Keeps what it is sent."""
 
-    def __init__(self, id: int, account_id: str = "owner") -> None:
-        super().__init__(id, account_id)
+    def __init__(self, id: int, account_id: str = "owner", token_id: str = "") -> None:
+        super().__init__(id, account_id, token_id)
         self.heard: list[str] = []
+        self.goodbyes: list[Goodbye] = []
         self.told_off = 0
         self.rendered = 0
         self.hub: Hub | None = None
         self.closing = False
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notice: AccountNotice) -> bytes:
         self.rendered += 1
         return f"{type(notice).__name__} {notice.account_id}".encode()
 
@@ -40,7 +41,7 @@ class Fake(Session):
         return True
 
     def goodbye(self, goodbye: Goodbye) -> None:
-        raise AssertionError("nobody says goodbye here")
+        self.goodbyes.append(goodbye)
 
     def supersede(self) -> None:
         self.told_off += 1
@@ -49,11 +50,11 @@ class Fake(Session):
 class Other(Fake):
     """Of another face."""
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notice: AccountNotice) -> bytes:
         return b"other " + super().render(notice)
 
 
-UPDATED = Updated("owner", "owner", "lamp", "guest", 3, "")
+UPDATED = GrantChanged("owner", "owner", "lamp", "guest", 3, "")
 
 
 def attached(hub: Hub, *sessions: Fake) -> None:
@@ -66,7 +67,7 @@ def test_a_notice_goes_to_every_session_of_its_account_and_to_no_other() -> None
     first, second, guest = Fake(1), Fake(2), Fake(3, "guest")
     attached(hub, first, second, guest)
     hub.tell(UPDATED)
-    assert (first.heard, second.heard, guest.heard) == (["Updated owner"], ["Updated owner"], [])
+    assert (first.heard, second.heard, guest.heard) == (["GrantChanged owner"], ["GrantChanged owner"], [])
     hub.tell(Offered("nobody", share()))
     assert guest.heard == []
 
@@ -76,7 +77,7 @@ def test_a_notice_is_rendered_once_for_each_kind_of_session() -> None:
     sessions = [Fake(1), Other(2), Fake(3), Other(4)]
     attached(hub, *sessions)
     hub.tell(UPDATED)
-    assert [session.heard for session in sessions] == [["Updated owner"], ["other Updated owner"]] * 2
+    assert [session.heard for session in sessions] == [["GrantChanged owner"], ["other GrantChanged owner"]] * 2
     assert [session.rendered for session in sessions] == [1, 1, 0, 0]
 
 
@@ -84,7 +85,7 @@ def test_the_session_that_knows_already_is_left_out_of_an_end() -> None:
     hub = Hub(single=False)
     first, second = Fake(1), Fake(2)
     attached(hub, first, second)
-    hub.tell(Ended("owner", "owner", "lamp", "guest", Cause.ANSWERED, but=1))
+    hub.tell(Ended("owner", "owner", "lamp", "guest", Cause.ANSWERED, except_session=1))
     hub.tell(Ended("owner", "owner", "lamp", "guest", Cause.LEFT))
     assert (first.heard, second.heard) == (["Ended owner"], ["Ended owner"] * 2)
 
@@ -97,7 +98,7 @@ def test_single_lets_the_newer_session_supersede_the_older() -> None:
     assert (newer.superseded, newer.attached, newer.told_off) == (False, True, 0)
     assert not guest.superseded
     hub.tell(UPDATED)
-    assert (older.heard, newer.heard) == ([], ["Updated owner"])
+    assert (older.heard, newer.heard) == ([], ["GrantChanged owner"])
     hub.detach(older)
     assert hub.sessions("owner") == [newer]
 
@@ -190,7 +191,7 @@ def test_a_session_may_end_while_it_is_told() -> None:
     first.hub = hub
     hub.tell(UPDATED)
     hub.tell(UPDATED)
-    assert (first.heard, second.heard) == (["Updated owner"], ["Updated owner"] * 2)
+    assert (first.heard, second.heard) == (["GrantChanged owner"], ["GrantChanged owner"] * 2)
 
 
 def test_an_answer_that_was_not_written_is_not_taken_for_one_that_will_be_received() -> None:
@@ -201,3 +202,21 @@ def test_an_answer_that_was_not_written_is_not_taken_for_one_that_will_be_receiv
     hub.tell(Settled("owner", share(7)))
     hub.tell_waiting(closing, [], [share(8)])
     assert closing.unreceived == []
+
+
+@pytest.mark.parametrize(
+    ("revoked", "closed"),
+    [
+        (TokenRevoked("owner", "a"), [1, 3]),
+        (TokenRevoked("owner"), [1, 2, 3]),
+        (TokenRevoked("owner", "c"), []),
+        (TokenRevoked("nobody"), []),
+    ],
+)
+def test_a_revoked_token_closes_the_connections_that_it_opened(revoked: TokenRevoked, closed: list[int]) -> None:
+    hub = Hub(single=False)
+    sessions = [Fake(1, token_id="a"), Fake(2, token_id="b"), Fake(3, token_id="a"), Fake(4, "guest", "a")]
+    attached(hub, *sessions)
+    hub.end_sessions(revoked)
+    assert [session.id for session in sessions if session.goodbyes == [Goodbye.UNAUTHORIZED]] == closed
+    assert [len(session.goodbyes) for session in sessions if session.id not in closed] == [0] * (4 - len(closed))

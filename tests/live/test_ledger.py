@@ -1,26 +1,46 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
+from structlog.testing import capture_logs
 
-from sharesrv.domain import decide
-from sharesrv.domain.commands import Cancel, Command, Request
-from sharesrv.domain.keys import AnyKey, OpenOffers
-from sharesrv.domain.outcome import Acknowledged, Done, Ended, Notice, Offered, Reply, Settled, Waiting
+from sharesrv.auth import digest
+from sharesrv.domain.change import CHANGED, NO_GRANT
+from sharesrv.domain.connect import Connect
+from sharesrv.domain.control import Query, UpdateDevice
+from sharesrv.domain.draft import Command, Draft
+from sharesrv.domain.ending import current_tree
+from sharesrv.domain.outcome import (
+    Acknowledged,
+    Connected,
+    Done,
+    Ended,
+    Forward,
+    Notice,
+    Offered,
+    Put,
+    PutDevice,
+    Reply,
+    Settled,
+    Stored,
+    Waiting,
+)
+from sharesrv.domain.record_checks import GrantRecord
+from sharesrv.domain.records import ChangeDevice
 from sharesrv.domain.rules import Rules
-from sharesrv.domain.share import State
+from sharesrv.domain.share import Cause, State
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live import ledger as ledger_module
 from sharesrv.live.ledger import Ledger
-from sharesrv.store.base import Conflict, OutcomeUnknown, StoreFailed
+from sharesrv.store.base import OutcomeUnknown, StoreFailed
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.failing import FailingStore, Step
-from tests.wire import fill, query
+from tests.wire import GUEST, OWNER, at, fill, query
 from tests.world import World, came_to
 
 DISK_FULL = StoreFailed("database or disk is full")
@@ -98,7 +118,7 @@ async def test_a_batch_has_at_most_so_many_commands(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ledger_module, "BATCH_MAX", 2)
     desk = Desk()
     await desk.do(*(desk.world.request(id) for id in ("lamp", "bridge", "sub-1", "sub-2", "lamp")))
-    assert [len(batch) for batch in desk.store.batches] == [2, 2]
+    assert [len(batch) for batch in desk.store.batches] == [2, 2, 0]
 
 
 @pytest.mark.parametrize("step", ["read", "write", "commit"])
@@ -119,35 +139,6 @@ async def test_what_failed_does_not_count_against_a_limit() -> None:
     assert await desk.do(guess) == [Refusal.INTERNAL]
     assert await desk.do(guess) == [1]
     assert await desk.do(guess) == [Refusal.UNKNOWN_UIDS]
-
-
-@pytest.mark.parametrize("step", ["write", "commit"])
-async def test_a_conflict_is_decided_again(step: Step) -> None:
-    desk = Desk()
-    desk.store.fail(step, Conflict("a share"), Conflict("a share"))
-    assert await desk.do(desk.world.request()) == [Waiting]
-    assert (desk.store.reads, len(desk.store.batches)) == (3, 3)
-    assert desk.world.states() == [State.OPEN]
-    assert [type(told) for told in desk.told] == [Waiting, Offered]
-
-
-async def test_what_somebody_else_has_changed_meanwhile_is_seen_when_it_is_decided_again() -> None:
-    desk = Desk()
-    desk.store.fail("write", Conflict("a share"))
-    desk.store.hold()
-    async with running(desk.ledger):
-        replies = desk.submit(desk.world.request())
-        await desk.store.committing.wait()
-        desk.world.row(State.ACTIVE)
-        desk.store.release()
-    assert [came_to(reply) for reply in replies] == [4]
-
-
-async def test_conflicts_without_end_are_a_failure() -> None:
-    desk = Desk()
-    desk.store.fail("write", *[Conflict("a share")] * 5)
-    assert await desk.do(desk.world.request()) == [Refusal.INTERNAL]
-    assert await desk.do(desk.world.request()) == [Waiting]
 
 
 async def test_when_nobody_can_know_what_is_on_disk_the_ledger_ends_and_nobody_is_told() -> None:
@@ -175,57 +166,116 @@ async def test_a_refused_command_does_not_spoil_its_batch() -> None:
     assert desk.world.states() == [State.OPEN]
 
 
-async def test_a_command_whose_decision_breaks_does_not_spoil_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks(_command: Command, _draft: object) -> NoReturn:
+class Broken(Command, frozen=True):
+    """A command whose rule looks at the guest's tree and then has a bug."""
+
+    device_id: str = "lamp"
+
+    def decide(self, draft: Draft) -> None:
+        device = draft.facts.device(self.device_id)
+        assert device is not None
+        current_tree(draft, device, "guest")
+        draft.count(("never", "happened", ""))
         raise ZeroDivisionError
 
-    monkeypatch.setitem(decide.RULES, Cancel, breaks)
-    decide._rule_of.cache_clear()
+
+async def test_a_rule_that_raises_costs_its_own_command_a_500_and_nobody_else_anything() -> None:
     desk = Desk()
-    commands: list[Command] = [desk.world.request("lamp"), desk.world.cancel("lamp"), desk.world.request("bridge")]
-    assert await desk.do(*commands) == [Waiting, Refusal.INTERNAL, Waiting]
-    assert len(desk.store.batches) == 1
+    with capture_logs():
+        came = await desk.do(desk.world.request("lamp"), Broken(), desk.world.request("bridge"))
+    assert came == [Waiting, Refusal.INTERNAL, Waiting]
+    assert (desk.store.reads, len(desk.store.batches)) == (1, 1)
     assert desk.world.states() == [State.OPEN, State.OPEN]
-    decide._rule_of.cache_clear()
+    assert [type(told) for told in desk.told] == [Waiting, Offered, Refused, Waiting, Offered]
+    assert desk.ledger._recents.count(("never", "happened", "")) == 0
 
 
-class Forgetful(Request, frozen=True, kw_only=True):
-    """A request that does not name all the rows that it needs."""
-
-    def names(self) -> Iterator[AnyKey]:
-        return (key for key in Request.names(self) if not isinstance(key, OpenOffers))
-
-
-def forgetful(device: str) -> Forgetful:
-    return Forgetful(
-        sharer_id="owner",
-        device_id=device,
-        uid="guest@example.org",
-        sequence="f",
-        device_name="",
-        user_name="",
-        note="",
-    )
+async def test_what_had_lapsed_before_a_rule_raised_stands() -> None:
+    desk = Desk(Rules(resend_cooldown_ms=0))
+    await desk.do(desk.world.request("lamp"))
+    desk.told.clear()
+    desk.world.clock.advance(ms=180_000)
+    with capture_logs():
+        assert await desk.do(Broken(), desk.world.request("lamp")) == [Refusal.INTERNAL, Waiting]
+    assert [type(told) for told in desk.told] == [Settled, Ended, Ended, Refused, Waiting, Offered]
+    assert desk.world.states() == [State.TIMED_OUT, State.OPEN]
 
 
-async def test_a_row_that_was_not_read_cuts_the_batch_and_the_rest_is_carried_over() -> None:
+async def test_bugs_are_logged_with_their_traceback_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, now_s = Desk(), [1_000.0]
+    monkeypatch.setattr(ledger_module, "monotonic", lambda: now_s[0])
+    with capture_logs() as logs:
+        await desk.do(*[Broken()] * 3)
+        now_s[0] += 0.99
+        await desk.do(Broken())
+        assert [(entry["event"], entry["command"]) for entry in logs] == [("a command failed", "Broken")]
+        assert isinstance(logs[0]["exc_info"], ZeroDivisionError)
+        now_s[0] += 0.01
+        await desk.do(Broken())
+    assert len(logs) == 2
+
+
+async def test_a_batch_that_cannot_be_written_goes_through_in_halves() -> None:
     desk = Desk()
-    commands: list[Command] = [desk.world.cancel("lamp"), forgetful("lamp"), desk.world.cancel("bridge")]
-    assert await desk.do(*commands) == [Done, Refusal.INTERNAL, Done]
-    assert desk.store.reads == 3
+    desk.store.fail("write", RuntimeError("a value"), RuntimeError("a value"))
+    with capture_logs() as logs:
+        came = await desk.do(*(desk.world.request(id) for id in ("lamp", "bridge", "sub-1", "sub-2")))
+    assert came == [Waiting] * 4
+    assert [len(batch) for batch in desk.store.batches] == [4, 2, 1, 1, 2]
+    assert logs == []
 
 
-async def test_a_row_that_another_command_of_the_batch_has_named_is_read() -> None:
+async def test_the_halves_of_a_batch_are_told_in_its_order() -> None:
     desk = Desk()
-    assert await desk.do(desk.world.request("bridge"), forgetful("lamp")) == [Waiting, Waiting]
-    assert desk.store.reads == 1
+    desk.store.fail("write", RuntimeError("a value"))
+    await desk.do(desk.world.request("lamp"), desk.world.cancel("lamp"), desk.world.request("lamp"))
+    assert [type(told) for told in desk.told] == [*(Waiting, Offered), *(Settled, Done, Ended), *(Waiting, Offered)]
+    assert desk.world.states() == [State.WITHDRAWN, State.OPEN]
 
 
-async def test_a_command_that_never_names_what_it_needs_fails_alone() -> None:
+async def test_a_command_that_cannot_be_written_fails_alone_and_its_traceback_is_logged() -> None:
     desk = Desk()
-    assert await desk.do(forgetful("lamp"), desk.world.cancel("lamp")) == [Refusal.INTERNAL, Done]
-    assert desk.world.shares() == []
-    assert desk.store.batches == []
+    desk.store.fail("write", *[RuntimeError("a value")] * 2)
+    with capture_logs() as logs:
+        assert await desk.do(desk.world.request("lamp"), desk.world.request("bridge")) == [Refusal.INTERNAL, Waiting]
+    assert [(entry["event"], entry["command"]) for entry in logs] == [("a command cannot be written", "Request")]
+    assert [share.device_id for share in desk.world.shares()] == ["bridge"]
+
+
+async def test_in_halves_too_a_limit_counts_each_command_once() -> None:
+    desk = Desk(Rules(unknown_uids_per_minute=4))
+    desk.store.fail("commit", RuntimeError("a bug"))
+    guess = desk.world.request(uid=NOBODY)
+    assert await desk.do(guess, guess, guess) == [1, 1, 1]
+    assert await desk.do(guess) == [1]
+    assert await desk.do(guess) == [Refusal.UNKNOWN_UIDS]
+
+
+async def test_a_half_after_which_nobody_can_know_what_is_on_disk_ends_the_ledger() -> None:
+    desk = Desk()
+    desk.store.fail("commit", RuntimeError("a bug"), OutcomeUnknown("I/O error"))
+    replies = desk.submit(desk.world.request("lamp"), desk.world.request("bridge"))
+    with pytest.raises(OutcomeUnknown):
+        await desk.work()
+    assert replies == []
+
+
+async def test_a_command_that_changes_records_has_a_batch_of_its_own() -> None:
+    desk = Desk()
+    hidden = ChangeDevice(device_id="lamp", fields={"shareable": False})
+    shown = ChangeDevice(device_id="lamp", fields={"shareable": True})
+    request, cancel = desk.world.request("lamp"), desk.world.cancel("lamp")
+    came = await desk.do(request, cancel, hidden, request, shown, shown, request)
+    assert came == [Waiting, Done, Done, Refusal.NOT_SHAREABLE, Done, Done, Waiting]
+    assert [len(batch) for batch in desk.store.batches] == [2, 1, 0, 1, 0, 1]
+
+
+async def test_marks_go_before_a_command_that_changes_records() -> None:
+    desk = Desk()
+    share = desk.world.row(State.REFUSED, told=False)
+    desk.ledger.received([share.id])
+    assert await desk.do(ChangeDevice(device_id="lamp", fields={"name": "Porch"})) == [Done]
+    assert [[type(change) for change in batch] for batch in desk.store.batches] == [[Put], [PutDevice]]
 
 
 async def test_each_command_tells_what_comes_first_then_its_reply_then_the_rest() -> None:
@@ -349,7 +399,7 @@ async def test_a_ledger_with_nothing_to_do_stops_at_once() -> None:
 
 
 @pytest.mark.parametrize("step", ["read", "write", "commit"])
-@pytest.mark.parametrize("error", [DISK_FULL, Conflict("a share")])
+@pytest.mark.parametrize("error", [DISK_FULL, RuntimeError("a bug")])
 async def test_over_sqlite_too_a_failure_changes_nothing_and_the_next_batch_runs(
     database: Path, step: Step, error: Exception
 ) -> None:
@@ -363,7 +413,7 @@ async def test_over_sqlite_too_a_failure_changes_nothing_and_the_next_batch_runs
         assert query(database, "SELECT count(*) FROM share") == [(0,)]
         store._planned.clear()
         assert await desk.do(desk.world.request()) == [Waiting]
-        assert query(database, "SELECT state FROM share") == [("open",)]
+        assert query(database, "SELECT state FROM share") == [(State.OPEN,)]
 
 
 async def test_over_sqlite_an_offer_may_take_the_place_of_one_that_ended_in_the_same_batch(database: Path) -> None:
@@ -378,4 +428,196 @@ async def test_over_sqlite_an_offer_may_take_the_place_of_one_that_ended_in_the_
         world.clock.advance(ms=3_600_000)
         assert await desk.do(world.request(sequence="4")) == [Waiting]
     states = query(database, "SELECT state FROM share ORDER BY id")
-    assert states == [("withdrawn",), ("refused",), ("timed_out",), ("open",)]
+    assert states == [(State.WITHDRAWN,), (State.REFUSED,), (State.TIMED_OUT,), (State.OPEN,)]
+
+
+# What another process has written.
+
+
+@asynccontextmanager
+async def over_sqlite(database: Path) -> AsyncIterator[Desk]:
+    """A desk over a file, on which the guest has a grant on the lamp."""
+    fill(database, grants=[GrantRecord("lamp", GUEST, 1, "", 0)])
+    desk = Desk()
+    async with SqliteStore(database, desk.world.clock) as store:
+        desk.ledger = Ledger(store, desk.world.clock, desk.world.rules, tell=desk.told.append)
+        yield desk
+
+
+def elsewhere(database: Path, *statements: str) -> None:
+    """Another process writes these, in one transaction, and does not wait for anybody's lock."""
+    with closing(sqlite3.connect(database, isolation_level=None, timeout=0)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute("COMMIT")
+
+
+CONTROL = UpdateDevice(account_id=GUEST, device_id="lamp", sequence="1", params={})
+QUERY = Query(account_id=GUEST, device_id="lamp")
+CONNECT = Connect(digest=digest(at(OWNER)), account_id=OWNER)
+AS_OWNER = Connect(digest=digest(at(GUEST)), account_id=OWNER)
+ENDED = f"UPDATE share SET state = {State.ENDED}, version = version + 1"
+BEHIND: list[tuple[Command, object, str, object]] = [
+    (CONTROL, Forward, ENDED, Refusal.NO_GRANT),
+    (QUERY, Stored, ENDED, Refusal.NO_GRANT),
+    (QUERY, Stored, "DELETE FROM device WHERE id = 'lamp'", Refusal.NO_GRANT),
+    (AS_OWNER, Connected, ENDED, Refusal.WRONG_ACCOUNT),
+    (CONNECT, Connected, "UPDATE account SET token_serial = token_serial + 1", Refusal.SUPERSEDED),
+    (CONNECT, Connected, "DELETE FROM token", Refusal.UNKNOWN_TOKEN),
+    (CONNECT, Connected, "UPDATE token SET expires_ms = 1", Refusal.TOKEN_EXPIRED),
+]
+
+
+@pytest.mark.parametrize(("command", "before", "statement", "after"), BEHIND)
+async def test_what_another_process_wrote_is_noticed_by_a_command_that_only_reads(
+    database: Path, command: Command, before: object, statement: str, after: object
+) -> None:
+    async with over_sqlite(database) as desk:
+        for _ in range(2):
+            assert await desk.do(command) == [before]
+        elsewhere(database, statement)
+        for _ in range(2):
+            assert await desk.do(command) == [after]
+
+
+async def test_what_another_process_wrote_is_noticed_by_a_command_that_writes(database: Path) -> None:
+    async with over_sqlite(database) as desk:
+        world = desk.world
+        assert await desk.do(world.update(permit=2)) == [CHANGED]
+        elsewhere(database, "UPDATE share SET permit = 5, version = version + 1")
+        assert await desk.do(world.update(note="Porch")) == [CHANGED]
+        assert query(database, "SELECT permit, note, version FROM share") == [(5, "Porch", 4)]
+        elsewhere(database, ENDED)
+        assert await desk.do(world.request()) == [Waiting]
+        elsewhere(database, "UPDATE device SET owner_id = 'other'")
+        assert await desk.do(world.request(sequence="2")) == [Refusal.NOT_OWNER]
+        assert query(database, "SELECT state FROM share ORDER BY version DESC") == [(State.ENDED,), (State.OPEN,)]
+
+
+async def test_a_batch_waits_while_another_process_writes_and_sees_what_it_wrote(database: Path) -> None:
+    async with over_sqlite(database) as desk:
+        with closing(sqlite3.connect(database, isolation_level=None)) as neighbour:
+            neighbour.execute("BEGIN IMMEDIATE")
+            neighbour.execute(ENDED)
+            replies = desk.submit(desk.world.update(note="Porch"))
+            async with running(desk.ledger):
+                await asyncio.sleep(0)
+                assert replies == []
+                neighbour.execute("COMMIT")
+        assert [came_to(reply) for reply in replies] == [NO_GRANT]
+
+
+async def test_a_neighbour_that_writes_between_all_batches_starves_nobody(database: Path) -> None:
+    async with over_sqlite(database) as desk:
+        for note in ("Porch", "Hall"):
+            elsewhere(database, "UPDATE account SET nickname = nickname || '!'")
+            assert await desk.do(desk.world.update(note=note)) == [CHANGED]
+        assert query(database, "SELECT note FROM share") == [("Hall",)]
+
+
+async def test_a_batch_that_changes_nothing_does_not_keep_the_write_lock(database: Path) -> None:
+    async with over_sqlite(database) as desk:
+        assert await desk.do(desk.world.update(note="Porch")) == [CHANGED]
+        for nickname in ("", "Other"):
+            elsewhere(database, f"UPDATE account SET nickname = '{nickname}'")
+            assert await desk.do(desk.world.update(uid=NOBODY)) == [1]
+
+
+# What one batch leaves to the next.
+
+
+async def test_what_comes_due_between_two_batches_is_noticed_by_the_second() -> None:
+    desk = Desk()
+    await desk.do(desk.world.request())
+    desk.world.clock.advance(ms=180_000)
+    assert await desk.do(desk.world.request(sequence="2")) == [Refusal.TOO_SOON]
+    desk.world.clock.advance(ms=180_000)
+    assert await desk.do(desk.world.request(sequence="2")) == [Waiting]
+    assert desk.world.states() == [State.TIMED_OUT, State.OPEN]
+
+
+async def test_a_limit_counts_each_batch_once() -> None:
+    desk = Desk(Rules(offers_per_minute=3))
+    for _ in range(3):
+        assert await desk.do(desk.world.request(), desk.world.cancel()) == [Waiting, Done]
+    assert await desk.do(desk.world.request()) == [Refusal.TOO_MANY_OFFERS]
+    desk.world.clock.advance(ms=60_000)
+    assert await desk.do(desk.world.request()) == [Waiting]
+
+
+# The marks of received answers.
+
+
+async def test_marks_ride_with_the_next_batch_and_go_first() -> None:
+    desk = Desk()
+    shares = [desk.world.row(State.REFUSED, told=False) for _ in range(3)]
+    desk.ledger.received([shares[0].id, shares[2].id])
+    desk.ledger.received([shares[0].id])
+    assert await desk.do(desk.world.request()) == [Waiting]
+    [batch] = desk.store.batches
+    assert [change.new.id for change in batch if isinstance(change, Put)] == [shares[0].id, shares[2].id, 4]
+    assert [share.owed for share in desk.world.shares()] == [False, True, False, False]
+    assert desk.world.store.journal == batch[2:]
+
+
+async def test_marks_need_nothing_else_to_be_queued() -> None:
+    desk = Desk()
+    share = desk.world.row(State.TIMED_OUT, told=False, cause=Cause.TIMEOUT)
+    async with running(desk.ledger), asyncio.timeout(30):
+        await asyncio.sleep(0)
+        desk.store.hold()
+        desk.ledger.received([share.id])
+        await desk.store.committing.wait()
+        assert desk.world.share().owed
+        desk.store.release()
+    assert not desk.world.share().owed
+    assert desk.told == []
+
+
+async def test_more_marks_than_a_batch_has_commands_ride_with_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "BATCH_MAX", 2)
+    desk = Desk()
+    shares = [desk.world.row(State.REFUSED, told=False) for _ in range(5)]
+    desk.ledger.received(share.id for share in shares)
+    assert await desk.do(*(desk.world.request(id) for id in ("lamp", "bridge", "sub-1"))) == [Waiting] * 3
+    assert [len(batch) for batch in desk.store.batches] == [3, 3, 2]
+    assert not any(share.owed for share in desk.world.shares())
+
+
+@pytest.mark.parametrize("state", [State.OPEN, State.ACTIVE, State.REFUSED, None])
+async def test_a_mark_for_a_share_that_is_not_owed_or_not_there_changes_nothing(state: State | None) -> None:
+    desk = Desk()
+    if state is not None:
+        desk.world.row(state)
+    before = dict(desk.world.store.shares)
+    desk.ledger.received([1, 1, 2])
+    await desk.work()
+    assert desk.store.batches == [[]]
+    assert desk.world.store.shares == before
+
+
+async def answered(desk: Desk, command: Command) -> list[Reply]:
+    replies = desk.submit(command)
+    await desk.work()
+    return replies
+
+
+async def test_a_mark_is_seen_by_the_handshake_behind_it() -> None:
+    desk = Desk()
+    share = desk.world.row(State.REFUSED, told=False, settled_ms=desk.world.clock.now_ms())
+    replies = await answered(desk, desk.world.connect("owner"))
+    desk.ledger.received([share.id])
+    replies += await answered(desk, desk.world.connect("owner"))
+    replies += await answered(desk, desk.world.connect("owner"))
+    assert [getattr(reply, "answers", None) for reply in replies] == [[share], [], []]
+
+
+async def test_marks_that_could_not_be_written_leave_the_answer_owed() -> None:
+    desk = Desk()
+    share = desk.world.row(State.REFUSED, told=False)
+    desk.store.fail("write", DISK_FULL)
+    for owed in (True, False):
+        desk.ledger.received([share.id])
+        await desk.work()
+        assert desk.world.share().owed is owed

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from sharesrv.domain.keys import Recent
+from sharesrv.domain.facts import Recent
 from sharesrv.live import limits
 from sharesrv.live.limits import Bucket, Recents
 from tests.world import FakeClock
 
-GUESSES = Recent("guesses", "owner")
+GUESSES = ("guesses", "owner", "")
+HANDSHAKES = ("handshakes", "owner", "")
 
 
 def test_what_was_done_counts_for_a_minute() -> None:
@@ -26,9 +27,7 @@ def test_what_was_done_counts_for_a_minute() -> None:
     assert recents.count(GUESSES) == 0
 
 
-@pytest.mark.parametrize(
-    "other", [Recent("guesses", "guest"), Recent("offers", "owner"), Recent("guesses", "owner", "x")]
-)
+@pytest.mark.parametrize("other", [("guesses", "guest", ""), ("offers", "owner", ""), ("guesses", "owner", "x")])
 def test_everything_is_counted_for_itself(other: Recent) -> None:
     recents = Recents(FakeClock().now_ms)
     recents.add(GUESSES)
@@ -40,7 +39,7 @@ def test_what_is_over_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) 
     clock = FakeClock()
     recents = Recents(clock.now_ms)
     for number in range(10):
-        recents.add(Recent("guesses", str(number)))
+        recents.add(("guesses", str(number), ""))
     clock.advance(ms=60_000)
     recents.add(GUESSES)
     assert list(recents._times) == [GUESSES]
@@ -49,7 +48,7 @@ def test_what_is_over_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) 
 def test_what_still_counts_is_not_swept_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_SWEEP_AT", 3)
     recents = Recents(FakeClock().now_ms)
-    keys = [Recent("guesses", str(number)) for number in range(50)]
+    keys = [("guesses", str(number), "") for number in range(50)]
     for key in keys:
         recents.add(key)
     assert [recents.count(key) for key in keys] == [1] * 50
@@ -103,6 +102,6 @@ def test_what_is_never_asked_for_is_forgotten_too() -> None:
     clock = FakeClock()
     recents = Recents(clock.now_ms)
     for _ in range(50):
-        recents.add(Recent("handshakes", "owner"))
+        recents.add(HANDSHAKES)
         clock.advance(ms=10_000)
-    assert len(recents._times[Recent("handshakes", "owner")]) <= 7
+    assert len(recents._times[HANDSHAKES]) <= 7

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -16,39 +18,42 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from sharesrv.auth import digest
-from sharesrv.domain.commands import (
-    Answer,
-    Cancel,
-    Command,
-    Connect,
-    Control,
-    Controlled,
-    Expire,
-    Received,
-    Report,
-    Request,
-    Update,
-)
+from sharesrv.domain.answer import Answer
+from sharesrv.domain.ask import Request
+from sharesrv.domain.change import AmendGrant, ChangeGrant
+from sharesrv.domain.connect import Connect, Received
+from sharesrv.domain.control import CompleteUpdate, Report, UpdateDevice
+from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import (
     Acknowledged,
-    Changed,
+    ComesDue,
     Connected,
+    DeviceDisowned,
+    DeviceMoved,
+    DeviceUpdated,
     Ended,
     Forward,
+    GrantChanged,
+    Notice,
     Offered,
     Reply,
     Responded,
     Result,
     Settled,
-    Updated,
+    TokenRevoked,
     Waiting,
 )
+from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, GrantRecord, TokenRecord
+from sharesrv.domain.records import ChangeDevice, DeleteAccount, DeleteDevice, RevokeToken, WriteRecords
 from sharesrv.domain.rules import Rules
+from sharesrv.domain.share import State
+from sharesrv.domain.take_back import Cancel, EndShare, Expire
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.ledger import Ledger
 from sharesrv.store.sqlite.store import SqliteStore
-from tests.model import ACCOUNTS, OWNERS, Model
-from tests.wire import at, device_row, fill, query
+from tests.model import ACCOUNTS, Model, Thing
+from tests.model_records import Grant, RecordModel
+from tests.wire import UIDS, at, device_row, fill
 from tests.world import FakeClock
 
 LIMITS = Rules(open_offers=3, offers_per_minute=6, unknown_uids_per_minute=3)
@@ -60,7 +65,10 @@ uids = st.sampled_from([*["guest@EXAMPLE.org"] * 9, "other@example.org", "+86135
 sequences = st.sampled_from(["1", "1", "1", "2"])
 seldom = st.sampled_from([False] * 11 + [True])
 permits = st.integers(0, 15)
-
+numbers = st.integers(0, 11)
+ends = st.sampled_from([0, 0, 1, 60_000, 400_000])  # ms from now; 0 is never
+TOKENS = {token: id for id in UIDS for token in (id, f"{id}-2")}
+TOKEN_IDS = {digest(at(token))[:16]: token for token in TOKENS}
 
 timers = st.lists(
     st.fixed_dictionaries(
@@ -89,11 +97,14 @@ class LedgerBesideModel(RuleBasedStateMachine):
     def start(self, device: str) -> None:
         self.folder = TemporaryDirectory()
         self.path = Path(shutil.copy(self.template, self.folder.name))
-        self.clock, self.model = FakeClock(), Model()
+        self.clock, self.model = FakeClock(), RecordModel()
         self.runner = asyncio.Runner()
         self.store = SqliteStore(self.path, self.clock)
+        self.runner.run(self.store.__aenter__())
+        self.runner.run(self.store._writer.run(lambda connection: connection.execute("PRAGMA synchronous = OFF")))
+        self.reader = sqlite3.connect(self.path)
         self.told: list[tuple[Any, ...]] = []
-        self.ledger = Ledger(self.store, self.clock, LIMITS, tell=lambda notice: self.told.append(self.short(notice)))
+        self.ledger = Ledger(self.store, self.clock, LIMITS, tell=self.heard)
         self.model.now = self.clock.now_ms()
         self.numbers: dict[int, int] = {}
         self.share(False, device, "guest@example.org", "0", 3, "")
@@ -101,6 +112,7 @@ class LedgerBesideModel(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
+            self.reader.close()
             self.runner.run(self.store.__aexit__(None, None, None))
             self.runner.close()
             self.folder.cleanup()
@@ -114,18 +126,29 @@ class LedgerBesideModel(RuleBasedStateMachine):
         """The id of a share of the model; one that there is not gets an id that there is not."""
         return next((id for id, known in self.numbers.items() if known == number), 10**9)
 
-    def short(self, notice: object) -> tuple[Any, ...]:
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        return self.reader.execute(sql, values).fetchall()
+
+    def heard(self, notice: Notice) -> None:
+        if not isinstance(notice, DeviceMoved | ComesDue):  # hints, of which nobody hears
+            self.told.append(self.short(notice))
+
+    def short(self, notice: Notice) -> tuple[Any, ...]:
         match notice:
             case Offered(account_id=account, share=share):
                 return ("offered", account, self.number(share.id))
             case Settled(account_id=account, share=share):
-                return ("settled", account, self.number(share.id), str(share.state))
-            case Updated(account_id=account, device_id=device, permit=permit, note=note):
+                return ("settled", account, self.number(share.id), share.state.word)
+            case GrantChanged(account_id=account, device_id=device, permit=permit, note=note):
                 return ("updated", account, device, permit, note)
             case Ended(account_id=account, device_id=device, uid=uid, cause=cause):
-                return ("ended", account, device, ACCOUNTS[uid.lower()], str(cause))
-            case Changed(account_id=account, device_id=device, params=changed):
+                return ("ended", account, device, ACCOUNTS[uid.lower()], cause.word)
+            case DeviceUpdated(account_id=account, device_id=device, params=changed):
                 return ("changed", account, device, sorted(changed))
+            case DeviceDisowned(device_id=device):
+                return ("disowned", device)
+            case TokenRevoked(account_id=account, token_id=token_id):
+                return ("revoked", account, TOKEN_IDS[token_id] if token_id else "")
         raise AssertionError(notice)
 
     def came_to(self, reply: Reply) -> Any:
@@ -154,7 +177,7 @@ class LedgerBesideModel(RuleBasedStateMachine):
         self.ledger.submit(command, replies.append)
         self.ledger.stop()
         self.runner.run(self.ledger.run())
-        for (id,) in query(self.path, "SELECT id FROM share ORDER BY id"):
+        for (id,) in self.query("SELECT id FROM share ORDER BY id"):
             self.number(id)
         assert [self.came_to(reply) for reply in replies] == [expected]
         assert sorted(self.told, key=repr) == sorted(self.model.told, key=repr)
@@ -169,7 +192,6 @@ class LedgerBesideModel(RuleBasedStateMachine):
     @rule(foreign=seldom, device=devices, uid=uids, sequence=sequences, permit=permits, note=st.sampled_from(["", "a"]))
     def share(self, foreign: bool, device: str, uid: str, sequence: str, permit: int, note: str) -> None:
         sharer = self.sharer(device, foreign)
-        self.look(sharer, device, uid)
         command = Request(
             sharer_id=sharer, device_id=device, uid=uid, sequence=sequence, device_name="", user_name="",
             note=note, permit=permit,
@@ -178,20 +200,14 @@ class LedgerBesideModel(RuleBasedStateMachine):
 
     def sharer(self, device: str, foreign: bool) -> str:
         """The owner of a device, or somebody else."""
-        return "guest" if foreign else OWNERS.get(device, "owner")
+        known = self.model.devices.get(device)
+        return "guest" if foreign else known.owner if known else "owner"
 
-    def look(self, sharer: str, device: str, uid: str) -> None:
-        """A command of the owner's about a sharee finds what is overdue between them."""
-        sharee = ACCOUNTS.get(uid.lower())
-        if sharee is not None and OWNERS.get(device) == sharer:
-            self.model.lapse(sharee, device)
-
-    @rule(sharee=sharees, accepts=st.booleans(), number=st.integers(0, 11))
+    @rule(sharee=sharees, accepts=st.booleans(), number=numbers)
     def answer_by_code(self, sharee: str, accepts: bool, number: int) -> None:
-        found = query(self.path, "SELECT code, device_id, sequence FROM share WHERE id = ?", self.id(number))
+        found = self.query("SELECT code, device_id, sequence FROM share WHERE id = ?", self.id(number))
         code, device, sequence = found[0] if found else ("unknown", "lamp", "1")
-        apart = bool(found) and self.model.rows[number].apart
-        if not apart:  # nobody was ever shown that code
+        if not found or self.model.rows[number].origin == "offer":  # nobody is asked by any other code
             command = Answer(sharee_id=sharee, accepts=accepts, code=code, device_id=device, sequence=sequence)
             self.both(command, self.model.answer(sharee, accepts, number, device, sequence))
 
@@ -213,27 +229,25 @@ class LedgerBesideModel(RuleBasedStateMachine):
     @rule(foreign=seldom, device=devices, uid=uids, permit=st.none() | permits, note=st.sampled_from([None, "", "b"]))
     def update_share(self, foreign: bool, device: str, uid: str, permit: int | None, note: str | None) -> None:
         sharer = self.sharer(device, foreign)
-        self.look(sharer, device, uid)
-        command = Update(sharer_id=sharer, device_id=device, uid=uid, permit=permit, note=note)
+        command = ChangeGrant(sharer_id=sharer, device_id=device, uid=uid, permit=permit, note=note)
         self.both(command, self.model.update(sharer, device, uid, permit, note))
 
     @rule(foreign=seldom, device=devices, uid=uids)
     def cancel_share(self, foreign: bool, device: str, uid: str) -> None:
         sharer = self.sharer(device, foreign)
-        self.look(sharer, device, uid)
         self.both(Cancel(sharer_id=sharer, device_id=device, uid=uid), self.model.cancel(sharer, device, uid))
 
-    @rule(number=st.integers(0, 11))
+    @rule(number=numbers)
     def expire(self, number: int) -> None:
         self.both(Expire(self.id(number)), self.model.expire(number))
 
-    @rule(number=st.integers(0, 11))
+    @rule(number=numbers)
     def received(self, number: int) -> None:
         self.both(Received((self.id(number),)), self.model.received(number))
 
-    @rule(account=st.sampled_from(["owner", "guest", "other"]), speaks_for=accounts)
-    def handshake(self, account: str, speaks_for: str) -> None:
-        self.both(Connect(digest=digest(at(account)), account_id=speaks_for), self.model.connect(account, speaks_for))
+    @rule(token=st.sampled_from([*UIDS, *TOKENS]), speaks_for=accounts)
+    def handshake(self, token: str, speaks_for: str) -> None:
+        self.both(Connect(digest=digest(at(token)), account_id=speaks_for), self.model.connect(token, speaks_for))
 
     @rule(
         account=st.sampled_from(["guest", "guest", "guest", "owner", "other"]),
@@ -244,11 +258,11 @@ class LedgerBesideModel(RuleBasedStateMachine):
     def control(self, account: str, device: str, apikey: str, given: dict[str, Any]) -> None:
         """An app's command; where it may go to the device, that says yes."""
         named = account if apikey == "own" else apikey
-        command = Control(account_id=account, device_id=device, apikeys=(named,), sequence="c", params=raw(given))
+        command = UpdateDevice(account_id=account, device_id=device, apikeys=(named,), sequence="c", params=raw(given))
         expected = self.model.control(account, device, named, given)
         self.both(command, expected)
         if expected == "forward":
-            done = Controlled(account_id=account, device_id=device, params=raw(given))
+            done = CompleteUpdate(account_id=account, device_id=device, params=raw(given))
             self.both(done, self.model.store(device, given))
 
     @rule(speaker=devices, itself=st.booleans(), device=devices, given=params)
@@ -256,6 +270,113 @@ class LedgerBesideModel(RuleBasedStateMachine):
         speaker = device if itself else speaker
         command = Report(speaker_id=speaker, device_id=device, params=raw(given))
         self.both(command, self.model.report(speaker, device, given))
+
+    # Operators and imports.
+
+    def from_now(self, ms: int) -> int:
+        return self.model.now + ms if ms else 0
+
+    @rule(number=numbers)
+    def end_share(self, number: int) -> None:
+        self.both(EndShare(self.id(number)), self.model.end_share(number))
+
+    @rule(number=numbers, permit=st.none() | permits, note=st.sampled_from([None, "", "c"]), ms=st.none() | ends)
+    def amend_grant(self, number: int, permit: int | None, note: str | None, ms: int | None) -> None:
+        ends_ms = None if ms is None else self.from_now(ms)
+        command = AmendGrant(self.id(number), permit=permit, note=note, ends_ms=ends_ms)
+        self.both(command, self.model.amend(number, permit, note, ends_ms))
+
+    @rule(device=devices, sharee=sharees, permit=permits, note=st.sampled_from(["", "d"]), ms=ends)
+    def import_grant(self, device: str, sharee: str, permit: int, note: str, ms: int) -> None:
+        self.write(grants=[Grant(device, sharee, permit, note, self.from_now(ms))], imported=True)
+
+    @rule(
+        device=st.sampled_from(["bridge", "sub-1", "sub-1", "sub-2", "lamp", "fan", "new"]),
+        owner=st.sampled_from(["owner", "owner", "guest", "other"]),
+        bridge=st.sampled_from([None, "bridge", "bridge", "lamp"]),
+        with_grant=st.booleans(),
+        imported=st.booleans(),
+    )
+    def write_device(self, device: str, owner: str, bridge: str | None, with_grant: bool, imported: bool) -> None:
+        grants = [Grant(device, "guest", 7, "", 0)] if with_grant else []
+        self.write(devices={device: Thing(owner, bridge)}, grants=grants, imported=imported)
+
+    @rule(owner=accounts, whole=st.booleans(), imported=st.booleans())
+    def sell_the_bridge(self, owner: str, whole: bool, imported: bool) -> None:
+        """With its sub-devices, or without them."""
+        sold = {id: Thing(owner, "bridge") for id in self.model.subs("bridge") if whole}
+        self.write(devices=sold | {"bridge": Thing(owner)}, imported=imported)
+
+    @rule(
+        device=devices,
+        fields=st.sampled_from(
+            [
+                {"shareable": False},
+                {"verified": False},
+                {"shareable": True, "verified": True},
+                {"bridge_id": None},
+                {"bridge_id": "bridge"},
+                {"owner_id": "other"},
+                {"owner_id": "other", "bridge_id": None},
+            ]
+        ),
+    )
+    def change_device(self, device: str, fields: dict[str, Any]) -> None:
+        words = {"owner_id": "owner", "bridge_id": "bridge"}
+        expected = self.model.change_device(device, **{words.get(name, name): fields[name] for name in fields})
+        self.both(ChangeDevice(device_id=device, fields=fields), expected)
+
+    @rule(sure=seldom, device=devices)
+    def delete_device(self, sure: bool, device: str) -> None:
+        if sure:
+            self.both(DeleteDevice(device_id=device), self.model.delete_device(device))
+
+    @rule(sure=seldom, account=st.sampled_from(["guest", "guest", "other", "owner"]))
+    def delete_account(self, sure: bool, account: str) -> None:
+        if sure:
+            self.both(DeleteAccount(account_id=account), self.model.delete_account(account))
+
+    @rule(token=st.sampled_from(list(TOKENS)), sure=seldom)
+    def write_token(self, token: str, sure: bool) -> None:
+        """A second token of an account supersedes the first."""
+        if sure or token in UIDS:
+            self.write(tokens={token: TOKENS[token]})
+
+    @rule(token=st.sampled_from(list(TOKENS)), account=accounts, sure=seldom)
+    def revoke_token(self, token: str, account: str, sure: bool) -> None:
+        if sure:
+            token_id = digest(at(token))[:16]
+            self.both(RevokeToken(account_id=account, token_id=token_id), self.model.revoke(account, token))
+
+    @rule(with_grant=st.booleans())
+    def import_everything(self, with_grant: bool) -> None:
+        """As in the beginning: whoever and whatever is gone comes again."""
+        grants = [Grant("bridge", "guest", 5, "", 0)] if with_grant else []
+        self.write(list(UIDS), {id: id for id in UIDS}, Model().devices, grants, imported=True)
+
+    def write(
+        self,
+        accounts: Sequence[str] = (),
+        tokens: dict[str, str] | None = None,
+        devices: dict[str, Thing] | None = None,
+        grants: Sequence[Grant] = (),
+        *,
+        imported: bool = False,
+    ) -> None:
+        tokens, devices = tokens or {}, devices or {}
+        command = WriteRecords(
+            accounts=[AccountRecord(id, UIDS[id], id.title()) for id in accounts],
+            tokens=[TokenRecord(account, digest(at(token)), 0) for token, account in tokens.items()],
+            devices=[self.record(id, thing) for id, thing in devices.items()],
+            grants=[GrantRecord(*grant) for grant in grants],
+            imported=imported,
+        )
+        self.both(command, self.model.write(accounts, tokens.items(), devices, grants))
+
+    def record(self, id: str, thing: Thing) -> DeviceRecord:
+        return device_row(
+            id, owner_id=thing.owner, bridge_id=thing.bridge, verified=thing.verified, shareable=thing.shareable
+        )
 
     @rule(ms=st.sampled_from([1, 1_000, 60_000, 60_000, 179_999, 180_000, 360_000]))
     def time_passes(self, ms: int) -> None:
@@ -265,14 +386,28 @@ class LedgerBesideModel(RuleBasedStateMachine):
     @invariant()
     def the_tables_are_the_same(self) -> None:
         if hasattr(self, "path"):
-            columns = "id, device_id, sharer_id, sharee_id, state, permit, note, owed"
-            rows = query(self.path, f"SELECT {columns} FROM share ORDER BY id")
-            stored = sorted((self.number(id), *rest, bool(owed)) for id, *rest, owed in rows)
+            columns = "id, device_id, sharer_id, sharee_id, state, permit, note, ends_ms, told = 0 AND state >= 2"
+            stored = sorted(
+                (self.number(id), *who, State(state).word, *rest, bool(owed))
+                for id, *who, state, permit, note, ends_ms, owed in self.query(f"SELECT {columns} FROM share")
+                for rest in [(permit, note, ends_ms)]
+            )
             assert stored == [row.seen() for row in self.model.rows]
-            params = {
-                id: json.loads(text) for id, text in query(self.path, "SELECT device_id, params FROM device_params")
-            }
+            params = {id: json.loads(text) for id, text in self.query("SELECT device_id, params FROM device_params")}
             assert params == self.model.params
+
+    @invariant()
+    def the_records_are_the_same(self) -> None:
+        if hasattr(self, "path"):
+            devices = self.query("SELECT id, owner_id, bridge_id, verified, shareable FROM device")
+            assert {id: seen for id, *seen in devices} == {
+                id: [*thing.seen()] for id, thing in self.model.devices.items()
+            }
+            assert dict(self.query("SELECT id, token_serial FROM account")) == self.model.accounts
+            assert {
+                TOKEN_IDS[found[:16]]: (account, serial)
+                for found, account, serial in self.query("SELECT digest, account_id, serial FROM token")
+            } == self.model.tokens
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from itertools import count
 
 import msgspec
 
-from sharesrv.domain.commands import Hear
-from sharesrv.domain.outcome import Audience, Audiences, Notice, Presence, Reply
+from sharesrv.domain.connect import FindAudience
+from sharesrv.domain.outcome import Audience, Audiences, DeviceMoved, Notice, Presence, Reply
 from sharesrv.errors import Goodbye, Refusal, Refused
-from sharesrv.live.presence import Devices, Link
+from sharesrv.live.presence import RETRY_S, Devices, Link, Timer
 
 LAMP = Audience("lamp", None, "owner", ["owner", "guest"])
 BRIDGE = [
@@ -36,13 +36,27 @@ class FakeLink(Link):
         raise AssertionError("that is for whoever attaches")
 
 
+class Ring:
+    """A timer that nobody cancels."""
+
+    def cancel(self) -> None:
+        raise AssertionError("nobody cancels it")
+
+
 class Scene:
     """Devices, with what they ask the ledger and what they tell."""
 
     def __init__(self) -> None:
-        self.asked: deque[tuple[Hear, Callable[[Reply], None]]] = deque()
+        self.asked: deque[tuple[FindAudience, Callable[[Reply], None]]] = deque()
         self.notices: list[Notice] = []
-        self.devices = Devices(lambda hear, answer: self.asked.append((hear, answer)), self.notices.append)
+        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.devices = Devices(
+            lambda hear, answer: self.asked.append((hear, answer)), self.notices.append, self.call_later
+        )
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        self.later.append((delay_s, call))
+        return Ring()
 
     def attach(self, device: str, *audiences: Audience) -> FakeLink:
         link = FakeLink(device)
@@ -179,3 +193,30 @@ def test_a_link_that_was_never_attached_takes_nothing_away() -> None:
     scene.devices.detach(FakeLink("lamp"))
     assert not scene.asked
     assert scene.devices.link("lamp", None) is link
+
+
+def test_what_the_ledger_could_not_answer_is_asked_again_until_it_can() -> None:
+    scene = Scene()
+    link = scene.attach("lamp", LAMP)
+    scene.notices.clear()
+    scene.devices.detach(link)
+    for _ in range(3):
+        _question, answer = scene.asked.popleft()
+        answer(Refused(Refusal.INTERNAL))
+        assert (scene.notices, list(scene.asked)) == ([], [])
+        [(delay_s, call)] = scene.later
+        assert delay_s == RETRY_S
+        scene.later.clear()
+        call()
+    scene.answer(LAMP, of="lamp")
+    assert scene.notices == [Presence(account, "owner", "lamp", False) for account in ("owner", "guest")]
+    assert scene.later == []
+
+
+def test_however_often_the_ledger_fails_a_device_is_asked_about_once_at_a_time() -> None:
+    scene = Scene()
+    for _ in range(5):
+        scene.devices.recheck(DeviceMoved("lamp"))
+    while scene.asked:
+        scene.asked.popleft()[1](Refused(Refusal.INTERNAL))
+    assert len(scene.later) == 1

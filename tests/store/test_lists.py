@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 
-from sharesrv.domain.facts import Asking
-from sharesrv.domain.keys import AccountKey, DeviceKey, Found
 from sharesrv.domain.outcome import Put
-from sharesrv.domain.share import Cause, Door, Share, State
+from sharesrv.domain.share import Cause, Channel, Origin, Share, State
 from sharesrv.store.base import AccountInfo, DeviceInfo, JournalFilter, JournalRow, StoreFailed, TokenInfo
-from sharesrv.store.sqlite.connection import connect
+from sharesrv.store.sqlite.connection import open_database
 from sharesrv.store.sqlite.store import SqliteStore
-from tests.store.test_contract import ACCOUNTS, DEVICES, SHARES, changed, made, make, put, stock
+from tests.store.test_contract import ACCOUNTS, DEVICES, SHARES, Kept, made, make, moved, stock
 from tests.world import FakeClock
 
 NOW_MS = 4242
@@ -24,13 +22,13 @@ NOW_MS = 4242
 async def store(database: Path) -> AsyncIterator[SqliteStore]:
     """Three accounts, five devices, and a share in every state."""
     stock(database)
-    connection = connect(database)
+    connection = open_database(database)
     connection.execute("UPDATE account SET created_ms = 77 WHERE id = 'guest'")
     connection.execute("UPDATE device SET created_ms = 88, uiid = 6 WHERE id = 'lamp'")
     connection.execute("INSERT INTO token VALUES ('0123456789abcdef0123', 'guest', 2, 0)")
     connection.close()
     async with SqliteStore(database, FakeClock(NOW_MS)) as store:
-        await put(store, made(*SHARES))
+        await Kept(store).put(*made(*SHARES))
         yield store
 
 
@@ -130,7 +128,7 @@ async def test_devices_that_an_account_owns_or_has_a_grant_on(
 
 async def test_a_grant_on_a_bridge_lists_what_is_below_it(store: SqliteStore) -> None:
     grant = make(30, State.ACTIVE, "bridge", "owner", "other", "")
-    await put(store, made(grant))
+    await Kept(store).put(*made(grant))
     assert [device.id for device in await store.devices_of("other", "", 100)] == [
         "bridge",
         "cellar",
@@ -138,12 +136,12 @@ async def test_a_grant_on_a_bridge_lists_what_is_below_it(store: SqliteStore) ->
         "sub-1",
         "sub-2",
     ]
-    await put(store, [Put(grant, changed(grant, state=State.ENDED), "owner", "http")])
+    await Kept(store).put(moved(grant, "owner", Channel.HTTP, state=State.ENDED))
     assert [device.id for device in await store.devices_of("other", "", 100)] == ["cellar", "lamp"]
 
 
 async def test_a_device_is_listed_once_however_many_grants_there_are(store: SqliteStore) -> None:
-    await put(store, made(*(make(id, State.ACTIVE, "lamp", "owner", "other", "") for id in (30, 31))))
+    await Kept(store).put(*made(*(make(id, State.ACTIVE, "lamp", "owner", "other", "") for id in (30, 31))))
     assert [device.id for device in await store.devices_of("other", "", 100)] == ["cellar", "lamp"]
 
 
@@ -179,16 +177,16 @@ async def test_shares_of_a_device_the_newest_first(
 
 async def history(store: SqliteStore) -> list[JournalRow]:
     """A share of the lamp to the guest that was accepted and left, behind what was made before."""
-    offer = make(40, State.OPEN, "lamp", "owner", None, "", door=Door.CODE)
-    accepted = changed(offer, state=State.ACTIVE, sharee_id="guest")
-    ended = changed(accepted, state=State.ENDED, cause=Cause.LEFT)
-    await put(store, [Put(None, offer, "owner", "http"), Put(offer, accepted, "guest", "http")])
-    await put(store, [Put(accepted, ended, "guest", "websocket")])
+    offer = make(40, State.OPEN, "lamp", "owner", None, "", origin=Origin.CODE)
+    accepted = moved(offer, "guest", Channel.HTTP, state=State.ACTIVE, sharee_id="guest")
+    ended = moved(accepted.new, "guest", state=State.ENDED, cause=Cause.LEFT)
+    await Kept(store).put(Put(None, offer, "owner", Channel.HTTP), accepted)
+    await Kept(store).put(ended)
     rows = await store.journal(JournalFilter(share_id=40), 0, 100)
     assert [(row.from_state, row.to_state, row.cause) for row in rows] == [
-        ("", "open", ""),
-        ("open", "active", ""),
-        ("active", "ended", "left"),
+        (None, State.OPEN, Cause.NONE),
+        (State.OPEN, State.ACTIVE, Cause.NONE),
+        (State.ACTIVE, State.ENDED, Cause.LEFT),
     ]
     return rows
 
@@ -202,11 +200,11 @@ async def test_a_row_of_the_journal(store: SqliteStore) -> None:
         device_id="lamp",
         sharer_id="owner",
         sharee_id="guest",
-        from_state="open",
-        to_state="active",
-        cause="",
+        from_state=State.OPEN,
+        to_state=State.ACTIVE,
+        cause=Cause.NONE,
         by="guest",
-        door="http",
+        channel=Channel.HTTP,
     )
     assert (first.sharee_id, third.id) == (None, first.id + 2)
 
@@ -235,18 +233,7 @@ async def test_the_journal_page_by_page(store: SqliteStore, wanted: JournalFilte
         assert len(page) <= limit
         rows += page
     assert [row.share_id for row in rows] == [share.id for share in SHARES if holds(share)]
-    assert all((row.from_state, row.by, row.door) == ("", "owner", "websocket") for row in rows)
-
-
-async def test_a_look_answers_keys_in_rounds_beside_the_ledger(store: SqliteStore) -> None:
-    found: list[Found] = []
-
-    def asking() -> Asking:
-        found.append((yield {DeviceKey("lamp")}))
-        found.append((yield {AccountKey("owner")}))
-
-    await store.look(asking())
-    assert [part.rows for part in found] == [[(DeviceKey("lamp"), DEVICES[0])], [(AccountKey("owner"), ACCOUNTS[0])]]
+    assert all((row.from_state, row.by, row.channel) == (None, "owner", Channel.WEBSOCKET) for row in rows)
 
 
 async def test_a_look_does_not_wait_for_who_writes(store: SqliteStore, database: Path) -> None:

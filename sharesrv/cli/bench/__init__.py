@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from sharesrv.bench.suite import COMPARED, FULL, MORE, QUICK
 from sharesrv.cli.bench import scenarios
 from sharesrv.cli.bench.options import Json
 from sharesrv.cli.bench.single import whole
-from sharesrv.cli.options import Assignments, run
+from sharesrv.cli.options import run
 
 HELP = """
 Load the server and tell what it does, with the targets beside it.
@@ -59,14 +58,6 @@ def suite(
 
 
 scenarios.add_to(app)
-
-
-@app.command("watched", hidden=True)
-def _watched(report: Path, assignments: Assignments = None) -> None:
-    """The server that `rooms` looks into, in its own process."""
-    from sharesrv.cli.bench.borders import watch  # the whole server, which the generator does without
-
-    watch(report, assignments or [])
 
 
 @app.command("relay", hidden=True)

@@ -18,7 +18,6 @@ from sharesrv.bench.open_loop import OpenLoop
 from sharesrv.bench.rack import Sizes, devices_for
 from sharesrv.bench.share import Shares
 from sharesrv.cli.bench.options import Connections, Devices, HttpUrl, Json, Key, Pairs, Repeat, Seconds, Url
-from sharesrv.cli.bench.rooms import rooms as by_room
 from sharesrv.cli.bench.single import Where, compare, several
 from sharesrv.cli.options import run
 
@@ -27,7 +26,7 @@ CODES_MAX = 4000  # a second, that the devices must suffice for
 
 def add_to(app: typer.Typer) -> None:
     """All of them."""
-    for verb in (connect, idle, share, open_loop, control, code, mixed, floor, growth, rooms, records):
+    for verb in (connect, idle, share, open_loop, control, code, mixed, floor, growth, records):
         app.command(verb.__name__.replace("_", "-"))(verb)
 
 
@@ -152,11 +151,6 @@ def growth(
     """Shares a second on an empty store, with many stored, with many offers open; with few and with many connections."""
     sizes = Sizes(seconds=seconds, turns=repeat, pairs=pairs, connections=connections, stored=stored, offering=offering)
     run(compare(sizes, ("share", "stored", "offers", "crowd", "ten", "ten-crowd"), as_json=as_json))
-
-
-def rooms(pairs: Pairs = 100, seconds: Seconds = 5.0, as_json: Json = False) -> None:
-    """Where the CPU time of one share goes, room by room: a run of shares against a server whose borders are watched."""
-    run(by_room(pairs, seconds, as_json=as_json))
 
 
 def records(

@@ -11,13 +11,11 @@ from litestar import HttpMethod, Response, get, route
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
-from sharesrv.domain.commands import Identify
-from sharesrv.domain.facts import Facts, gather
-from sharesrv.domain.grants import added, deciding
-from sharesrv.domain.keys import Account, AccountKey, AnyKey, CodeKey, Device, DeviceKey, HoldersKey
+from sharesrv.domain.connect import Identify
+from sharesrv.domain.facts import Account, Device, Facts, Source
+from sharesrv.domain.grants import combined_permit, deciding
 from sharesrv.domain.share import Share
 from sharesrv.errors import Refusal, Refused
-from sharesrv.faces.http.listing import Wanted
 from sharesrv.faces.http.office import AnyRequest, Office, TheOffice
 from sharesrv.faces.http.paging import After, Limit
 from sharesrv.store.base import DeviceInfo
@@ -40,7 +38,7 @@ async def dispatch(request: AnyRequest, office: TheOffice) -> Answer:
     if request.headers.get("authorization", "").strip():
         try:
             who = await office.identity(request)
-            await office.ask(Identify(digest=who.digest, verified=who.account_id))
+            await office.ledger.ask(Identify(digest=who.digest, verified=who.account_id))
         except Refused as refused:
             return _failed(refused)
     host = office.settings.server.public_host or request.url.hostname or office.settings.server.host
@@ -54,7 +52,7 @@ async def devices(request: AnyRequest, office: TheOffice, after: After = "", lim
         account = await office.caller(request)
     except Refused as refused:
         return _failed(refused)
-    found = await office.lists.devices_of(account.id, after.replace("\0", ""), limit + 1)
+    found = await office.reader.devices_of(account.id, after.replace("\0", ""), limit + 1)
     shown = await _shown(found[:limit], account, office)
     answer: dict[str, Any] = {"error": 0, "devicelist": shown}
     if len(found) > limit:
@@ -69,50 +67,43 @@ async def device(request: AnyRequest, office: TheOffice, device_id: FromPath[str
         account = await office.caller(request)
     except Refused as refused:
         return _failed(refused)
-    found = await office.lists.device(device_id)
+    found = await office.reader.device(device_id)
     shown = await _shown([found], account, office) if found is not None else []
     if not shown:
         return Response({"error": NOT_ITS_DEVICE, "reason": "no such device, or no grant on it"}, status_code=200)
     return Response({"error": 0, "device": shown[0]}, status_code=200)
 
 
-class Holders:
-    """Names what decides who may use some devices, so that it is read as the ledger reads it."""
-
-    def __init__(self, ids: list[str]) -> None:
-        self._ids = ids
-
-    def names(self) -> list[AnyKey]:
-        return [DeviceKey(id) for id in self._ids]
-
-    def between(self, facts: Facts) -> list[AnyKey]:
-        found = [facts.get(DeviceKey(id)) for id in self._ids]
-        return [HoldersKey(facts.root_id(each)) for each in found if each is not None]
-
-
 async def _shown(found: list[DeviceInfo], account: Account, office: Office) -> list[dict[str, Any]]:
     """Those of the devices that this account may see, as it sees them."""
-    facts = office.facts()
-    await office.lists.look(gather([Holders([info.id for info in found])], facts))
-    granted = [
-        (info, each, grants_by_account(each, facts)) for info in found if (each := facts.get(DeviceKey(info.id)))
-    ]
-    people = {id for _info, each, grants in granted for id in (each.owner_id, *grants)}
-    await office.lists.look(gather([Wanted([AccountKey(id) for id in sorted(people)])], facts))
-    shown = []
-    for info, each, grants in granted:
-        if each.owner_id == account.id:
-            shown.append(_device(info, office) | {"sharedTo": _shared_to(grants, facts)})
-        elif (held := grants.get(account.id)) is not None:
-            shown.append(_device(info, office, held) | {"sharedBy": _share(each.owner_id, held, facts)})
-    return shown
+
+    def look(source: Source) -> list[dict[str, Any]]:
+        facts = office.draft(source).facts
+        return [entry for info in found if (entry := _entry(info, account, office, facts)) is not None]
+
+    return await office.reader.look(look)
+
+
+def _entry(info: DeviceInfo, account: Account, office: Office, facts: Facts) -> dict[str, Any] | None:
+    device = facts.device(info.id)
+    if device is None:
+        return None
+    if device.owner_id == account.id:
+        return _device(info, office) | {"sharedTo": _shared_to(grants_by_account(device, facts), facts)}
+    tree = [share for share in facts.tree(device, account.id) if not share.due(facts.now_ms)]
+    held = deciding(tree, device, facts)
+    if not held:
+        return None
+    return _device(info, office, held) | {"sharedBy": _share(device.owner_id, held, facts)}
 
 
 def grants_by_account(device: Device, facts: Facts) -> dict[str, list[Share]]:
     """The grants that decide about a device now, by account."""
-    rows = [share for share in facts.shares(HoldersKey(facts.root_id(device))) if not share.due(facts.now_ms)]
-    accounts = dict.fromkeys(share.sharee_id for share in rows if share.sharee_id is not None)
-    by_account = {id: deciding([row for row in rows if row.sharee_id == id], device, facts) for id in accounts}
+    rows: dict[str, list[Share]] = {}
+    for share in facts.held_on(device):
+        if share.sharee_id is not None and not share.due(facts.now_ms):
+            rows.setdefault(share.sharee_id, []).append(share)
+    by_account = {id: deciding(shares, device, facts) for id, shares in rows.items()}
     return {id: grants for id, grants in by_account.items() if grants}
 
 
@@ -136,11 +127,11 @@ def _shared_to(grants: dict[str, list[Share]], facts: Facts) -> list[dict[str, A
 
 
 def _share(account_id: str, shares: list[Share], facts: Facts) -> dict[str, Any]:
-    account, newest = facts.get(AccountKey(account_id)), shares[-1]
+    account, newest = facts.account(account_id), shares[-1]
     return {
         "apikey": account_id,
         "uid": account.uid if account else "",
-        "permit": added(shares),
+        "permit": combined_permit(shares),
         "note": newest.note,
         "shareTime": int(newest.asked.share_time),
         "shareCode": newest.code,
@@ -150,9 +141,7 @@ def _share(account_id: str, shares: list[Share], facts: Facts) -> dict[str, Any]
 @get(["/share/{code:str}/qr.svg", "/share/{code:str}/qr.png"], tags=["apps"], media_type="image/svg+xml")
 async def qr(request: AnyRequest, office: TheOffice, code: FromPath[str]) -> Response[bytes]:
     """The QR code of a share code, for its owner or an operator; 404 to everybody else."""
-    facts = office.facts()
-    await office.lists.look(gather([Wanted([CodeKey(code)])], facts))
-    share = facts.share(CodeKey(code))
+    share = await office.reader.look(lambda source: source.share_of_code(code))
     if share is None or not await _may_show(share, request, office):
         raise NotFoundException("there is no such share code of yours")
     picture = segno.make(share.code, error="m", micro=False)

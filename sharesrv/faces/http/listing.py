@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sharesrv.domain.facts import Facts, gather
-from sharesrv.domain.keys import Account, AccountKey, AnyKey, Device
+from sharesrv.domain.facts import Account, Device, Source
 from sharesrv.domain.share import Cause, Share, State
 from sharesrv.faces.http.office import Office
 
@@ -23,34 +21,23 @@ _FAILURES: Final = {
 }
 
 
-class Wanted:
-    """Names some keys, so that they are read as the ledger reads them."""
-
-    def __init__(self, keys: Sequence[AnyKey]) -> None:
-        self._keys = keys
-
-    def names(self) -> Sequence[AnyKey]:
-        return self._keys
-
-    def between(self, _facts: Facts) -> Sequence[AnyKey]:
-        return ()
-
-
 async def listed(device: Device, office: Office, *, ended: bool) -> list[dict[str, Any]]:
     """The shares of a device for its owner, the newest first, each with its recipient."""
-    shares = await office.lists.shares_of(device.id, ended=ended)
+    shares = await office.reader.shares_of(device.id, ended=ended)
     now_ms = office.clock.now_ms()
     shown = [share for share in shares if ended or not share.due(now_ms)]
-    facts = office.facts()
-    ids = {share.sharee_id for share in shown if share.sharee_id is not None}
-    await office.lists.look(gather([Wanted([AccountKey(id) for id in sorted(ids)])], facts))
+    people = await office.reader.look(lambda source: _sharees(source, shown))
     return [
         {
             "shareInfo": share_info(share, device),
-            "userInfo": user_info(facts.get(AccountKey(share.sharee_id)) if share.sharee_id else None),
+            "userInfo": user_info(people.get(share.sharee_id or "")),
         }
         for share in shown
     ]
+
+
+def _sharees(source: Source, shares: list[Share]) -> dict[str, Account | None]:
+    return {id: source.account(id) for id in {share.sharee_id for share in shares} if id is not None}
 
 
 def share_info(share: Share, device: Device) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from secrets import compare_digest
 from typing import Any
@@ -15,17 +13,17 @@ from litestar.di import NamedDependency
 from sharesrv.auth import Identity, Tokens
 from sharesrv.clock import Clock
 from sharesrv.config import Settings
-from sharesrv.domain.commands import Command, Identify
-from sharesrv.domain.facts import Facts
-from sharesrv.domain.keys import Account
-from sharesrv.domain.outcome import Identified, Reply
+from sharesrv.domain.connect import Identify
+from sharesrv.domain.draft import Draft
+from sharesrv.domain.facts import Account, Facts, Source
+from sharesrv.domain.outcome import Identified
 from sharesrv.domain.rules import Rules
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.presence import Devices
 from sharesrv.protocol import quectel
-from sharesrv.store.base import Lists, Registry
+from sharesrv.store.base import Reader
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -38,12 +36,10 @@ class Office:
     rules: Rules
     clock: Clock
     ledger: Ledger
-    lists: Lists
+    reader: Reader
     hub: Hub
     devices: Devices
     tokens: Tokens
-    registry: Registry
-    look_again: Callable[[], Awaitable[None]]
     ws_port: int
 
     def is_admin(self, request: ASGIConnection[Any, Any, Any, Any]) -> bool:
@@ -51,15 +47,6 @@ class Office:
         wanted = self.settings.auth.admin_token
         kind, _space, shown = request.headers.get("authorization", "").partition(" ")
         return bool(wanted) and kind.lower() == "bearer" and compare_digest(shown.strip().encode(), wanted.encode())
-
-    async def ask(self, command: Command) -> Reply:
-        """Give a command to the ledger; its reply. Raises Refused."""
-        replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self.ledger.submit(command, lambda reply: None if replied.done() else replied.set_result(reply))
-        reply = await replied
-        if isinstance(reply, Refused):
-            raise reply
-        return reply
 
     async def identity(self, request: AnyRequest) -> Identity:
         """What the request's token says; whether it is good, the ledger says. Raises Refused."""
@@ -71,13 +58,13 @@ class Office:
     async def caller(self, request: AnyRequest) -> Account:
         """The account that calls, its token good. Raises Refused."""
         identity = await self.identity(request)
-        reply = await self.ask(Identify(digest=identity.digest, verified=identity.account_id))
+        reply = await self.ledger.ask(Identify(digest=identity.digest, verified=identity.account_id))
         assert isinstance(reply, Identified)
         return reply.account
 
-    def facts(self) -> Facts:
-        """Blank facts of this moment, for those who only look."""
-        return Facts(self.rules, self.clock.now_ms())
+    def draft(self, source: Source) -> Draft:
+        """For those who only look: blank facts of this moment, and an outcome that nobody carries out."""
+        return Draft(Facts(source, self.rules, self.clock.now_ms()), self.clock)
 
 
 TheOffice = NamedDependency[Office]

@@ -22,7 +22,7 @@ async def readyz(office: TheOffice) -> Response[dict[str, Any]]:
     if office.ledger.stopping:
         return Response({"status": "draining"}, status_code=503)
     try:
-        await office.lists.ping()
+        await office.reader.ping()
     except StoreFailed:
         return Response({"status": "the database cannot be reached"}, status_code=503)
     return Response({"status": "ready"}, status_code=200)
@@ -30,7 +30,7 @@ async def readyz(office: TheOffice) -> Response[dict[str, Any]]:
 
 @get("/metrics", tags=["operating"], summary="Prometheus metrics", media_type=MediaType.TEXT)
 async def expose(office: TheOffice) -> Response[bytes]:
-    metrics.OPEN_OFFERS.set(await office.lists.open_offers())
+    metrics.OPEN_OFFERS.set(await office.reader.open_offers())
     return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -8,28 +8,26 @@ from litestar import delete, get, patch, post
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from sharesrv.domain.commands import Amend, Close, Command
-from sharesrv.domain.decide import lapse
-from sharesrv.domain.explain import ACTIONS, Asking, explain
-from sharesrv.domain.facts import gather
+from sharesrv.domain.change import AmendGrant
+from sharesrv.domain.explain import ACTIONS, explain
 from sharesrv.domain.share import Share
-from sharesrv.errors import Goodbye, Refusal, Refused
+from sharesrv.domain.take_back import EndShare
+from sharesrv.errors import Goodbye
 from sharesrv.faces.http.changes import ShareChange
 from sharesrv.faces.http.listing import failure
-from sharesrv.faces.http.office import AnyRequest, Office, TheOffice
-from sharesrv.faces.http.paging import LAST, AfterNumber, Limit, Page, body, page, unfitting
-from sharesrv.faces.records import row_of
+from sharesrv.faces.http.office import AnyRequest, TheOffice
+from sharesrv.faces.http.paging import LAST, AfterNumber, Limit, Page, body, carry_out, page
+from sharesrv.faces.records import record_of, write_command
 from sharesrv.protocol import importing
 from sharesrv.protocol.coolkit.codes import ERRORS
 from sharesrv.store.base import JournalFilter, JournalRow
-from sharesrv.store.batch import Batch, Unfit, add_to
 
 Name = Annotated[str, QueryParameter(max_length=128)]
 
 
 @get("/shares", summary="List shares, ended ones too")
 async def shares(office: TheOffice, limit: Limit = 100, after: AfterNumber = 0) -> Page:
-    return page([share_row(each) for each in await office.lists.shares(min(after, LAST), limit + 1)], limit)
+    return page([share_row(each) for each in await office.reader.shares(min(after, LAST), limit + 1)], limit)
 
 
 @post(
@@ -37,45 +35,31 @@ async def shares(office: TheOffice, limit: Limit = 100, after: AfterNumber = 0) 
 )
 async def grant(request: AnyRequest, office: TheOffice) -> importing.Share:
     record = await body(request, importing.Share)
-    batch = Batch()
-    add_to(batch, row_of(record))
-    try:
-        await office.registry.register(batch, "admin")
-    except Unfit as unfit:
-        raise unfitting(unfit) from unfit
-    await office.look_again()
+    await carry_out(office, write_command([record_of(record)]))
     return record
 
 
 @patch("/shares/{share_id:int}", summary="Change a grant; both sides are told")
 async def amend(request: AnyRequest, office: TheOffice, share_id: FromPath[int]) -> dict[str, str]:
     change = await body(request, ShareChange)
-    await _ask(office, Amend(share_id, permit=change.permit, note=change.note, ends_ms=change.sharingExpireAt))
+    amended = AmendGrant(share_id, permit=change.permit, note=change.note, ends_ms=change.sharingExpireAt)
+    await carry_out(office, amended)
     return {"id": str(share_id)}
 
 
 @delete("/shares/{share_id:int}", summary="End a grant, or withdraw what waits; both sides are told")
 async def close(office: TheOffice, share_id: FromPath[int]) -> None:
-    await _ask(office, Close(share_id))
-
-
-async def _ask(office: Office, command: Command) -> None:
-    try:
-        await office.ask(command)
-    except Refused as refused:
-        if refused.refusal in (Refusal.NO_SUCH_SHARE, Refusal.SHARE_OVER):
-            raise NotFoundException(refused.reason) from refused
-        raise
+    await carry_out(office, EndShare(share_id))
 
 
 def share_row(share: Share) -> dict[str, Any]:
     """A share as operators see it; its code is its parties' alone."""
     return {
         "id": str(share.id),
-        "state": share.state,
-        "cause": share.cause,
+        "state": share.state.word,
+        "cause": share.cause.word,
         "failureCause": failure(share),
-        "door": share.door,
+        "door": share.origin.word,
         "device": share.device_id,
         "sharer": share.sharer_id,
         "sharee": share.sharee_id,
@@ -118,7 +102,7 @@ async def journal(
     after: AfterNumber = 0,
 ) -> Page:
     wanted = JournalFilter(device_id=device, account_id=account, share_id=min(share, LAST) or None)
-    return page([journal_row(row) for row in await office.lists.journal(wanted, min(after, LAST), limit + 1)], limit)
+    return page([journal_row(row) for row in await office.reader.journal(wanted, min(after, LAST), limit + 1)], limit)
 
 
 def journal_row(row: JournalRow) -> dict[str, Any]:
@@ -130,11 +114,11 @@ def journal_row(row: JournalRow) -> dict[str, Any]:
         "device": row.device_id,
         "sharer": row.sharer_id,
         "sharee": row.sharee_id,
-        "from": row.from_state,
-        "to": row.to_state,
-        "cause": row.cause,
+        "from": "" if row.from_state is None else row.from_state.word,
+        "to": row.to_state.word,
+        "cause": row.cause.word,
         "by": row.by,
-        "door": row.door,
+        "door": row.channel.word,
     }
 
 
@@ -147,11 +131,7 @@ async def explained(
         Literal["update", "query", "share", "timers.add", "timers.edit", "timers.delete", "timers.enable"]
     ],
 ) -> dict[str, Any]:
-    asking, facts = Asking(account, device), office.facts()
-    await office.lists.look(gather([asking], facts))
-    for lapsed in lapse(asking, facts, office.clock):
-        lapsed.apply(facts)
-    found = explain(asking, ACTIONS[action], facts)
+    found = await office.reader.look(lambda source: explain(account, device, ACTIONS[action], office.draft(source)))
     error = 0 if found.refusal is None else ERRORS[found.refusal]
     return {
         "allowed": found.refusal is None,

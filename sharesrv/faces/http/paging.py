@@ -6,17 +6,26 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from litestar.exceptions import ClientException, HTTPException
+from litestar.exceptions import ClientException, HTTPException, NotFoundException
 from litestar.params import QueryParameter
 
-from sharesrv.faces.http.office import AnyRequest
-from sharesrv.store.batch import Unfit
+from sharesrv.domain.draft import Command
+from sharesrv.domain.outcome import Reply
+from sharesrv.errors import Refusal, Refused
+from sharesrv.faces.http.office import AnyRequest, Office
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this many items")]
 After = Annotated[str, QueryParameter(max_length=128, description="The last id of the page before")]
 AfterNumber = Annotated[int, QueryParameter(ge=0, description="The last id of the page before")]
 Page = dict[str, Any]
 LAST: Final = 2**63 - 1  # no id is larger
+_NOT_FOUND: Final = {
+    Refusal.NO_SUCH_ACCOUNT,
+    Refusal.NO_SUCH_TOKEN,
+    Refusal.NO_SUCH_DEVICE,
+    Refusal.NO_SUCH_SHARE,
+    Refusal.SHARE_OVER,
+}
 Value = TypeVar("Value", bound=msgspec.Struct)
 
 
@@ -26,9 +35,16 @@ class Unprocessable(HTTPException):
     status_code = 422
 
 
-def unfitting(unfit: Unfit) -> HTTPException:
-    """A record that is well-formed but does not fit what is stored."""
-    return ClientException(unfit.reason, status_code=409)
+async def carry_out(office: Office, command: Command) -> Reply:
+    """Give an operator's command to the ledger. 404 for what is not there, 409 for a record that does not fit."""
+    try:
+        return await office.ledger.ask(command)
+    except Refused as refused:
+        if refused.refusal in _NOT_FOUND:
+            raise NotFoundException(refused.reason) from refused
+        if refused.refusal is Refusal.UNFIT:
+            raise ClientException(refused.reason, status_code=409) from refused
+        raise
 
 
 def page(items: Sequence[dict[str, Any]], limit: int) -> Page:

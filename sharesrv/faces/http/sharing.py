@@ -11,20 +11,12 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
 from sharesrv.auth import Identity
-from sharesrv.domain.commands import (
-    Accept,
-    Command,
-    CreateCode,
-    FindDevice,
-    Identify,
-    Inspect,
-    Invite,
-    Leave,
-    Rename,
-    SetEnd,
-    Unshare,
-)
+from sharesrv.domain.change import Rename, SetEnd
+from sharesrv.domain.codes import Accept, CreateCode, FindDevice, Inspect, Invite
+from sharesrv.domain.connect import Identify
+from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import Coded, DeviceFound, Reply
+from sharesrv.domain.take_back import Leave, Unshare
 from sharesrv.errors import Refusal, Refused
 from sharesrv.faces.http.listing import accepted, described, listed
 from sharesrv.faces.http.office import AnyRequest, Office, TheOffice
@@ -158,8 +150,8 @@ async def _carry_out(call: Call, params: dict[str, str], request: AnyRequest, of
     who = await office.identity(request)
     fault = call.fault(params, office.clock.now_ms())
     if fault is not None:
-        await office.ask(Identify(digest=who.digest, verified=who.account_id, refusal=fault))
-    reply = await office.ask(COMMANDS[call.name](who, params))
+        await office.ledger.ask(Identify(digest=who.digest, verified=who.account_id, refusal=fault))
+    reply = await office.ledger.ask(COMMANDS[call.name](who, params))
     return quectel.done(await _data(call, reply, params, office))
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from sharesrv import metrics
-from sharesrv.domain.commands import Answer, Cancel, Command, Control, Query, Request, Update
+from sharesrv.domain.answer import Answer
+from sharesrv.domain.ask import Request
+from sharesrv.domain.change import ChangeGrant
+from sharesrv.domain.control import Query, UpdateDevice
+from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import (
+    AccountNotice,
     Acknowledged,
-    Changed,
+    DeviceUpdated,
     Done,
     Ended,
-    Notice,
+    GrantChanged,
     Offered,
     Presence,
     Reply,
@@ -19,10 +24,10 @@ from sharesrv.domain.outcome import (
     Result,
     Settled,
     Stored,
-    Updated,
     Waiting,
 )
 from sharesrv.domain.share import Share, State
+from sharesrv.domain.take_back import Cancel
 from sharesrv.errors import Goodbye, Refusal, Refused
 from sharesrv.faces.websocket.transport import Connection
 from sharesrv.live.hub import Hub
@@ -34,9 +39,9 @@ from sharesrv.protocol.coolkit.frames import Heading
 ACCEPTED, REFUSED = 2, 3  # S4: `result`
 _ACTIONS: Final = {
     Offered: "share",
-    Updated: "updateShare",
+    GrantChanged: "updateShare",
     Ended: "cancelShare",
-    Changed: "update",
+    DeviceUpdated: "update",
     Presence: "sysmsg",
 }
 _NOT_ACCEPTED = frozenset({State.REFUSED, State.WITHDRAWN})
@@ -52,11 +57,11 @@ class AppSession(Session):
         self._connection = connection
         self._hub = hub
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notice: AccountNotice) -> bytes:
         """See `Session`."""
         return render(notice)
 
-    def count(self, notice: Notice) -> None:
+    def count(self, notice: AccountNotice) -> None:
         """See `Session`."""
         if not isinstance(notice, Settled):
             metrics.FRAMES_OUT[_ACTIONS[type(notice)]] += 1
@@ -88,7 +93,7 @@ class AppSession(Session):
                 return self._request(heading, frame)
             case frames.UpdateShare(params=params):
                 self._require(frame.apikey, frame.selfApikey)
-                return Update(
+                return ChangeGrant(
                     sharer_id=self.account_id,
                     device_id=frame.deviceid,
                     uid=params.uid,
@@ -111,7 +116,7 @@ class AppSession(Session):
         if isinstance(frame, frames.Query):
             wanted = tuple(frame.params or ())
             return Query(account_id=self.account_id, device_id=frame.deviceid, apikeys=apikeys, wanted=wanted)
-        return Control(
+        return UpdateDevice(
             account_id=self.account_id,
             device_id=frame.deviceid,
             apikeys=apikeys,
@@ -177,17 +182,17 @@ class AppSession(Session):
                 self.send(outbound.done(heading))
 
 
-def render(notice: Notice) -> bytes:
+def render(notice: AccountNotice) -> bytes:
     """The push for a notice; for `Settled` the answer that the sharer waits for."""
     match notice:
         case Offered(share=share):
             return outbound.push(_offer(share))
         case Settled(share=share):
             return _settled(share)
-        case Updated():
+        case GrantChanged():
             params = outbound.UpdatedParams(notice.uid, notice.permit, notice.note)
             return outbound.push(outbound.Updated(notice.owner_id, notice.device_id, params))
-        case Changed():
+        case DeviceUpdated():
             by: Literal["app", "device"] = "device" if notice.by_device else "app"
             return outbound.push(outbound.Change(notice.owner_id, notice.device_id, by, notice.sequence, notice.params))
         case Presence():
@@ -195,7 +200,7 @@ def render(notice: Notice) -> bytes:
             return outbound.push(outbound.Presence(notice.owner_id, notice.device_id, online))
         case Ended():
             return outbound.push(
-                outbound.Ended(notice.owner_id, notice.device_id, outbound.EndedParams(notice.uid, notice.cause))
+                outbound.Ended(notice.owner_id, notice.device_id, outbound.EndedParams(notice.uid, notice.cause.word))
             )
 
 

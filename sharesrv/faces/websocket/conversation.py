@@ -15,7 +15,8 @@ import structlog
 
 from sharesrv import metrics
 from sharesrv.auth import Tokens, digest
-from sharesrv.domain.commands import Connect, Control, Register
+from sharesrv.domain.connect import Connect, Register
+from sharesrv.domain.control import UpdateDevice
 from sharesrv.domain.outcome import Connected, Registered, Reply
 from sharesrv.errors import Goodbye, Refusal, Refused
 from sharesrv.faces.websocket.app import AppSession
@@ -30,6 +31,7 @@ from sharesrv.protocol.coolkit.codes import AFTER_HANDSHAKE, ERRORS
 from sharesrv.protocol.coolkit.frames import Fault, Heading
 
 IN_HAND_MAX: Final = 16  # commands of one connection that wait for the ledger; then nothing more is read from it
+AT_DEVICES_MAX: Final = 64  # those that wait for devices, which may take seconds; then the same
 HANDSHAKES: Final = frozenset({"userOnline", "register"})
 
 _ids = count(1)
@@ -56,7 +58,7 @@ class Conversation:
         self._connection = connection
         self._with = speaking
         self._session: AppSession | DeviceSession | None = None
-        self._in_hand = 0
+        self._in_hand = {IN_HAND_MAX: 0, AT_DEVICES_MAX: 0}
         self._over = False
         self._verifying: asyncio.Task[None] | None = None
         self.begun = False
@@ -119,27 +121,27 @@ class Conversation:
     def _carry_out(self, session: AppSession | DeviceSession, heading: Heading, frame: frames.AnyFrame) -> None:
         command = session.take(heading, frame)
         answer = partial(session.reply, heading)
-        if isinstance(command, Control):
-            self._with.device_commands.control(command, self._counted(answer))
+        if isinstance(command, UpdateDevice):
+            self._with.device_commands.control(command, self._counted(answer, AT_DEVICES_MAX))
         elif command is not None:
-            self._with.ledger.submit(command, self._counted(answer))
-
-    def _counted(self, answer: Callable[[Reply], None]) -> Callable[[Reply], None]:
-        """With many commands in hand, or a long queue in the ledger, nothing more is read for a while."""
-        self._in_hand += 1
-        if self._in_hand == IN_HAND_MAX:
-            self._connection.hold()
+            self._with.ledger.submit(command, self._counted(answer, IN_HAND_MAX))
         if self._with.ledger.crowded:
             self._connection.hold()
             self._with.ledger.when_relieved(self._connection.release)
-        return partial(self._replied, answer)
 
-    def _replied(self, answer: Callable[[Reply], None], reply: Reply) -> None:
+    def _counted(self, answer: Callable[[Reply], None], most: int) -> Callable[[Reply], None]:
+        """Count a command until it is answered. With as many as `most` of its kind nothing more is read for a while."""
+        self._in_hand[most] += 1
+        if self._in_hand[most] == most:
+            self._connection.hold()
+        return partial(self._replied, answer, most)
+
+    def _replied(self, answer: Callable[[Reply], None], most: int, reply: Reply) -> None:
         try:
             answer(reply)
         finally:
-            self._in_hand -= 1
-            if self._in_hand == IN_HAND_MAX - 1:
+            self._in_hand[most] -= 1
+            if self._in_hand[most] == most - 1:
                 self._connection.release()
 
     def _shake_hands(self, heading: Heading, frame: frames.UserOnline | frames.Register) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from sharesrv.auth import digest
-from sharesrv.domain.commands import Command, Recall, Report
+from sharesrv.domain.control import QueryItself, Report
+from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import Reply, Responded, Stored
 from sharesrv.errors import Goodbye, Refusal, Refused
 from sharesrv.faces.websocket.transport import Connection
@@ -60,7 +61,9 @@ class DeviceSession(Link):
                 return Report(speaker_id=self.device_id, device_id=frame.deviceid, params=params)
             case frames.Query() if frame.userAgent != "app":
                 self._require(heading, frame)
-                return Recall(speaker_id=self.device_id, device_id=frame.deviceid, wanted=tuple(frame.params or ()))
+                return QueryItself(
+                    speaker_id=self.device_id, device_id=frame.deviceid, wanted=tuple(frame.params or ())
+                )
         raise Refused(Refusal.WRONG_SESSION, "an app's command on a device's session")
 
     def _require(self, heading: Heading, frame: frames.Update | frames.Query) -> None:

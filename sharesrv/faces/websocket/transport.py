@@ -20,8 +20,8 @@ from sharesrv.faces.websocket.framing import FrameReader, quiet, text_frame
 from sharesrv.live.limits import Bucket
 from sharesrv.protocol.coolkit.codes import CLOSES
 
-CHUNK: Final = 4 * 1024  # bytes of one connection, after which the loop has its turn
-FRAMES: Final = 64  # frames, likewise
+CHUNK: Final = 4 * 1024  # bytes, and
+FRAMES: Final = 64  # frames; after as many of one connection the loop has its turn
 GRACE_S: Final = 7.0 + 30.0  # beyond hbInterval, until silence is taken for death (PROTOCOL 2.2)
 
 

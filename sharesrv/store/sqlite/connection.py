@@ -1,15 +1,51 @@
-"""Opening a database file: its settings, its schema, and one clear line where it cannot be used."""
+"""Connections to a database file: aiosqlite's, each with the one thread that uses it; their settings, and the schema."""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Final, TypeVar
+
+import aiosqlite
 
 from sharesrv.errors import Trouble
+from sharesrv.store.base import StoreFailed
 
-BUSY_TIMEOUT_S = 60  # how long one process waits for another's transaction
-_SCHEME = "sqlite:///"
+Value = TypeVar("Value")
+
+SCHEMA_VERSION: Final = 3  # 1 and 2 were never in use outside
+LOCK_TIMEOUT_S: Final = 3.0  # how long one process waits for another's transaction
+STATEMENTS_KEPT: Final = 256  # compiled ones, a connection
+_SCHEME: Final = "sqlite:///"
+_NOT_THE_STORES: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
+
+
+class Connection(aiosqlite.Connection):
+    """A connection whose unit of work is a function: aiosqlite queues statements, and others' would come between."""
+
+    async def run(self, work: Callable[[sqlite3.Connection], Value]) -> Value:
+        """Run `work` in the connection's thread, behind what was begun before. Raises StoreFailed where SQLite fails.
+
+        It goes on to its end when whoever waits for it is cancelled.
+        """
+        try:
+            result: Value = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
+        except _NOT_THE_STORES:
+            raise
+        except sqlite3.Error as error:
+            raise StoreFailed(str(error)) from error
+        except ValueError as error:
+            if self._connection is None:
+                raise StoreFailed("the database is closed") from error
+            raise
+        return result
+
+    def join(self) -> None:
+        """Wait for the thread of a connection that could not be opened: it reports its end to the loop, so it goes first."""
+        self._thread.join()
 
 
 def path_of(url: str) -> Path:
@@ -19,56 +55,65 @@ def path_of(url: str) -> Path:
     return Path(url.removeprefix(_SCHEME))
 
 
-def connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
-    """A connection to the database, whose schema is brought up to date. Raises Trouble; without `create`, for none too."""
+async def connect(path: Path, *, create: bool = True) -> Connection:
+    """A connection to the database, made with its schema where there is none. Raises Trouble.
+
+    Without `create` it is trouble too where there is no such file.
+    """
     if not create and not path.exists():
         raise Trouble(f"database {path}: there is no such file; give the settings of the server, in its folder")
+    connection = Connection(lambda: open_database(path), iter_chunk_size=64)
     try:
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
+        await connection
+    except (sqlite3.Error, Trouble) as error:
+        await asyncio.to_thread(connection.join)
+        if isinstance(error, Trouble):
+            raise
         raise Trouble(f"database {path}: {_explain(path, error)}") from error
+    return connection
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """The connection itself, with its settings and the schema. Raises sqlite3.Error, Trouble."""
+    connection = sqlite3.connect(
+        path,
+        timeout=LOCK_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=STATEMENTS_KEPT,
+    )
     try:
-        _prepare(connection)
-        migrate(connection)
-    except sqlite3.Error as error:
-        connection.close()
-        raise Trouble(f"database {path}: {_explain(path, error)}") from error
-    except Trouble:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        _apply_schema(connection)
+    except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-
-
 def _explain(path: Path, error: sqlite3.Error) -> str:
     if "unable to open" in str(error):
         return f"cannot be opened; is {path.absolute().parent} a folder that can be written to?"
+    if "locked" in str(error):
+        return f"another process has locked it for {LOCK_TIMEOUT_S:.0f} s"
     return str(error)
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Apply the numbered files of `store/schema` that the database does not have yet, all in one transaction."""
-    steps = sorted(
-        entry.name for entry in files("sharesrv.store").joinpath("schema").iterdir() if entry.name.endswith(".sql")
-    )
-    newest = int(steps[-1].split("_")[0])
-    known = _version(connection)
-    if known == newest:
+def _apply_schema(connection: sqlite3.Connection) -> None:
+    """Make the tables of a new file, in one transaction. Raises Trouble for a file of another version."""
+    if _version(connection) == SCHEMA_VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        known = _version(connection)
-        if known > newest:
-            raise Trouble(f"the database has schema {known}, this program knows {newest}: run a newer sharesrv")
-        for step in steps[known:]:
-            for statement in statements(files("sharesrv.store").joinpath("schema", step).read_text()):
+        version = _version(connection)
+        if version not in (0, SCHEMA_VERSION):
+            raise Trouble(f"the database has schema {version}, this program knows {SCHEMA_VERSION}: run its sharesrv")
+        if version == 0:
+            for statement in statements(files("sharesrv.store.sqlite").joinpath("schema.sql").read_text()):
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {newest}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Final
 
-from sharesrv.domain.share import Share
+from sharesrv.domain.share import Cause, Channel, Share, State
 from sharesrv.store.base import AccountInfo, DeviceInfo, JournalFilter, JournalRow, TokenInfo
-from sharesrv.store.sqlite import rows
+from sharesrv.store.sqlite.source import SHARE, share_of
 
 _DEVICE: Final = (
     "SELECT d.id, d.owner_id, d.name, d.pk, d.dk, d.uiid, d.bridge_id, d.auth_key, d.verified, d.shareable, d.created_ms, "
@@ -16,11 +16,11 @@ _DEVICE: Final = (
 # What an account may see: its own, what it has a grant on, and what is below a bridge that it has a grant on.
 _SEEN: Final = (
     "SELECT id FROM device WHERE owner_id = ?1 "
-    f"UNION SELECT s.device_id FROM share s WHERE s.sharee_id = ?1 AND {rows.HELD} AND s.state = 'active' "
+    "UNION SELECT s.device_id FROM share s WHERE s.sharee_id = ?1 AND s.state < 4 AND s.state = 2 "
     "UNION SELECT sub.id FROM share s JOIN device sub ON sub.bridge_id = s.device_id "
-    f"WHERE s.sharee_id = ?1 AND {rows.HELD} AND s.state = 'active'"
+    "WHERE s.sharee_id = ?1 AND s.state < 4 AND s.state = 2"
 )
-_LISTED: Final = "state NOT IN ('joined', 'merged', 'barred') AND door <> 'apart'"
+_LISTED: Final = "s.state NOT IN (1, 3, 4) AND s.origin <> 4"  # not what is joined, barred or merged, nor set apart
 
 
 def accounts(connection: sqlite3.Connection, after: str, limit: int) -> list[AccountInfo]:
@@ -54,23 +54,15 @@ def device(connection: sqlite3.Connection, device_id: str) -> DeviceInfo | None:
     return None if row is None else _device(row)
 
 
-def owned_by(connection: sqlite3.Connection, account_id: str) -> list[str]:
-    return [id for (id,) in connection.execute("SELECT id FROM device WHERE owner_id = ? ORDER BY id", (account_id,))]
-
-
-def below(connection: sqlite3.Connection, device_id: str) -> list[str]:
-    return [id for (id,) in connection.execute("SELECT id FROM device WHERE bridge_id = ? ORDER BY id", (device_id,))]
-
-
 def shares(connection: sqlite3.Connection, after: int, limit: int) -> list[Share]:
-    sql = f"SELECT {rows.SHARE} FROM share s WHERE s.id > ? ORDER BY s.id LIMIT ?"
-    return [rows.share(row) for row in connection.execute(sql, (after, limit))]
+    sql = f"SELECT {SHARE} FROM share s WHERE s.id > ? ORDER BY s.id LIMIT ?"
+    return [share_of(row) for row in connection.execute(sql, (after, limit))]
 
 
 def shares_of(connection: sqlite3.Connection, device_id: str, ended: bool) -> list[Share]:
-    state = "" if ended else "AND s.live = 1"
-    sql = f"SELECT {rows.SHARE} FROM share s WHERE s.device_id = ? {state} AND {_LISTED} ORDER BY s.id DESC"
-    return [rows.share(row) for row in connection.execute(sql, (device_id,))]
+    state = "" if ended else "AND s.state < 4"
+    sql = f"SELECT {SHARE} FROM share s WHERE s.device_id = ? {state} AND {_LISTED} ORDER BY s.id DESC"
+    return [share_of(row) for row in connection.execute(sql, (device_id,))]
 
 
 def journal(connection: sqlite3.Connection, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]:
@@ -84,16 +76,40 @@ def journal(connection: sqlite3.Connection, wanted: JournalFilter, after: int, l
     columns = ", ".join(f"j.{column}" for column in JournalRow.__struct_fields__)
     sql = f"SELECT {columns} FROM journal j WHERE {' AND '.join(conditions)} ORDER BY j.id LIMIT ?"
     values = [value for group in conditions.values() for value in group]
-    return [JournalRow(*row) for row in connection.execute(sql, (*values, limit))]
+    return [_journal_row(row) for row in connection.execute(sql, (*values, limit))]
 
 
 def open_offers(connection: sqlite3.Connection) -> int:
-    sql = "SELECT count(*) FROM share WHERE state = 'open' AND door = 'offer'"
+    sql = "SELECT count(*) FROM share WHERE state = 0 AND origin = 0"
     return int(connection.execute(sql).fetchone()[0])
 
 
 def ping(connection: sqlite3.Connection) -> None:
     connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+
+def due(connection: sqlite3.Connection, now_ms: int, limit: int) -> list[int]:
+    """Shares whose deadline or end of use has come, the oldest first."""
+    sql = (
+        "SELECT id, deadline_ms AS at_ms FROM share WHERE state = 0 AND deadline_ms <= ?1 UNION ALL "
+        "SELECT id, ends_ms FROM share WHERE state = 2 AND ends_ms > 0 AND ends_ms <= ?1 ORDER BY at_ms LIMIT ?2"
+    )
+    return [id for id, _at_ms in connection.execute(sql, (now_ms, limit))]
+
+
+def next_due_ms(connection: sqlite3.Connection) -> int | None:
+    """The nearest deadline or end of use."""
+    deadline = "SELECT min(deadline_ms) FROM share WHERE state = 0"
+    ends = "SELECT min(ends_ms) FROM share WHERE state = 2 AND ends_ms > 0"
+    times = [at_ms for sql in (deadline, ends) for (at_ms,) in connection.execute(sql) if at_ms is not None]
+    return min(times, default=None)
+
+
+def _journal_row(row: tuple[Any, ...]) -> JournalRow:
+    id, at_ms, share_id, device_id, sharer_id, sharee_id, before, to, cause, by, channel = row
+    from_state = None if before is None else State(before)
+    parties = (device_id, sharer_id, sharee_id)
+    return JournalRow(id, at_ms, share_id, *parties, from_state, State(to), Cause(cause), by, Channel(channel))
 
 
 def _device(row: tuple[Any, ...]) -> DeviceInfo:

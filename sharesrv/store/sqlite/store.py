@@ -1,30 +1,28 @@
-"""SQLite as a store: one connection that writes, in a thread of its own, and one beside it for the cold questions.
+"""SQLite as a store: one connection that writes, and one beside it for whatever only asks.
 
-A batch goes to the writer's thread in two trips: reads; writes and commit. Each is one function run in the thread, so
-nothing of another batch can come between its statements, and a trip that fails rolls back before anybody hears of it. Both
-look first whether another process has written since the last trip: then all that was read before has to be dropped, and the
-batch decided anew, now with the write lock from its read to its commit, so that a busy neighbour cannot starve it.
+A batch is one function in the writer's thread, with its own BEGIN IMMEDIATE, COMMIT, and ROLLBACK on every exception:
+nothing of another batch, or another process, can come between its statements.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-import threading
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import IO, Self, TypeVar
 
+from sharesrv import metrics
 from sharesrv.clock import Clock
-from sharesrv.domain.facts import Asking, supply
-from sharesrv.domain.outcome import Written
+from sharesrv.domain.facts import Source
+from sharesrv.domain.outcome import Counted, Outcome, packed
 from sharesrv.domain.share import Share
+from sharesrv.errors import Trouble
 from sharesrv.store.base import (
     AccountInfo,
-    Conflict,
     DeviceInfo,
     JournalFilter,
     JournalRow,
@@ -32,220 +30,188 @@ from sharesrv.store.base import (
     StoreFailed,
     TokenInfo,
 )
-from sharesrv.store.batch import Batch, latest
-from sharesrv.store.sqlite import lists, queries
-from sharesrv.store.sqlite.checking import Checker
-from sharesrv.store.sqlite.commit import write
-from sharesrv.store.sqlite.connection import connect
-from sharesrv.store.sqlite.find import find
-from sharesrv.store.sqlite.load import load
+from sharesrv.store.sqlite import lists
+from sharesrv.store.sqlite.connection import Connection, connect
+from sharesrv.store.sqlite.source import SqliteSource
+from sharesrv.store.sqlite.write import leave, write
+
+try:
+    import fcntl
+except ImportError:  # Windows: a second server on the same file is not noticed
+    fcntl = None  # type: ignore[assignment]
 
 Value = TypeVar("Value")
 
 
-class Thread:
-    """A connection and the one thread that uses it, one trip after the other."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self._connection = connect(path)
-        self._trips: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
-
-    async def run(self, trip: Callable[..., Value], *values: object) -> Value:
-        """Run `trip(connection, *values)` in the thread, behind what was begun before. Raises StoreFailed where it fails."""
-        if not self._thread.is_alive():
-            raise StoreFailed("the database is closed")
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[Value] = loop.create_future()
-
-        def travel() -> None:
-            try:
-                result = trip(self._connection, *values)
-            except BaseException as error:
-                loop.call_soon_threadsafe(_fail, ended, error)
-            else:
-                loop.call_soon_threadsafe(_succeed, ended, result)
-
-        self._trips.put(travel)
-        try:
-            return await ended
-        except sqlite3.Error as error:
-            raise StoreFailed(str(error)) from error
-
-    def close(self) -> None:
-        """What was begun is done first."""
-        self._trips.put(None)
-        self._thread.join()
-        self._connection.close()
-
-    def _work(self) -> None:
-        while (travel := self._trips.get()) is not None:
-            travel()
-
-
-def _fail(ended: asyncio.Future[Any], error: BaseException) -> None:
-    if not ended.done():
-        ended.set_exception(error)
-
-
-def _succeed(ended: asyncio.Future[Value], result: Value) -> None:
-    if not ended.done():
-        ended.set_result(result)
-
-
 class SqliteStore:
-    """Both contracts of `store.base` on one file. `path` as `connection.path_of` gives it. Raises Trouble."""
+    """Both contracts of `store.base` on one file. `path` as `connection.path_of` gives it.
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    With `serves` it is the file's one server, and what others left to be told is told by it; without, what is decided here
+    is left to the server to tell, where one runs. `create` as for `connect`. Entering it raises Trouble.
+    """
+
+    def __init__(self, path: Path, clock: Clock, *, serves: bool = True, create: bool = True) -> None:
+        self._path = path
         self._clock = clock
-        self._writer = Thread(path, "store-writer")
-        self._unchanged = Unchanged()
-        self._reader = Thread(path, "store-reader")
-        self._registrar = Thread(path, "store-registrar")
+        self._serves = serves
+        self._create = create
+        self._stack = AsyncExitStack()
+        self._data_version: int | None = None
+        self._writer: Connection
+        self._reader: Connection
 
     async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            if self._serves:
+                stack.enter_context(_lock(self._path))
+            self._writer = await connect(self._path, create=self._create)
+            stack.push_async_callback(self._writer.close)
+            self._reader = await connect(self._path, create=False)
+            stack.push_async_callback(self._reader.close)
+            if self._serves:
+                await self._writer.run(_forget_notices)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._registrar.close()
-        self._reader.close()
-        self._writer.close()
+        await self._stack.aclose()
 
-    async def read(self, asking: Asking, *, alone: bool = False) -> None:
-        """See `Ledgered`."""
-        await self._writer.run(_read, asking, self._unchanged, alone)
+    async def transact(self, work: Callable[[Source], Sequence[Outcome]]) -> Sequence[Outcome]:
+        """See `Store`."""
+        return await self._writer.run(partial(self._transact, work))
 
-    async def commit(self, changes: Sequence[Written]) -> None:
-        """See `Ledgered`."""
-        await self._writer.run(_commit, changes, self._clock.now_ms(), self._unchanged)
+    def _transact(
+        self, work: Callable[[Source], Sequence[Outcome]], connection: sqlite3.Connection
+    ) -> Sequence[Outcome]:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            outcomes = work(SqliteSource(connection, unchanged=self._is_unchanged(connection)))
+            changes = [change for outcome in outcomes for change in outcome.changes if not isinstance(change, Counted)]
+            if changes:
+                write(connection, changes, self._clock.now_ms())
+            if not self._serves and is_served(self._path):
+                notices = [packed(notice) for outcome in outcomes for notice in (*outcome.before, *outcome.after)]
+                leave(connection, notices)
+        except BaseException:
+            _roll_back(connection)
+            raise
+        began_s = monotonic()
+        _commit(connection)
+        if changes:
+            metrics.COMMIT.observe(monotonic() - began_s)
+        return outcomes
 
-    async def due(self, now_ms: int, limit: int) -> list[int]:
-        """See `Due`."""
-        return await self._reader.run(queries.due, now_ms, limit)
+    def _is_unchanged(self, connection: sqlite3.Connection) -> bool:
+        """SQLite keeps a number that moves when another connection has written."""
+        before = self._data_version
+        (self._data_version,) = connection.execute("PRAGMA data_version").fetchone()
+        return before == self._data_version
 
-    async def next_due_ms(self) -> int | None:
-        """See `Due`."""
-        return await self._reader.run(queries.next_due_ms)
+    # See `Reader`.
 
-    async def newest_import(self) -> int:
-        """See `Foreign`."""
-        return await self._reader.run(queries.newest_import)
-
-    async def ended_elsewhere(self, after: int) -> list[tuple[int, int, bool]]:
-        """See `Foreign`."""
-        return await self._reader.run(queries.ended_elsewhere, after)
-
-    # See `Lists`.
+    async def look(self, work: Callable[[Source], Value]) -> Value:
+        return await self._reader.run(partial(_look, work))
 
     async def accounts(self, after: str, limit: int) -> list[AccountInfo]:
-        return await self._reader.run(lists.accounts, after, limit)
+        return await self._reader.run(lambda connection: lists.accounts(connection, after, limit))
 
     async def account(self, account_id: str) -> AccountInfo | None:
-        return await self._reader.run(lists.account, account_id)
+        return await self._reader.run(lambda connection: lists.account(connection, account_id))
 
     async def tokens(self, account_id: str) -> list[TokenInfo]:
-        return await self._reader.run(lists.tokens, account_id)
+        return await self._reader.run(lambda connection: lists.tokens(connection, account_id))
 
     async def devices(self, after: str, limit: int) -> list[DeviceInfo]:
-        return await self._reader.run(lists.devices, after, limit)
+        return await self._reader.run(lambda connection: lists.devices(connection, after, limit))
 
     async def devices_of(self, account_id: str, after: str, limit: int) -> list[DeviceInfo]:
-        return await self._reader.run(lists.devices_of, account_id, after, limit)
+        return await self._reader.run(lambda connection: lists.devices_of(connection, account_id, after, limit))
 
     async def device(self, device_id: str) -> DeviceInfo | None:
-        return await self._reader.run(lists.device, device_id)
-
-    async def owned_by(self, account_id: str) -> list[str]:
-        return await self._reader.run(lists.owned_by, account_id)
-
-    async def below(self, device_id: str) -> list[str]:
-        return await self._reader.run(lists.below, device_id)
+        return await self._reader.run(lambda connection: lists.device(connection, device_id))
 
     async def shares(self, after: int, limit: int) -> list[Share]:
-        return await self._reader.run(lists.shares, after, limit)
+        return await self._reader.run(lambda connection: lists.shares(connection, after, limit))
 
     async def shares_of(self, device_id: str, *, ended: bool) -> list[Share]:
-        return await self._reader.run(lists.shares_of, device_id, ended)
+        return await self._reader.run(lambda connection: lists.shares_of(connection, device_id, ended))
 
     async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]:
-        return await self._reader.run(lists.journal, wanted, after, limit)
+        return await self._reader.run(lambda connection: lists.journal(connection, wanted, after, limit))
 
     async def open_offers(self) -> int:
         return await self._reader.run(lists.open_offers)
 
-    async def register(self, batch: Batch, door: str) -> None:
-        """See `Registry`."""
-        await self._registrar.run(_register, batch, self._clock, door)
+    async def due(self, now_ms: int, limit: int) -> list[int]:
+        return await self._reader.run(lambda connection: lists.due(connection, now_ms, limit))
 
-    async def look(self, asking: Asking) -> None:
-        await self._reader.run(_answer, asking)
+    async def next_due_ms(self) -> int | None:
+        return await self._reader.run(lists.next_due_ms)
 
     async def ping(self) -> None:
         await self._reader.run(lists.ping)
 
 
-def _register(connection: sqlite3.Connection, batch: Batch, clock: Clock, door: str) -> None:
-    Checker(connection, batch).check()
-    load(connection, latest(batch), clock.now_ms(), clock, door)
-
-
-def _answer(connection: sqlite3.Connection, asking: Asking) -> None:
-    supply(asking, partial(find, connection))
-
-
-class Unchanged:
-    """Whether nobody but this connection has written to the file. SQLite keeps a number that moves when somebody has."""
-
-    def __init__(self) -> None:
-        self._version: int | None = None
-
-    def check(self, connection: sqlite3.Connection) -> None:
-        """Raises Conflict once where the number has moved."""
-        known = self._version
-        self.begin(connection)
-        if known not in (None, self._version):
-            raise Conflict("another process has written")
-
-    def begin(self, connection: sqlite3.Connection) -> None:
-        """From here on: whatever was written before does not matter."""
-        (self._version,) = connection.execute("PRAGMA data_version").fetchone()
-
-
-def _read(connection: sqlite3.Connection, asking: Asking, unchanged: Unchanged, alone: bool) -> None:
-    """All of it as of one moment; `alone` with the write lock, which is kept for the commit."""
-    _roll_back(connection)  # what a batch has left that never came to its commit
-    try:
-        connection.execute("BEGIN IMMEDIATE" if alone else "BEGIN")
-        unchanged.begin(connection) if alone else unchanged.check(connection)
-        _answer(connection, asking)
-    except BaseException:
-        _roll_back(connection)
-        raise
-    if not alone:
-        _roll_back(connection)
-
-
-def _commit(connection: sqlite3.Connection, changes: Sequence[Written], now_ms: int, unchanged: Unchanged) -> None:
-    try:
-        if not connection.in_transaction:
-            connection.execute("BEGIN IMMEDIATE")
-            unchanged.check(connection)
-        write(connection, changes, now_ms)
-    except (sqlite3.Error, Conflict) as error:
-        _roll_back(connection)
-        raise error if isinstance(error, Conflict) else StoreFailed(str(error)) from error
+def _commit(connection: sqlite3.Connection) -> None:
     try:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        if not connection.in_transaction or error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
-            raise OutcomeUnknown(str(error)) from error
-        _roll_back(connection)
-        raise StoreFailed(str(error)) from error
+        primary = error.sqlite_errorcode & 0xFF
+        if primary == sqlite3.SQLITE_FULL or (connection.in_transaction and primary != sqlite3.SQLITE_IOERR):
+            _roll_back(connection)
+            raise StoreFailed(str(error)) from error
+        raise OutcomeUnknown(str(error)) from error
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         connection.execute("ROLLBACK")
+
+
+def _look(work: Callable[[Source], Value], connection: sqlite3.Connection) -> Value:
+    """All of it as of one moment."""
+    connection.execute("BEGIN")
+    try:
+        return work(SqliteSource(connection))
+    finally:
+        _roll_back(connection)
+
+
+def _forget_notices(connection: sqlite3.Connection) -> None:
+    """Whatever was left before this server began, it has nobody to tell: handshakes read what waits."""
+    connection.execute("DELETE FROM left_notice")
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}-lock")
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Lock the file for one server, until what is returned is closed, or the process ends. Raises Trouble."""
+    try:
+        file = _lock_file(path).open("ab")
+    except OSError as error:
+        raise Trouble(
+            f"database {path}: cannot be opened; is {path.absolute().parent} a folder that can be written to?"
+        ) from error
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise Trouble(f"database {path}: another sharesrv serves it already") from error
+    return file
+
+
+def is_served(path: Path) -> bool:
+    """Whether a server runs on the file."""
+    if fcntl is None or not _lock_file(path).exists():
+        return False
+    with _lock_file(path).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False

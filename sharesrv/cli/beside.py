@@ -1,0 +1,59 @@
+"""For verbs that open the database for themselves, beside a running server too: one command, or one question."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from sharesrv.cli.options import rules_of
+from sharesrv.clock import SystemClock
+from sharesrv.config import Settings
+from sharesrv.domain.draft import Command, Draft, decide
+from sharesrv.domain.facts import Facts, Source
+from sharesrv.domain.outcome import Outcome
+from sharesrv.errors import Refused, Trouble
+from sharesrv.store.base import OutcomeUnknown, Reader, StoreFailed
+from sharesrv.store.sqlite.connection import path_of
+from sharesrv.store.sqlite.store import SqliteStore
+
+Value = TypeVar("Value")
+
+
+async def carry_out(settings: Settings, command: Command, *, create: bool) -> None:
+    """Decide and write one command, in a transaction of its own. A server that runs tells those concerned.
+
+    Raises Refused, Trouble; either way nothing was written.
+    """
+    clock = SystemClock()
+
+    def work(source: Source) -> list[Outcome]:
+        facts = Facts(source, rules_of(settings), clock.now_ms())
+        draft = Draft(facts, clock, channel=command.channel)
+        outcome = decide(command, draft)
+        if isinstance(outcome.reply, Refused):
+            raise outcome.reply
+        return [*draft.lapsed, outcome]
+
+    try:
+        async with SqliteStore(path_of(settings.database.url), clock, serves=False, create=create) as store:
+            await store.transact(work)
+    except StoreFailed as error:
+        raise Trouble(f"nothing was written: {error}") from error
+    except OutcomeUnknown as error:
+        raise Trouble(f"it may be written, or not: {error}") from error
+
+
+async def ask(settings: Settings, question: Callable[[Reader], Awaitable[Value]]) -> Value:
+    """Ask the database one question. Raises Trouble."""
+    path = path_of(settings.database.url)
+    try:
+        async with SqliteStore(path, SystemClock(), serves=False, create=False) as store:
+            return await question(store)
+    except StoreFailed as error:
+        raise Trouble(f"database {path}: {error}") from error
+
+
+def draft_of(settings: Settings, source: Source) -> Draft:
+    """For a rule that only looks: facts of this moment, and an outcome that nobody carries out."""
+    clock = SystemClock()
+    return Draft(Facts(source, rules_of(settings), clock.now_ms()), clock)

@@ -1,0 +1,104 @@
+"""The sharee's answer to an offer (S4, PROTOCOL 2.5), and what accepting does, by whatever door."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sharesrv.domain.draft import Command, Draft
+from sharesrv.domain.ending import lapse_around, refuse, settle
+from sharesrv.domain.grants import active, combined_permit, lasts_longer, on
+from sharesrv.domain.outcome import Acknowledged
+from sharesrv.domain.share import Cause, Event, Origin, Share, State
+from sharesrv.errors import Refusal, Refused
+
+COEXIST, ONLY_LONGER = 2, 3  # S0: coverMark; 1 replaces
+
+
+class Answer(Command, frozen=True, kw_only=True):
+    """The sharee accepts or refuses (PROTOCOL 2.5), naming the offer by `code` (its s_seq) or by device and sequence."""
+
+    sharee_id: str
+    accepts: bool
+    code: str | None
+    device_id: str
+    sequence: str
+    session: int = 0
+
+    def decide(self, draft: Draft) -> None:
+        """Settle the offer. The same answer again is acknowledged again."""
+        draft.by = self.sharee_id
+        offer = self._offer(draft)
+        if offer is None:
+            raise Refused(Refusal.NO_SUCH_OFFER)
+        if offer.state is not State.OPEN:
+            _refuse_unless_repeated(offer, accepts=self.accepts)
+        elif self.accepts:
+            accept(draft, offer, self.sharee_id, except_session=self.session)
+        else:
+            refuse(draft, offer, self.sharee_id, except_session=self.session)
+        draft.reply = Acknowledged(offer, self.accepts)
+
+    def _offer(self, draft: Draft) -> Share | None:
+        """The offer that is meant, if it was made to this account, nothing overdue about it."""
+        offer = self._named(draft)
+        if offer is None:
+            return None
+        lapse_around(draft, offer)
+        return draft.facts.share(offer.id)
+
+    def _named(self, draft: Draft) -> Share | None:
+        if self.code is not None:
+            named = draft.facts.share_of_code(self.code)
+            if named is not None and named.sharee_id == self.sharee_id:
+                return named
+        return draft.facts.newest_offer(self.sharee_id, self.device_id, self.sequence)
+
+
+def accept(draft: Draft, offer: Share, sharee_id: str, *, device_name: str = "", except_session: int = 0) -> Share:
+    """Make the offer a grant of `sharee_id`; `coverMark` says what of theirs it replaces (PROTOCOL 3.1)."""
+    device = draft.device(offer)
+    tree = [] if device is None else draft.facts.tree(device, sharee_id)
+    rows = [share for share in on(tree, offer.device_id) if share.state in (State.ACTIVE, State.BARRED)]
+    replaced = [] if offer.cover_mark == COEXIST else active(rows)
+    if offer.cover_mark == ONLY_LONGER and not all(lasts_longer(offer.ends_ms, share.ends_ms) for share in replaced):
+        raise Refused(Refusal.NOT_LONGER)
+    edits: dict[str, Any] = {}
+    if offer.sharee_id != sharee_id:
+        edits["sharee_id"] = sharee_id
+    if device_name:
+        edits["device_name"] = device_name
+    if replaced and offer.origin is not Origin.OFFER:
+        edits |= {"permit": combined_permit(replaced), "note": replaced[-1].note}
+    draft.after += settle(draft, offer, Event.ACCEPT, tree=tree if offer.sharee_id else (), **edits)
+    for share in rows:
+        if share in replaced or share.state is State.BARRED:
+            draft.move(share, Event.END, Cause.REPLACED)
+    grant = msgspec.structs.replace(offer, **edits) if edits else offer
+    _tell_accepted(draft, grant, [share for share in active(rows) if share not in replaced], except_session)
+    return grant
+
+
+def _tell_accepted(draft: Draft, grant: Share, others: list[Share], except_session: int) -> None:
+    """Of a grant by share code both sides are told as of a change (PROTOCOL 2.6): the permit of all that goes on."""
+    sharee_id = grant.sharee_id or ""
+    if grant.origin is not Origin.OFFER:
+        told = msgspec.structs.replace(grant, permit=combined_permit([grant, *others]))
+        draft.after += [draft.changed(told, account_id) for account_id in (sharee_id, grant.sharer_id)]
+    if grant.origin is not Origin.CODE:
+        draft.after.append(draft.ended(grant, sharee_id, Cause.ANSWERED, except_session))
+
+
+def _refuse_unless_repeated(offer: Share, *, accepts: bool) -> None:
+    """What a sharee is told who answers an offer that is over: acknowledged again, or why not."""
+    if offer.state in (State.ACTIVE, State.ENDED):
+        if not accepts:
+            raise Refused(Refusal.ANSWERED_OTHERWISE)
+    elif offer.state is State.REFUSED:
+        if accepts:
+            raise Refused(Refusal.ANSWERED_OTHERWISE)
+    elif offer.state is State.TIMED_OUT:
+        raise Refused(Refusal.TIMED_OUT)
+    else:
+        raise Refused(Refusal.OFFER_WITHDRAWN)

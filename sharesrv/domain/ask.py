@@ -1,0 +1,136 @@
+"""`share`: what a sharer asks, and all that may forbid it (S4; PROTOCOL 2.4, 2.7)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sharesrv.domain.draft import Draft
+from sharesrv.domain.ending import current_tree
+from sharesrv.domain.facts import Account, Device, Facts
+from sharesrv.domain.grants import below, deciding, on
+from sharesrv.domain.outcome import Offered, Result, Waiting
+from sharesrv.domain.parties import ToSharee
+from sharesrv.domain.share import Asked, Cause, Event, Origin, Share, State
+from sharesrv.errors import Refusal, Refused
+
+ALREADY_SHARED = 4  # S4: "4: already shared to this sharee"
+OFFERS = "offers"
+
+
+class Request(ToSharee, frozen=True, kw_only=True):
+    """`share` (S4, PROTOCOL 2.4). `share_time` as sent; None takes the server's time."""
+
+    sequence: str
+    device_name: str
+    user_name: str
+    note: str
+    permit: int = 0
+    share_time: int | str | None = None
+
+    def decide(self, draft: Draft) -> None:
+        """Checks 3 to 10 of PROTOCOL 2.4, in their order; the first that fails answers."""
+        device = self.owned_device(draft)
+        refuse_unshareable(device)
+        sharee = self.sharee(draft)
+        if sharee is None:
+            return
+        if sharee.id == self.sharer_id:
+            raise Refused(Refusal.SHARE_WITH_SELF)
+        tree = current_tree(draft, device, sharee.id)
+        waiting = [share for share in on(tree, device.id) if _is_waiting_request(share)]
+        again = next((share for share in waiting if share.sequence == self.sequence), None)
+        if again is not None:
+            draft.reply = Waiting(again.id)
+        elif deciding(tree, device, draft.facts):
+            draft.reply = Result(ALREADY_SHARED)
+        elif waiting:
+            raise Refused(Refusal.TOO_SOON, retry_after_ms=waiting[0].deadline_ms - draft.now_ms)
+        else:
+            self._ask(draft, device, sharee, tree)
+
+    def _ask(self, draft: Draft, device: Device, sharee: Account, tree: list[Share]) -> None:
+        """Write the offer and ask the sharee; or, where the bridge's offer is open, wait for its answer."""
+        share = self._offer(draft, sharee)
+        bridge_offers = [share for share in on(tree, device.bridge_id or "") if _is_open_offer(share)]
+        for invitation in on(tree, device.id):
+            if invitation.state is State.OPEN and invitation.origin is Origin.INVITATION:
+                draft.move(invitation, Event.WITHDRAW, Cause.REPLACED)
+                draft.tell_ended(invitation, Cause.REPLACED)
+        if bridge_offers:
+            share = msgspec.structs.replace(
+                share, state=State.JOINED, bridge_offer_id=bridge_offers[0].id, deadline_ms=bridge_offers[0].deadline_ms
+            )
+        else:
+            _refuse_while_cooling(draft.facts, device.id, sharee.id)
+            _refuse_beyond_limits(draft.facts, self.sharer_id, sharee.id)
+            draft.count((OFFERS, self.sharer_id, sharee.id))
+            for offer in below(tree, device, draft.facts):
+                if _is_open_offer(offer):
+                    _join(draft, offer, share)
+            draft.after.append(Offered(sharee.id, share))
+        draft.make(share)
+        draft.reply = Waiting(share.id)
+
+    def _offer(self, draft: Draft, sharee: Account) -> Share:
+        now_ms = draft.now_ms
+        sharer = draft.facts.account(self.sharer_id)
+        return Share(
+            id=draft.mint.new_id(),
+            code=draft.mint.new_code(),
+            origin=Origin.OFFER,
+            state=State.OPEN,
+            device_id=self.device_id,
+            sharer_id=self.sharer_id,
+            sharee_id=sharee.id,
+            asked=Asked(
+                uid=self.uid,
+                device_name=self.device_name,
+                user_name=self.user_name,
+                note=self.note,
+                permit=self.permit,
+                share_time=now_ms if self.share_time is None else self.share_time,
+                owner_uid=sharer.uid if sharer else "",
+            ),
+            created_ms=now_ms,
+            deadline_ms=now_ms + draft.facts.rules.confirm_timeout_ms,
+            sequence=self.sequence,
+            permit=self.permit,
+            note=self.note,
+            told=False,
+        )
+
+
+def refuse_unshareable(device: Device) -> None:
+    """Raises Refused: a device that is not shareable, or not verified, cannot be shared by any door."""
+    if not device.shareable:
+        raise Refused(Refusal.NOT_SHAREABLE)
+    if not device.verified:
+        raise Refused(Refusal.NOT_VERIFIED)
+
+
+def _is_waiting_request(share: Share) -> bool:
+    return share.state < State.ACTIVE and share.origin is Origin.OFFER
+
+
+def _is_open_offer(share: Share) -> bool:
+    return share.state is State.OPEN and share.origin is Origin.OFFER
+
+
+def _join(draft: Draft, offer: Share, bridge_offer: Share) -> None:
+    """Let a sub-device's open offer wait for the answer to its bridge's; its dialog is taken down."""
+    edits = {"bridge_offer_id": bridge_offer.id, "deadline_ms": bridge_offer.deadline_ms}
+    draft.tell_ended(draft.move(offer, Event.JOIN, Cause.REPLACED, **edits), Cause.REPLACED)
+
+
+def _refuse_while_cooling(facts: Facts, device_id: str, sharee_id: str) -> None:
+    wait_ms = facts.timed_out_ms(device_id, sharee_id) + facts.rules.resend_cooldown_ms - facts.now_ms
+    if wait_ms > 0:
+        raise Refused(Refusal.TOO_SOON, retry_after_ms=wait_ms)
+
+
+def _refuse_beyond_limits(facts: Facts, sharer_id: str, sharee_id: str) -> None:
+    rules = facts.rules
+    if rules.open_offers and facts.open_offers(sharer_id) >= rules.open_offers:
+        raise Refused(Refusal.OPEN_OFFERS)
+    if rules.offers_per_minute and facts.recent((OFFERS, sharer_id, sharee_id)) >= rules.offers_per_minute:
+        raise Refused(Refusal.TOO_MANY_OFFERS)

@@ -1,0 +1,123 @@
+"""Handshakes: of an app, of a device; and which answers an app has received (PROTOCOL 2.2 to 2.4)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sharesrv.domain.draft import Command, Draft
+from sharesrv.domain.grants import audiences
+from sharesrv.domain.outcome import (
+    Audiences,
+    Connected,
+    Done,
+    ForgetNotices,
+    Identified,
+    Registered,
+    ToldLeft,
+    unpacked,
+)
+from sharesrv.domain.parties import Called, refuse_outdated
+from sharesrv.domain.rules import ANSWER_KEPT_MS
+from sharesrv.domain.share import Channel
+from sharesrv.errors import Refusal, Refused
+
+HANDSHAKES = "handshakes"
+LEFT_AT_ONCE = 256  # notices of other processes that are told in one batch
+
+
+class Connect(Called, frozen=True, kw_only=True):
+    """An app's handshake (PROTOCOL 2.2). `account_id` is whom it says it speaks for."""
+
+    channel: ClassVar[Channel] = Channel.WEBSOCKET
+
+    account_id: str
+
+    def decide(self, draft: Draft) -> None:
+        """Find out whose the token is, which offers wait for that account, which answers it has not received.
+
+        Of several refusals 401 comes before 402 before 406.
+        """
+        facts = draft.facts
+        account, token = self.known_caller(draft)
+        if self.account_id != account.id and not self._has_grant(draft, account.id):
+            raise Refused(Refusal.WRONG_ACCOUNT)
+        refuse_outdated(token, account, facts)
+        shakes = (HANDSHAKES, account.id, "")
+        if facts.rules.handshakes_per_minute and facts.recent(shakes) >= facts.rules.handshakes_per_minute:
+            raise Refused(Refusal.TOO_MANY_HANDSHAKES)
+        draft.count(shakes)
+        kept_ms = facts.now_ms - ANSWER_KEPT_MS
+        draft.reply = Connected(
+            account.id,
+            offers=facts.asked_of(account.id),
+            answers=[share for share in facts.owed_to(account.id) if share.settled_ms > kept_ms],
+        )
+
+    def _has_grant(self, draft: Draft, account_id: str) -> bool:
+        grants = draft.facts.grants_between(self.account_id, account_id)
+        return any(not share.due(draft.now_ms) for share in grants)
+
+
+class Identify(Called, frozen=True, kw_only=True):
+    """Whose token is it? With `refusal`, its parameters are wrong: that is said to whoever has a good token only."""
+
+    refusal: Refusal | None = None
+
+    def decide(self, draft: Draft) -> None:
+        """The account of the token."""
+        account = self.caller(draft)
+        if self.refusal is not None:
+            raise Refused(self.refusal)
+        draft.reply = Identified(account)
+
+
+class Received(Command, frozen=True):
+    """Something came from a connection after these answers were written to it (PROTOCOL 2.4)."""
+
+    share_ids: tuple[int, ...]
+
+    def decide(self, draft: Draft) -> None:
+        """These answers need not be told again."""
+        draft.reply = Done()
+        for share_id in dict.fromkeys(self.share_ids):
+            share = draft.facts.share(share_id)
+            if share is not None and share.owed:
+                draft.mark_told(share)
+
+
+class Register(Command, frozen=True):
+    """A device's handshake (PROTOCOL 2.3). `key_digest` is of its devicekey."""
+
+    device_id: str
+    key_digest: str
+
+    def decide(self, draft: Draft) -> None:
+        """Whether it is the device that it says it is."""
+        device = draft.facts.device(self.device_id)
+        if device is None:
+            raise Refused(Refusal.NO_SUCH_DEVICE)
+        if device.key_digest != self.key_digest:
+            raise Refused(Refusal.WRONG_DEVICE_KEY)
+        draft.reply = Registered(device.id, device.owner_id, list(audiences(device.id, draft.facts)))
+
+
+class FindAudience(Command, frozen=True):
+    """Who is to hear that a device, and with it its sub-devices, may have come or gone."""
+
+    device_id: str
+
+    def decide(self, draft: Draft) -> None:
+        """The audiences as they are now."""
+        draft.reply = Audiences(list(audiences(self.device_id, draft.facts)))
+
+
+class TellLeft(Command, frozen=True):
+    """Tell what other processes, which hold no connections, left to be told here: `import`, `token`."""
+
+    def decide(self, draft: Draft) -> None:
+        """Tell the oldest of it, and forget that."""
+        left = draft.facts.source.left_notices(LEFT_AT_ONCE)
+        if left:
+            draft.after += [unpacked(data) for _id, data in left]
+            draft.changes.append(ForgetNotices(left[-1][0]))
+        draft.reply = ToldLeft(len(left))

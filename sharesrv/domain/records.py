@@ -1,0 +1,276 @@
+"""What operators and imports write: accounts, tokens, devices, grants; what goes with what they remove (PROTOCOL 3.3, 4).
+
+Either everything of a command is written or nothing. Rows fit each other and the store, whatever their order: two accounts
+may exchange their login names, a bridge may come behind its sub-devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from sharesrv.domain.draft import Command, Draft
+from sharesrv.domain.ending import current_tree, hangs_on_bridge, remove
+from sharesrv.domain.facts import Account, Device, Token
+from sharesrv.domain.grants import active, on
+from sharesrv.domain.outcome import (
+    ComesDue,
+    DeviceDisowned,
+    DeviceMoved,
+    Done,
+    PutAccount,
+    PutDevice,
+    PutParams,
+    PutToken,
+    RemoveAccount,
+    RemoveDevice,
+    RemoveToken,
+    TokenRevoked,
+)
+from sharesrv.domain.record_checks import AccountRecord, Checks, DeviceRecord, GrantRecord, TokenRecord
+from sharesrv.domain.share import Asked, Channel, Event, Origin, Share, State
+from sharesrv.errors import Refusal, Refused
+
+TOKEN_ID_LENGTH = 16  # characters of a token's digest: enough to name it, nothing to use it by
+
+
+class RecordCommand(Command, frozen=True, kw_only=True):
+    """What changes accounts, tokens or devices."""
+
+    channel: ClassVar[Channel] = Channel.ADMIN
+    alone: ClassVar[bool] = True
+
+
+class WriteRecords(RecordCommand, frozen=True, kw_only=True):
+    """Create or replace records. Of two for one thing the later one counts; a known token stays as it is."""
+
+    accounts: Sequence[AccountRecord] = ()
+    tokens: Sequence[TokenRecord] = ()
+    devices: Sequence[DeviceRecord] = ()
+    grants: Sequence[GrantRecord] = ()
+    imported: bool = False
+
+    def decide(self, draft: Draft) -> None:
+        """All of them or none. Raises Unfit with the first record that does not fit."""
+        if self.imported:
+            draft.channel = Channel.IMPORT
+        draft.by = draft.channel.word
+        accounts = {record.id: record for record in self.accounts}
+        devices = {record.device.id: record for record in self.devices}
+        grants = {(record.device_id, record.sharee_id): record for record in self.grants}
+        checks = Checks(draft.facts, accounts, devices)
+        checks.accounts()
+        checks.tokens(self.tokens)
+        checks.devices()
+        checks.grants(grants.values())
+        serials = _write_accounts(draft, accounts.values())
+        _write_tokens(draft, self.tokens, serials)
+        sold = _write_devices(draft, devices.values())
+        for record in grants.values():
+            _write_grant(draft, record, accounts, devices, sold)
+        if ends := [record.ends_ms for record in grants.values() if record.ends_ms]:
+            draft.after.append(ComesDue(min(ends)))
+        draft.reply = Done()
+
+
+class ChangeAccount(RecordCommand, frozen=True, kw_only=True):
+    """Change an account. None leaves what is there."""
+
+    account_id: str
+    uid: str | None = None
+    nickname: str | None = None
+
+    def decide(self, draft: Draft) -> None:
+        """Decided with the account as it is, so that nobody's change is lost."""
+        account = _account(draft, self.account_id)
+        record = AccountRecord(
+            account.id, self.uid or account.uid, account.nickname if self.nickname is None else self.nickname
+        )
+        WriteRecords(accounts=[record]).decide(draft)
+
+
+class ChangeDevice(RecordCommand, frozen=True, kw_only=True):
+    """Change a device: `fields` are those of `Device`. Another owner ends its shares."""
+
+    device_id: str
+    fields: dict[str, Any]
+
+    def decide(self, draft: Draft) -> None:
+        """Decided with the device as it is, so that nobody's change is lost."""
+        device = _device(draft, self.device_id)
+        WriteRecords(devices=[DeviceRecord(msgspec.structs.replace(device, **self.fields))]).decide(draft)
+
+
+class RevokeToken(RecordCommand, frozen=True, kw_only=True):
+    """A token is good for nothing any more; its connections are closed. `token_id` is the beginning of its digest."""
+
+    account_id: str
+    token_id: str
+
+    def decide(self, draft: Draft) -> None:
+        """Remove it."""
+        _account(draft, self.account_id)
+        found = [
+            token
+            for token in draft.facts.source.tokens_of(self.account_id)
+            if token.digest[:TOKEN_ID_LENGTH] == self.token_id
+        ]
+        if not found:
+            raise Refused(Refusal.NO_SUCH_TOKEN)
+        draft.changes.append(RemoveToken(found[0].digest))
+        draft.after.append(TokenRevoked(self.account_id, self.token_id))
+        draft.reply = Done()
+
+
+class DeleteDevice(RecordCommand, frozen=True, kw_only=True):
+    """A device goes. Its shares end; the sub-devices of a bridge stand alone, without what others had through it."""
+
+    device_id: str
+
+    def decide(self, draft: Draft) -> None:
+        """End, free, remove."""
+        draft.by = draft.channel.word
+        _remove_device(draft, _device(draft, self.device_id))
+        draft.reply = Done()
+
+
+class DeleteAccount(RecordCommand, frozen=True, kw_only=True):
+    """An account goes, with its tokens and devices; all that it shared or was given ends."""
+
+    account_id: str
+
+    def decide(self, draft: Draft) -> None:
+        """End, remove, and close its connections."""
+        draft.by = draft.channel.word
+        _account(draft, self.account_id)
+        devices = draft.facts.source.devices_of(self.account_id)
+        for device in sorted(devices, key=lambda device: device.bridge_id is None):  # sub-devices first
+            _remove_device(draft, device, with_account=True)
+        remove(draft, draft.facts.source.live_of_sharee(self.account_id))
+        draft.changes.append(RemoveAccount(self.account_id))
+        draft.after.append(TokenRevoked(self.account_id))
+        draft.reply = Done()
+
+
+def _account(draft: Draft, account_id: str) -> Account:
+    account = draft.facts.account(account_id)
+    if account is None:
+        raise Refused(Refusal.NO_SUCH_ACCOUNT)
+    return account
+
+
+def _device(draft: Draft, device_id: str) -> Device:
+    device = draft.facts.device(device_id)
+    if device is None:
+        raise Refused(Refusal.NO_SUCH_DEVICE)
+    return device
+
+
+def _write_accounts(draft: Draft, records: Iterable[AccountRecord]) -> dict[str, int]:
+    """Write them; the token serials of new accounts, for the tokens that come with them."""
+    serials: dict[str, int] = {}
+    for record in records:
+        old = draft.facts.account(record.id)
+        new = Account(record.id, record.uid, record.nickname, old.token_serial if old else 0)
+        if old is None:
+            serials[new.id] = 0
+        if new != old:
+            draft.changes.append(PutAccount(old, new))
+    return serials
+
+
+def _write_tokens(draft: Draft, records: Iterable[TokenRecord], serials: dict[str, int]) -> None:
+    """Each new token supersedes the older ones of its account; a known one stays as it is."""
+    seen: set[str] = set()
+    for record in records:
+        if record.digest in seen or draft.facts.source.token(record.digest) is not None:
+            continue
+        seen.add(record.digest)
+        if record.account_id not in serials:
+            serials[record.account_id] = _account(draft, record.account_id).token_serial
+        serials[record.account_id] += 1
+        token = Token(record.digest, record.account_id, serials[record.account_id], record.expires_ms)
+        draft.changes.append(PutToken(token))
+
+
+def _write_devices(draft: Draft, records: Iterable[DeviceRecord]) -> set[str]:
+    """Write them, bridges first; the ids of those that get another owner.
+
+    Such a device's shares end, and so does what others had through a bridge that it leaves.
+    """
+    sold: set[str] = set()
+    for new, params in sorted(records, key=lambda record: record.device.bridge_id is not None):
+        old = draft.facts.device(new.id)
+        if old is not None and old.owner_id != new.owner_id:
+            sold.add(new.id)
+            remove(draft, draft.facts.source.live_of_device(new.id))
+        elif old is not None and old.bridge_id != new.bridge_id:
+            remove(draft, filter(hangs_on_bridge, draft.facts.source.live_of_device(new.id)))
+        if new != old:
+            draft.changes.append(PutDevice(old, new))
+        if params is not None:
+            draft.changes.append(PutParams(new.id, params))
+        if old is None:
+            if new.bridge_id is not None and draft.channel is Channel.ADMIN:
+                draft.after.append(DeviceMoved(new.id))
+            continue
+        if new.id in sold or old.key_digest != new.key_digest:
+            draft.after.append(DeviceDisowned(new.id))
+        if new.id in sold or old.bridge_id != new.bridge_id:
+            draft.after += [DeviceMoved(id) for id in (new.id, new.bridge_id, old.bridge_id) if id is not None]
+    return sold
+
+
+def _remove_device(draft: Draft, device: Device, *, with_account: bool = False) -> None:
+    source = draft.facts.source
+    remove(draft, source.live_of_device(device.id))
+    sub_devices = [] if with_account else source.sub_devices(device.id)
+    for sub_device in sub_devices:
+        remove(draft, filter(hangs_on_bridge, source.live_of_device(sub_device.id)))
+        draft.changes.append(PutDevice(sub_device, msgspec.structs.replace(sub_device, bridge_id=None)))
+    draft.changes.append(RemoveDevice(device.id))
+    draft.after.append(DeviceDisowned(device.id))
+    draft.after += [DeviceMoved(sub_device.id) for sub_device in sub_devices]
+
+
+def _write_grant(
+    draft: Draft,
+    record: GrantRecord,
+    accounts: dict[str, AccountRecord],
+    devices: dict[str, DeviceRecord],
+    sold: set[str],
+) -> None:
+    """An active grant; one that the account has already is changed."""
+    stored = draft.facts.device(record.device_id)
+    if stored is not None and record.device_id not in sold:
+        for share in active(on(current_tree(draft, stored, record.sharee_id), stored.id)):
+            if share.origin is not Origin.APART:
+                edits: dict[str, Any] = {"permit": record.permit, "note": record.note, "ends_ms": record.ends_ms}
+                draft.move(share, Event.CHANGE, share.cause, **edits)
+                return
+    device = devices[record.device_id].device if record.device_id in devices else _device(draft, record.device_id)
+    sharer, sharee = (
+        accounts[id] if id in accounts else _account(draft, id) for id in (device.owner_id, record.sharee_id)
+    )
+    now_ms = draft.now_ms
+    draft.make(
+        Share(
+            id=draft.mint.new_id(),
+            code=draft.mint.new_code(),
+            origin=Origin.IMPORT,
+            state=State.ACTIVE,
+            device_id=device.id,
+            sharer_id=sharer.id,
+            sharee_id=sharee.id,
+            asked=Asked(sharee.uid, device.name, sharer.nickname, record.note, record.permit, now_ms, sharer.uid),
+            created_ms=now_ms,
+            deadline_ms=0,
+            permit=record.permit,
+            note=record.note,
+            accepted_ms=now_ms,
+            ends_ms=record.ends_ms,
+            settled_ms=now_ms,
+        )
+    )

@@ -1,0 +1,86 @@
+"""A share is taken back: by its owner, by its recipient, by an operator, by time (PROTOCOL 2.6, 3.1, 3.3)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sharesrv.domain.change import OnShare
+from sharesrv.domain.draft import Command, Draft
+from sharesrv.domain.ending import bar, current_tree, end, lapse_around, refuse, withdraw, withdraw_all
+from sharesrv.domain.grants import active, below, deciding, on
+from sharesrv.domain.outcome import Done
+from sharesrv.domain.parties import ByCode, ToSharee
+from sharesrv.domain.share import Cause, Channel, Share, State
+
+
+class Cancel(ToSharee, frozen=True, kw_only=True):
+    """`cancelShare` (PROTOCOL 2.6): ends the grants or withdraws the open offer."""
+
+    def decide(self, draft: Draft) -> None:
+        """Nobody learns from the answer whether there was a share, a device or an account."""
+        draft.by = self.sharer_id
+        draft.reply = Done()
+        device, sharee = draft.facts.device(self.device_id), draft.facts.account_of_login(self.uid)
+        if device is None or sharee is None or device.owner_id != self.sharer_id:
+            return
+        tree = current_tree(draft, device, sharee.id)
+        grants = deciding(tree, device, draft.facts)
+        own = active(on(tree, device.id))
+        withdraw_all(draft, on(tree, device.id) + (below(tree, device, draft.facts) if own else []), Cause.CANCELLED)
+        if own:
+            end(draft, own, Cause.CANCELLED)
+        elif grants:
+            bar(draft, device, grants[0], Cause.CANCELLED)
+
+
+class Unshare(ByCode, frozen=True, kw_only=True):
+    """`ownerUserUnshareDevice`: the owner ends the grant, or withdraws the waiting code."""
+
+    def decide(self, draft: Draft) -> None:
+        """End or withdraw it."""
+        _cancel(draft, self.as_sharer(draft))
+
+
+class Leave(ByCode, frozen=True, kw_only=True):
+    """`shareUserUnshareDevice`: the recipient gives the grant back, or refuses the invitation."""
+
+    def decide(self, draft: Draft) -> None:
+        """End or refuse it."""
+        share = self.as_sharee(draft)
+        if share.state is State.OPEN:
+            refuse(draft, share, share.sharee_id or "")
+        else:
+            end(draft, [share], Cause.LEFT)
+        draft.reply = Done()
+
+
+class EndShare(OnShare, frozen=True):
+    """An operator ends a grant, or withdraws what waits; both sides are told."""
+
+    def decide(self, draft: Draft) -> None:
+        """End or withdraw it."""
+        _cancel(draft, self.share(draft))
+
+
+def _cancel(draft: Draft, share: Share) -> None:
+    if share.state is State.OPEN:
+        withdraw(draft, share, Cause.CANCELLED)
+    else:
+        end(draft, [share], Cause.CANCELLED)
+    draft.reply = Done()
+
+
+class Expire(Command, frozen=True):
+    """A deadline rings. That a share which is due has ended is a rule for every command; this one only names it."""
+
+    channel: ClassVar[Channel] = Channel.CLOCK
+
+    share_id: int
+
+    def decide(self, draft: Draft) -> None:
+        """End what is overdue in its tree. Where nothing is, nothing changes."""
+        draft.reply = Done()
+        share = draft.facts.share(self.share_id)
+        if share is None:
+            return
+        lapse_around(draft, share)

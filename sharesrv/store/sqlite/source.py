@@ -1,0 +1,179 @@
+"""What is stored, looked up a row or a list at a time, for the rules; and how rows become values."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Final
+
+import msgspec
+
+from sharesrv.domain.facts import Account, Device, Token
+from sharesrv.domain.share import Asked, Cause, Origin, Share, State
+from sharesrv.store.base import StoreFailed
+
+SHARE_COLUMNS: Final = Share.__struct_fields__
+SHARE: Final = ", ".join(f"s.{column}" for column in SHARE_COLUMNS)
+_ACCOUNT: Final = "SELECT id, uid, nickname, token_serial FROM account"
+_TOKEN: Final = "SELECT digest, account_id, serial, expires_ms FROM token"
+_DEVICE: Final = f"SELECT {', '.join(Device.__struct_fields__)} FROM device"
+_FROM: Final = f"SELECT {SHARE} FROM share s"
+_ON_TREE: Final = (
+    f"{_FROM} WHERE s.device_id = ?1 AND {{which}} "
+    f"UNION ALL SELECT {SHARE} FROM device d CROSS JOIN share s INDEXED BY share_live ON s.device_id = d.id "
+    "WHERE d.bridge_id = ?1 AND {which} "
+    "ORDER BY 1"
+)
+STATEMENTS: Final = {
+    "account": f"{_ACCOUNT} WHERE id = ?",
+    "account_of_login": f"{_ACCOUNT} WHERE uid_folded = ?",
+    "token": f"{_TOKEN} WHERE digest = ?",
+    "tokens_of": f"{_TOKEN} WHERE account_id = ? ORDER BY serial",
+    "device": f"{_DEVICE} WHERE id = ?",
+    "device_of_product": f"{_DEVICE} WHERE pk = ? AND dk = ?",
+    "sub_devices": f"{_DEVICE} WHERE bridge_id = ? ORDER BY id",
+    "devices_of": f"{_DEVICE} WHERE owner_id = ? ORDER BY id",
+    "params": "SELECT params FROM device_params WHERE device_id = ?",
+    "share": f"{_FROM} WHERE s.id = ?",
+    "share_of_code": f"{_FROM} WHERE s.code = ?",
+    "newest_offer": f"{_FROM} WHERE s.device_id = ? AND s.sharee_id = ? AND s.sequence = ? AND s.origin < 2 "
+    "ORDER BY s.id DESC LIMIT 1",
+    "newest_timed_out": f"{_FROM} WHERE s.device_id = ? AND s.sharee_id = ? AND s.state = 7 AND s.origin = 0 "
+    "ORDER BY s.deadline_ms DESC, s.id DESC LIMIT 1",
+    "live_on": _ON_TREE.format(which="s.state < 4 AND s.sharee_id = ?2"),
+    "held_on": _ON_TREE.format(which="s.state < 4 AND s.state >= 2"),
+    "live_of_device": f"{_FROM} WHERE s.device_id = ? AND s.state < 4 ORDER BY s.id",
+    "codes_of_device": f"{_FROM} WHERE s.device_id = ? AND s.state < 4 AND s.state = 0 AND s.origin BETWEEN 1 AND 2 "
+    "ORDER BY s.id",
+    "live_of_sharee": f"{_FROM} WHERE s.sharee_id = ? AND s.state < 4 ORDER BY s.id",
+    "grants_between": f"{_FROM} WHERE s.sharee_id = ? AND s.state < 4 AND s.state = 2 AND s.sharer_id = ? ORDER BY s.id",
+    "asked_of": f"{_FROM} WHERE s.sharee_id = ? AND s.deadline_ms > ? AND s.state < 4 AND s.state = 0 ORDER BY s.id",
+    "owed_to": f"{_FROM} WHERE s.sharer_id = ? AND s.told = 0 AND s.state >= 2 ORDER BY s.id",
+    "open_offers": "SELECT count(*) FROM share s WHERE s.sharer_id = ? AND s.deadline_ms > ? AND s.told = 0 AND s.state = 0",
+    "left_notices": "SELECT id, notice FROM left_notice ORDER BY id LIMIT ?",
+}
+
+_STATES: Final = tuple(State)
+_ORIGINS: Final = tuple(Origin)
+_CAUSES: Final = tuple(Cause)
+_ASKED: Final = msgspec.json.Decoder(Asked)
+
+
+class SqliteSource:
+    """See `domain.facts.Source`. Raises StoreFailed where the database cannot be read."""
+
+    def __init__(self, connection: sqlite3.Connection, *, unchanged: bool = False) -> None:
+        self._execute = connection.execute
+        self.unchanged = unchanged
+
+    def account(self, id: str) -> Account | None:
+        row = self._row("account", id)
+        return None if row is None else Account(*row)
+
+    def account_of_login(self, uid: str) -> Account | None:
+        row = self._row("account_of_login", uid)
+        return None if row is None else Account(*row)
+
+    def token(self, digest: str) -> Token | None:
+        row = self._row("token", digest)
+        return None if row is None else Token(*row)
+
+    def tokens_of(self, account_id: str) -> list[Token]:
+        return [Token(*row) for row in self._rows("tokens_of", account_id)]
+
+    def device(self, id: str) -> Device | None:
+        row = self._row("device", id)
+        return None if row is None else device_of(row)
+
+    def device_of_product(self, pk: str, dk: str) -> Device | None:
+        row = self._row("device_of_product", pk, dk)
+        return None if row is None else device_of(row)
+
+    def sub_devices(self, bridge_id: str) -> list[Device]:
+        return [device_of(row) for row in self._rows("sub_devices", bridge_id)]
+
+    def devices_of(self, owner_id: str) -> list[Device]:
+        return [device_of(row) for row in self._rows("devices_of", owner_id)]
+
+    def params(self, device_id: str) -> str | None:
+        row = self._row("params", device_id)
+        return None if row is None else row[0]
+
+    def share(self, id: int) -> Share | None:
+        row = self._row("share", id)
+        return None if row is None else share_of(row)
+
+    def share_of_code(self, code: str) -> Share | None:
+        row = self._row("share_of_code", code)
+        return None if row is None else share_of(row)
+
+    def newest_offer(self, sharee_id: str, device_id: str, sequence: str) -> Share | None:
+        row = self._row("newest_offer", device_id, sharee_id, sequence)
+        return None if row is None else share_of(row)
+
+    def newest_timed_out(self, device_id: str, sharee_id: str) -> Share | None:
+        row = self._row("newest_timed_out", device_id, sharee_id)
+        return None if row is None else share_of(row)
+
+    def live_on(self, root_id: str, sharee_id: str) -> list[Share]:
+        return self._shares("live_on", root_id, sharee_id)
+
+    def held_on(self, root_id: str) -> list[Share]:
+        return self._shares("held_on", root_id)
+
+    def live_of_device(self, device_id: str) -> list[Share]:
+        return self._shares("live_of_device", device_id)
+
+    def codes_of_device(self, device_id: str) -> list[Share]:
+        return self._shares("codes_of_device", device_id)
+
+    def live_of_sharee(self, sharee_id: str) -> list[Share]:
+        return self._shares("live_of_sharee", sharee_id)
+
+    def grants_between(self, sharer_id: str, sharee_id: str) -> list[Share]:
+        return self._shares("grants_between", sharee_id, sharer_id)
+
+    def asked_of(self, sharee_id: str, now_ms: int) -> list[Share]:
+        return self._shares("asked_of", sharee_id, now_ms)
+
+    def owed_to(self, sharer_id: str) -> list[Share]:
+        return self._shares("owed_to", sharer_id)
+
+    def open_offers(self, sharer_id: str, now_ms: int) -> int:
+        return int(self._rows("open_offers", sharer_id, now_ms)[0][0])
+
+    def left_notices(self, limit: int) -> list[tuple[int, bytes]]:
+        return [(id, notice) for id, notice in self._rows("left_notices", limit)]
+
+    def _row(self, name: str, *values: object) -> Any:
+        try:
+            return self._execute(STATEMENTS[name], values).fetchone()
+        except sqlite3.OperationalError as error:
+            raise StoreFailed(str(error)) from error
+
+    def _rows(self, name: str, *values: object) -> list[Any]:
+        try:
+            return self._execute(STATEMENTS[name], values).fetchall()
+        except sqlite3.OperationalError as error:
+            raise StoreFailed(str(error)) from error
+
+    def _shares(self, name: str, *values: object) -> list[Share]:
+        return [share_of(row) for row in self._rows(name, *values)]
+
+
+def device_of(row: tuple[Any, ...]) -> Device:
+    """A device from the columns in the order of its fields."""
+    id, owner_id, name, bridge_id, verified, shareable, *rest = row
+    return Device(id, owner_id, name, bridge_id, verified == 1, shareable == 1, *rest)
+
+
+def share_of(row: tuple[Any, ...]) -> Share:
+    """A share from the columns in the order of its fields."""
+    (
+        id, code, origin, state, device_id, sharer_id, sharee_id, asked, created_ms, deadline_ms, sequence, cause, permit,
+        note, cover_mark, accepted_ms, ends_ms, settled_ms, updated_ms, told, bridge_offer_id, device_name, version,
+    ) = row  # fmt: skip
+    return Share(
+        id, code, _ORIGINS[origin], _STATES[state], device_id, sharer_id, sharee_id, _ASKED.decode(asked), created_ms,
+        deadline_ms, sequence, _CAUSES[cause], permit, note, cover_mark, accepted_ms, ends_ms, settled_ms, updated_ms,
+        told == 1, bridge_offer_id, device_name, version,
+    )  # fmt: skip

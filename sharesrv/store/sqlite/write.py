@@ -1,0 +1,157 @@
+"""The changes of a batch to the database: a row is written once, however many commands of the batch changed it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cache
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+
+from sharesrv.domain.facts import Account, Device
+from sharesrv.domain.outcome import (
+    ForgetNotices,
+    Put,
+    PutAccount,
+    PutDevice,
+    PutParams,
+    PutToken,
+    RemoveAccount,
+    RemoveDevice,
+    RemoveToken,
+    Written,
+)
+from sharesrv.domain.share import Cause, Channel, Origin, Share, State
+from sharesrv.names import fold
+from sharesrv.store.sqlite.source import SHARE_COLUMNS
+
+for _kind in (State, Origin, Cause, Channel, bool):
+    sqlite3.register_adapter(_kind, int)
+
+_ASKED_AT: Final = SHARE_COLUMNS.index("asked")
+_ENCODER: Final = msgspec.json.Encoder()
+_INSERT: Final = f"INSERT INTO share ({', '.join(SHARE_COLUMNS)}) VALUES ({', '.join('?' * len(SHARE_COLUMNS))})"
+_JOURNAL: Final = (
+    "INSERT INTO journal (at_ms, share_id, device_id, sharer_id, sharee_id, from_state, to_state, cause, by, channel) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_PARAMS: Final = (
+    "INSERT INTO device_params (device_id, params) VALUES (?, ?) ON CONFLICT DO UPDATE SET params = excluded.params"
+)
+_ACCOUNT: Final = (
+    "INSERT INTO account (id, uid, uid_folded, nickname, created_ms) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
+    "SET uid = excluded.uid, uid_folded = excluded.uid_folded, nickname = excluded.nickname, version = version + 1"
+)
+_DEVICE_COLUMNS: Final = Device.__struct_fields__
+_DEVICE: Final = (
+    f"INSERT INTO device ({', '.join(_DEVICE_COLUMNS)}, created_ms) VALUES ({', '.join('?' * len(_DEVICE_COLUMNS))}, ?) "
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{column} = excluded.{column}' for column in _DEVICE_COLUMNS[1:])}, "
+    "version = version + 1"
+)
+_REMOVE: Final = {
+    RemoveToken: "DELETE FROM token WHERE digest = ?",
+    RemoveDevice: "DELETE FROM device WHERE id = ?",
+    RemoveAccount: "DELETE FROM account WHERE id = ?",
+    ForgetNotices: "DELETE FROM left_notice WHERE id <= ?",
+}
+
+
+def write(connection: sqlite3.Connection, changes: Sequence[Written], now_ms: int) -> None:
+    """Write `changes` inside the transaction that is open."""
+    kinds: defaultdict[type, list[Any]] = defaultdict(list)
+    for change in changes:
+        kinds[type(change)].append(change)
+    if len(kinds) > 1 or Put not in kinds:
+        _write_records(connection, kinds, now_ms)
+    _write_shares(connection, kinds[Put], now_ms)
+    params = {change.device_id: change.params for change in kinds[PutParams]}
+    if params:
+        connection.executemany(_PARAMS, list(params.items()))
+    for kind, sql in _REMOVE.items():
+        if kind in kinds:
+            connection.executemany(sql, [msgspec.structs.astuple(change) for change in kinds[kind]])
+
+
+def leave(connection: sqlite3.Connection, notices: Sequence[bytes]) -> None:
+    """Leave packed notices for the process that holds the connections."""
+    connection.executemany("INSERT INTO left_notice (notice) VALUES (?)", [(notice,) for notice in notices])
+
+
+def _write_shares(connection: sqlite3.Connection, changes: Sequence[Put], now_ms: int) -> None:
+    made: dict[int, Share] = {}
+    moved: dict[int, tuple[tuple[str, ...], Share]] = {}
+    for change in changes:
+        id = change.new.id
+        if change.old is None or id in made:
+            made[id] = change.new
+        elif id in moved:
+            moved[id] = (tuple(dict.fromkeys((*moved[id][0], *change.fields))), change.new)
+        else:
+            moved[id] = (change.fields, change.new)
+    updates: defaultdict[tuple[str, ...], list[tuple[Any, ...]]] = defaultdict(list)
+    for fields, share in moved.values():
+        updates[fields].append(_values_of(fields)(share))
+    for fields, rows in updates.items():
+        connection.executemany(_update_of(fields), rows)
+    if made:  # behind the updates: an offer that ends in this batch makes room for the next to the same account
+        connection.executemany(_INSERT, [_columns(share) for share in made.values()])
+    entries = [_entry(change, now_ms) for change in changes if not change.is_mark]
+    if entries:
+        connection.executemany(_JOURNAL, entries)
+
+
+@cache
+def _update_of(fields: tuple[str, ...]) -> str:
+    return f"UPDATE share SET {', '.join(f'{field} = ?' for field in fields)} WHERE id = ?"
+
+
+@cache
+def _values_of(fields: tuple[str, ...]) -> attrgetter[tuple[Any, ...]]:
+    return attrgetter(*fields, "id")
+
+
+def _columns(share: Share) -> tuple[Any, ...]:
+    values = msgspec.structs.astuple(share)
+    return (*values[:_ASKED_AT], _ENCODER.encode(share.asked).decode(), *values[_ASKED_AT + 1 :])
+
+
+def _entry(change: Put, now_ms: int) -> tuple[Any, ...]:
+    share, old = change.new, change.old
+    return (
+        now_ms, share.id, share.device_id, share.sharer_id, share.sharee_id, None if old is None else old.state,
+        share.state, share.cause, change.by, change.channel,
+    )  # fmt: skip
+
+
+def _write_records(connection: sqlite3.Connection, kinds: dict[type, list[Any]], now_ms: int) -> None:
+    """Accounts, devices and tokens, each behind what it refers to."""
+    accounts: list[PutAccount] = kinds.get(PutAccount, [])
+    devices: list[PutDevice] = kinds.get(PutDevice, [])
+    if not (accounts or devices or PutToken in kinds):
+        return
+    _make_room(connection, accounts, devices)
+    connection.executemany(_ACCOUNT, [_account(change.new, now_ms) for change in accounts])
+    connection.executemany(_DEVICE, [(*msgspec.structs.astuple(change.new), now_ms) for change in devices])
+    for change in kinds.get(PutToken, []):
+        token = change.token
+        connection.execute("UPDATE account SET token_serial = ? WHERE id = ?", (token.serial, token.account_id))
+        connection.execute("INSERT INTO token VALUES (?, ?, ?, ?)", msgspec.structs.astuple(token))
+
+
+def _make_room(connection: sqlite3.Connection, accounts: Sequence[PutAccount], devices: Sequence[PutDevice]) -> None:
+    """Free the login names and keys that are about to change, so that rows can exchange them in any order."""
+    logins = [(change.new.id,) for change in accounts if change.old is not None and change.old.uid != change.new.uid]
+    connection.executemany("UPDATE account SET uid_folded = char(0) || id WHERE id = ?", logins)
+    keys = [
+        (change.new.id,)
+        for change in devices
+        if change.old is not None and (change.old.pk, change.old.dk) != (change.new.pk, change.new.dk)
+    ]
+    connection.executemany("UPDATE device SET pk = NULL, dk = NULL WHERE id = ?", keys)
+
+
+def _account(account: Account, now_ms: int) -> tuple[str, str, str, str, int]:
+    return (account.id, account.uid, fold(account.uid), account.nickname, now_ms)

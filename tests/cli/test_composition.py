@@ -1,0 +1,241 @@
+"""What other processes, which hold no connections, leave to be told: the server tells it once, to whom it concerns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from sharesrv.auth import digest
+from sharesrv.cli import composition
+from sharesrv.cli.beside import carry_out
+from sharesrv.domain.connect import LEFT_AT_ONCE, TellLeft
+from sharesrv.domain.draft import Command
+from sharesrv.domain.outcome import (
+    ComesDue,
+    DeviceDisowned,
+    DeviceMoved,
+    Ended,
+    GrantChanged,
+    Notice,
+    Presence,
+    Reply,
+    TokenRevoked,
+    ToldLeft,
+    packed,
+)
+from sharesrv.domain.record_checks import GrantRecord
+from sharesrv.domain.records import RevokeToken, WriteRecords
+from sharesrv.domain.share import Cause
+from sharesrv.errors import Refusal, Refused
+from sharesrv.live.ledger import Ledger
+from sharesrv.store.base import StoreFailed
+from sharesrv.store.sqlite.store import SqliteStore
+from tests.failing import FailingStore
+from tests.wire import GUEST, OTHER, OWNER, PATIENCE_S, UIDS, at, device_row, fill, query, settings_for
+from tests.world import FakeClock, World
+
+ENDED = Ended("guest", "owner", "lamp", UIDS[GUEST], Cause.REMOVED)
+NOTICES: list[Notice] = [
+    ENDED,
+    GrantChanged("guest", "owner", "lamp", UIDS[GUEST], 3, "Porch"),
+    TokenRevoked("guest", "0123"),
+    DeviceDisowned("lamp"),
+    DeviceMoved("sub-1"),
+    ComesDue(5),
+]
+
+
+# The command.
+
+
+def test_what_was_left_is_told_in_its_order_and_once() -> None:
+    world = World()
+    world.store.left = [(number, packed(notice)) for number, notice in enumerate(NOTICES, 7)]
+    assert world.do(TellLeft()) == ToldLeft(len(NOTICES))
+    assert (world.notices, world.store.left) == (NOTICES, [])
+    assert world.do(TellLeft()) == ToldLeft(0)
+    assert world.notices == NOTICES
+
+
+def test_more_than_fits_in_a_batch_is_told_in_turns() -> None:
+    world = World()
+    world.store.left = [(number, packed(ComesDue(number))) for number in range(1, LEFT_AT_ONCE + 3)]
+    assert [world.do(TellLeft()) for _ in range(3)] == [ToldLeft(LEFT_AT_ONCE), ToldLeft(2), ToldLeft(0)]
+    assert world.notices == [ComesDue(number) for number in range(1, LEFT_AT_ONCE + 3)]
+
+
+async def test_what_could_not_be_forgotten_is_not_told_before_it_can() -> None:
+    world, told = World(), list[Notice]()
+    world.store.left = [(1, packed(ENDED))]
+    store = FailingStore(world.store)
+    ledger = Ledger(store, world.clock, world.rules, tell=told.append)
+    store.fail("commit", StoreFailed("database or disk is full"))
+    for expected in ([], [ENDED], [ENDED]):
+        ledger.submit(TellLeft())
+        ledger.stop()
+        await ledger.run()
+        assert told == expected
+
+
+# Over a file.
+
+
+async def beside(path: Path, command: Command) -> None:
+    await carry_out(settings_for(path), command, create=False)
+
+
+async def told_by(ledger: Ledger, told: list[Notice]) -> list[Notice]:
+    """What the ledger tells of what was left by now."""
+    told.clear()
+    ledger.submit(TellLeft())
+    ledger.stop()
+    await ledger.run()
+    return list(told)
+
+
+@asynccontextmanager
+async def serving(path: Path) -> AsyncIterator[tuple[Ledger, list[Notice]]]:
+    """The ledger of a server on the file, and what it tells."""
+    clock, told = FakeClock(), list[Notice]()
+    async with SqliteStore(path, clock) as store:
+        yield Ledger(store, clock, World().rules, tell=told.append), told
+
+
+GRANT = GrantRecord("lamp", GUEST, 1, "", 0)
+SALE = WriteRecords(devices=[device_row("lamp", owner_id=OTHER)], imported=True)
+
+
+async def test_a_sale_by_another_process_is_told_by_the_server_once(database: Path) -> None:
+    fill(database, grants=[GRANT])
+    async with serving(database) as (ledger, told):
+        await beside(database, SALE)
+        heard = await told_by(ledger, told)
+        ends = [Ended(id, OWNER, "lamp", UIDS[GUEST], Cause.REMOVED) for id in (GUEST, OWNER)]
+        assert heard == [*ends, DeviceDisowned("lamp"), DeviceMoved("lamp")]
+        assert query(database, "SELECT count(*) FROM left_notice") == [(0,)]
+        assert await told_by(ledger, told) == []
+
+
+async def test_a_token_that_another_process_revoked_and_a_grant_with_an_end_are_told(database: Path) -> None:
+    fill(database)
+    async with serving(database) as (ledger, told):
+        token_id = digest(at(GUEST))[:16]
+        await beside(database, RevokeToken(account_id=GUEST, token_id=token_id))
+        await beside(database, WriteRecords(grants=[GrantRecord("lamp", GUEST, 1, "", 10**14)]))
+        assert await told_by(ledger, told) == [TokenRevoked(GUEST, token_id), ComesDue(10**14)]
+
+
+async def test_what_another_process_was_refused_is_not_left(database: Path) -> None:
+    fill(database)
+    async with serving(database) as (ledger, told):
+        with pytest.raises(Refused):
+            await beside(
+                database, WriteRecords(devices=[SALE.devices[0]], grants=[GrantRecord("none", GUEST, 1, "", 0)])
+            )
+        assert await told_by(ledger, told) == []
+
+
+async def test_without_a_server_nothing_is_left(database: Path) -> None:
+    fill(database, grants=[GRANT])
+    await beside(database, SALE)
+    assert query(database, "SELECT count(*) FROM left_notice") == [(0,)]
+
+
+async def test_what_was_left_to_a_server_that_is_gone_is_not_told_by_the_next(database: Path) -> None:
+    fill(database, grants=[GRANT])
+    async with serving(database):
+        await beside(database, SALE)
+    assert query(database, "SELECT count(*) > 0 FROM left_notice") == [(1,)]
+    async with serving(database) as (ledger, told):
+        assert await told_by(ledger, told) == []
+
+
+# In the server.
+
+
+class Asked:
+    """A ledger that is asked for what was left, and has these replies."""
+
+    def __init__(self, *replies: Reply) -> None:
+        self.replies = list(replies)
+        self.done = asyncio.Event()
+
+    async def ask(self, command: Command) -> Reply:
+        assert command == TellLeft()
+        reply = self.replies.pop(0) if self.replies else ToldLeft(0)
+        if not self.replies:
+            self.done.set()
+        if isinstance(reply, Refused):
+            raise reply
+        return reply
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        [ToldLeft(LEFT_AT_ONCE), ToldLeft(LEFT_AT_ONCE), ToldLeft(3), ToldLeft(1)],
+        [Refused(Refusal.INTERNAL), ToldLeft(LEFT_AT_ONCE), Refused(Refusal.INTERNAL), ToldLeft(1)],
+    ],
+)
+async def test_it_asks_again_and_again_whatever_it_hears(
+    replies: Sequence[Reply], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(composition, "LEFT_EVERY_S", 0.0)
+    ledger: Any = Asked(*replies)
+    with capture_logs() as logs:
+        task = asyncio.create_task(composition._tell_left(ledger))
+        async with asyncio.timeout(PATIENCE_S):
+            await ledger.done.wait()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    refused = sum(isinstance(reply, Refused) for reply in replies)
+    assert [entry["event"] for entry in logs] == ["what an import left could not be read"] * refused
+
+
+async def test_a_batch_full_of_what_was_left_is_followed_by_the_next_without_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(composition, "LEFT_EVERY_S", 3600.0)
+    ledger: Any = Asked(*[ToldLeft(LEFT_AT_ONCE)] * 3, ToldLeft(1))
+    task = asyncio.create_task(composition._tell_left(ledger))
+    async with asyncio.timeout(PATIENCE_S):
+        await ledger.done.wait()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+class Heard:
+    """Whatever is handed a notice: by which of its methods, and which."""
+
+    def __init__(self, name: str, heard: list[tuple[str, object]]) -> None:
+        self._name = name
+        self._heard = heard
+
+    def __getattr__(self, method: str) -> Any:
+        return lambda told: self._heard.append((f"{self._name}.{method}", told))
+
+
+@pytest.mark.parametrize(
+    ("notice", "called", "told"),
+    [
+        (TokenRevoked("guest"), "hub.end_sessions", TokenRevoked("guest")),
+        (DeviceDisowned("lamp"), "devices.disown", DeviceDisowned("lamp")),
+        (DeviceMoved("lamp"), "devices.recheck", DeviceMoved("lamp")),
+        (ComesDue(5), "deadlines.at", 5),
+        (ENDED, "hub.tell", ENDED),
+        (Presence("guest", "owner", "lamp", online=True), "hub.tell", Presence("guest", "owner", "lamp", online=True)),
+    ],
+)
+def test_each_notice_goes_to_whom_it_concerns(notice: Notice, called: str, told: object) -> None:
+    heard: list[tuple[str, object]] = []
+    hub, devices, deadlines = (Heard(name, heard) for name in ("hub", "devices", "deadlines"))
+    composition._tell(hub, devices, deadlines, notice)  # type: ignore[arg-type]
+    assert heard == [(called, told)]

@@ -1,0 +1,282 @@
+"""SQLite as a store: what fails, who else writes, and that every question has its index."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sharesrv.domain.facts import Source
+from sharesrv.domain.outcome import DeviceMoved, Done, Outcome, Written, packed
+from sharesrv.domain.share import State
+from sharesrv.errors import Trouble
+from sharesrv.store.base import OutcomeUnknown, StoreFailed
+from sharesrv.store.sqlite import connection as connection_module
+from sharesrv.store.sqlite import lists
+from sharesrv.store.sqlite.connection import open_database
+from sharesrv.store.sqlite.source import STATEMENTS, SqliteSource
+from sharesrv.store.sqlite.store import SqliteStore, is_served
+from tests.store.test_contract import SHARES, Kept, made, make, moved
+from tests.wire import GUEST, OWNER, fill, query
+from tests.world import FakeClock
+
+OFFER, GRANT = SHARES[2], SHARES[3]
+MOVED = DeviceMoved("lamp")
+
+
+@pytest.fixture
+async def kept(database: Path) -> AsyncIterator[Kept]:
+    fill(database)
+    async with SqliteStore(database, FakeClock(1)) as store:
+        yield Kept(store)
+
+
+def sqlite_of(kept: Kept) -> SqliteStore:
+    assert isinstance(kept.store, SqliteStore)
+    return kept.store
+
+
+# Every question has its index.
+
+
+def plan_of(path: Path, statement: str) -> list[str]:
+    with closing(open_database(path)) as connection:
+        numbered = max([0, *(int(number) for number in re.findall(r"\?(\d)", statement))])
+        values = [1] * (numbered or statement.count("?"))
+        return [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+
+
+@pytest.mark.parametrize("name", [name for name in STATEMENTS if name != "left_notices"])
+def test_every_question_of_a_rule_uses_an_index(database: Path, name: str) -> None:
+    plan = plan_of(database, STATEMENTS[name])
+    assert any(re.match(r"SEARCH \w+ USING", step) for step in plan), plan
+    assert [step for step in plan if step.startswith("SCAN")] == []
+
+
+def test_what_is_asked_of_a_device_does_not_go_through_its_history(database: Path) -> None:
+    for name in ("live_on", "held_on", "live_of_device", "codes_of_device"):
+        steps = [step for step in plan_of(database, STATEMENTS[name]) if step.startswith("SEARCH s ")]
+        assert steps
+        assert all("share_live" in step for step in steps), (name, steps)
+
+
+# Failures.
+
+
+class Broken(sqlite3.Connection):
+    """Fails at the statements that begin with `at`, as often as `times` says."""
+
+    at = ""
+    times = 0
+    code = sqlite3.SQLITE_FULL
+    rolls_back = False
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        self._fail(sql)
+        return super().execute(sql, *values)
+
+    def executemany(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        self._fail(sql)
+        return super().executemany(sql, *values)
+
+    def _fail(self, sql: str) -> None:
+        if not self.times or not sql.startswith(self.at):
+            return
+        self.times -= 1
+        if self.rolls_back:
+            super().execute("ROLLBACK")
+        error = sqlite3.OperationalError(f"{self.at} failed")
+        error.sqlite_errorcode = self.code
+        raise error
+
+
+def break_at(kept: Kept, path: Path, at: str, code: int = sqlite3.SQLITE_FULL) -> Broken:
+    """Let the store's writer use a connection that fails once."""
+    broken = sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Broken)
+    broken.at, broken.times, broken.code = at, 1, code
+    writer = sqlite_of(kept)._writer
+    assert writer._connection is not None
+    writer._connection.close()
+    writer._connection = broken
+    return broken
+
+
+@pytest.mark.parametrize(
+    "at", ["BEGIN", "SELECT", "INSERT INTO share", "UPDATE share", "INSERT INTO journal", "COMMIT"]
+)
+async def test_a_statement_that_fails_costs_its_batch_and_the_next_one_works(
+    kept: Kept, database: Path, at: str
+) -> None:
+    await kept.put(*made(OFFER))
+    broken = break_at(kept, database, at)
+    changes: list[Written] = [moved(OFFER, state=State.REFUSED), *made(GRANT)]
+
+    def work(source: Source) -> Sequence[Outcome]:
+        assert source.share(12) == OFFER
+        return [Outcome(changes=[*changes])]
+
+    with pytest.raises(StoreFailed, match=f"{at} failed"):
+        await kept.store.transact(work)
+    assert not broken.in_transaction
+    assert query(database, "SELECT id, state FROM share") == [(12, State.OPEN)]
+    assert query(database, "SELECT count(*) FROM journal") == [(1,)]
+    await kept.store.transact(work)
+    assert query(database, "SELECT id, state FROM share") == [(12, State.REFUSED), (13, State.ACTIVE)]
+    assert query(database, "SELECT count(*) FROM journal") == [(3,)]
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_WRITE])
+async def test_nobody_knows_what_a_commit_that_met_an_io_error_has_done(kept: Kept, database: Path, code: int) -> None:
+    break_at(kept, database, "COMMIT", code)
+    with pytest.raises(OutcomeUnknown):
+        await kept.put(*made(OFFER))
+
+
+async def test_nobody_knows_either_where_the_transaction_is_gone(kept: Kept, database: Path) -> None:
+    break_at(kept, database, "COMMIT", sqlite3.SQLITE_BUSY).rolls_back = True
+    with pytest.raises(OutcomeUnknown):
+        await kept.put(*made(OFFER))
+
+
+async def test_a_disk_that_is_full_at_the_commit_is_known_to_have_changed_nothing(kept: Kept, database: Path) -> None:
+    """SQLite has rolled back by itself."""
+    break_at(kept, database, "COMMIT", sqlite3.SQLITE_FULL).rolls_back = True
+    with pytest.raises(StoreFailed, match="COMMIT failed"):
+        await kept.put(*made(OFFER))
+    assert await kept.shares() == []
+    await kept.put(*made(OFFER))
+    assert await kept.shares() == [OFFER]
+
+
+async def test_a_file_that_can_grow_no_more_refuses_and_works_again_when_it_can(kept: Kept) -> None:
+    writer = sqlite_of(kept)._writer._connection
+    assert writer is not None
+    (pages,) = writer.execute("PRAGMA page_count").fetchone()
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    big = [make(id, State.OPEN, f"d{id}", OWNER, GUEST, "1", note="x" * 2000) for id in range(1, 90)]
+    with pytest.raises(StoreFailed, match="full"):
+        await kept.put(*made(*big))
+    assert await kept.shares() == []
+    writer.execute("PRAGMA max_page_count = 1000000")
+    await kept.put(*made(*big))
+    assert await kept.shares() == big
+
+
+async def test_a_batch_that_changes_nothing_writes_nothing(kept: Kept, database: Path) -> None:
+    before = database.with_name("share.db-wal").stat()
+    assert await kept.ask(lambda source: source.share(1)) is None
+    after = database.with_name("share.db-wal").stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+# Others who write.
+
+
+async def test_another_process_that_holds_the_lock_for_long_costs_500_and_no_more(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(database)
+    monkeypatch.setattr(connection_module, "LOCK_TIMEOUT_S", 0.01)
+    async with SqliteStore(database, FakeClock(1)) as store:
+        kept = Kept(store)
+        with closing(sqlite3.connect(database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("UPDATE account SET nickname = 'x'")
+            with pytest.raises(StoreFailed, match="locked"):
+                await kept.put(*made(OFFER))
+            assert (await store.accounts("", 1))[0].nickname != "x"  # who only asks does not wait
+            other.execute("COMMIT")
+        await kept.put(*made(OFFER))
+        assert (await kept.ask(lambda source: source.account(OWNER))).nickname == "x"
+
+
+async def test_two_stores_on_one_file_take_turns(database: Path) -> None:
+    fill(database)
+    async with SqliteStore(database, FakeClock(1)) as one, SqliteStore(database, FakeClock(1), serves=False) as other:
+        for number in range(1, 21):
+            shares = made(make(number, State.OPEN, f"lamp-{number}", OWNER, GUEST, "1"))
+            await Kept(one if number % 2 else other).put(*shares)
+        found = await Kept(one).ask(lambda source: source.live_of_sharee(GUEST))
+        assert [share.id for share in found] == list(range(1, 21))
+
+
+async def test_a_file_has_one_server(database: Path) -> None:
+    fill(database)
+    assert not is_served(database)
+    async with SqliteStore(database, FakeClock(1)):
+        assert is_served(database)
+        with pytest.raises(Trouble, match="another sharesrv serves it already"):
+            async with SqliteStore(database, FakeClock(1)):
+                pass
+        async with SqliteStore(database, FakeClock(1), serves=False):
+            assert is_served(database)
+    assert not is_served(database)
+    async with SqliteStore(database, FakeClock(1)):
+        pass
+
+
+def telling(_source: Source) -> Sequence[Outcome]:
+    return [Outcome(Done(), before=[MOVED], after=[MOVED])]
+
+
+async def test_what_is_decided_beside_a_server_is_left_to_it_to_tell(database: Path) -> None:
+    fill(database)
+    async with SqliteStore(database, FakeClock(1), serves=False) as alone:
+        await alone.transact(telling)
+        assert query(database, "SELECT * FROM left_notice") == []
+    async with SqliteStore(database, FakeClock(1)) as server:
+        await server.transact(telling)
+        assert query(database, "SELECT * FROM left_notice") == []
+        async with SqliteStore(database, FakeClock(1), serves=False) as beside:
+            await beside.transact(telling)
+        assert query(database, "SELECT notice FROM left_notice") == [(packed(MOVED),), (packed(MOVED),)]
+    async with SqliteStore(database, FakeClock(1)) as server:  # it has nobody to tell
+        assert await Kept(server).ask(lambda source: source.left_notices(9)) == []
+
+
+# Alarms.
+
+
+async def test_what_is_due_comes_oldest_first_and_only_what_is_due(kept: Kept) -> None:
+    shares = [
+        make(1, State.OPEN, "lamp", OWNER, GUEST, "1", deadline_ms=500),
+        make(2, State.ACTIVE, "lamp", OWNER, "other", "1", deadline_ms=10, ends_ms=400),
+        make(3, State.ACTIVE, "bridge", OWNER, "other", "1", deadline_ms=10, ends_ms=0),
+        make(4, State.TIMED_OUT, "bridge", OWNER, GUEST, "1", deadline_ms=100),
+        make(5, State.OPEN, "bridge", OWNER, GUEST, "1", deadline_ms=501),
+        make(6, State.JOINED, "sub-1", OWNER, GUEST, "1", deadline_ms=300),
+        make(7, State.ENDED, "lamp", OWNER, GUEST, "1", ends_ms=200),
+    ]
+    store = sqlite_of(kept)
+    assert await store.next_due_ms() is None
+    await kept.put(*made(*shares))
+    assert await store.due(399, 10) == []
+    assert await store.due(500, 10) == [2, 1]
+    assert await store.due(500, 1) == [2]
+    assert await store.due(10**6, 10) == [2, 1, 5]
+    assert await store.next_due_ms() == 400
+
+
+async def test_a_look_is_as_of_one_moment_beside_who_writes(kept: Kept, database: Path) -> None:
+    def look(source: Source) -> tuple[object, object]:
+        before = source.device("lamp")
+        with closing(sqlite3.connect(database, isolation_level=None)) as other:
+            other.execute("DELETE FROM device_params")
+            other.execute("DELETE FROM device WHERE id = 'lamp'")
+        return before, source.device("lamp")
+
+    before, after = await sqlite_of(kept).look(look)
+    assert before == after
+    assert await sqlite_of(kept).look(lambda source: source.device("lamp")) is None
+
+
+def test_the_lists_can_be_read_on_an_empty_file(database: Path) -> None:
+    with closing(open_database(database)) as connection:
+        assert lists.due(connection, 0, 1) == []
+        assert lists.open_offers(connection) == 0
+        assert SqliteSource(connection).left_notices(1) == []
