@@ -149,12 +149,12 @@ class Ledger:
     async def _carry_out(self, batch: list[Entry]) -> None:
         """Decide, commit and tell. A batch that cannot be written goes through in halves, so that only the culprit fails."""
         decided: list[Decided] = []
-        rows, self._rows = self._rows, None  # whatever fails, what was read is read anew
+        rows = Rows()
 
         def work(source: Source) -> list[Outcome]:
             nonlocal rows
-            if rows is None or not source.unchanged or len(rows) > ROWS_MAX:
-                rows = Rows()
+            kept, self._rows = self._rows, None  # if this fails, or is run again, everything is read anew
+            rows = kept if kept is not None and source.unchanged and len(kept) <= ROWS_MAX else Rows()
             facts = Facts(source, self._rules, self._clock.now_ms(), self._recents.count, rows)
             decided[:] = [Decided(entry, self._decide(entry.command, facts)) for entry in batch]
             return [outcome for _entry, outcomes in decided for outcome in outcomes]

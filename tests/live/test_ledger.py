@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from sharesrv.domain.connect import Connect
 from sharesrv.domain.control import Query, UpdateDevice
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import current_tree
+from sharesrv.domain.facts import Source
 from sharesrv.domain.outcome import (
     Acknowledged,
     Connected,
@@ -23,6 +24,7 @@ from sharesrv.domain.outcome import (
     Forward,
     Notice,
     Offered,
+    Outcome,
     Put,
     PutDevice,
     Reply,
@@ -40,6 +42,7 @@ from sharesrv.live.ledger import Ledger
 from sharesrv.store.base import OutcomeUnknown, StoreFailed
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.failing import FailingStore, Step
+from tests.plain import PlainStore
 from tests.wire import GUEST, OWNER, at, fill, query
 from tests.world import World, came_to
 
@@ -621,3 +624,24 @@ async def test_marks_that_could_not_be_written_leave_the_answer_owed() -> None:
         desk.ledger.received([share.id])
         await desk.work()
         assert desk.world.share().owed is owed
+
+
+class Repeating:
+    """A store that runs the work of each batch twice, as one may that meets another writer."""
+
+    def __init__(self, inner: PlainStore) -> None:
+        self.inner = inner
+        inner.unchanged = True
+
+    async def transact(self, work: Callable[[Source], Sequence[Outcome]]) -> Sequence[Outcome]:
+        work(self.inner)
+        return await self.inner.transact(work)
+
+
+async def test_work_that_is_run_again_comes_to_what_it_would_have_come_to_at_once() -> None:
+    desk = Desk()
+    desk.ledger = Ledger(Repeating(desk.world.store), desk.world.clock, desk.world.rules, tell=desk.told.append)
+    assert await desk.do(desk.world.request(), desk.world.request(sequence="2")) == [Waiting, Refusal.TOO_SOON]
+    assert await desk.do(desk.world.answer()) == [Acknowledged]
+    assert desk.world.states() == [State.ACTIVE]
+    assert [type(told) for told in desk.told] == [Waiting, Offered, Refused, Acknowledged, Settled, Ended]
