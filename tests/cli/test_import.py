@@ -383,6 +383,20 @@ async def test_a_grant_that_ends_soon_ends_beside_a_running_server_too(database:
         assert (await guest.heard())["params"] == {"uid": UIDS[GUEST], "reason": "expired"}
 
 
+@pytest.mark.parametrize("owner", [OTHER, OWNER], ids=["sold", "another devicekey"])
+async def test_a_device_that_is_sold_or_has_another_key_has_to_come_again(database: Path, owner: str) -> None:
+    async with server(database) as running, running.device("lamp") as lamp:
+        await load_beside(database, owners("lamp", owner))
+        assert await lamp.closed() == 4401
+
+
+async def test_the_sessions_of_a_token_go_on_when_another_is_minted_by_an_import(database: Path) -> None:
+    """It is superseded with the next handshake; what is revoked is closed, and an import revokes nothing."""
+    async with server(database) as running, running.app(OWNER) as owner:
+        await load_beside(database, {"token": {"apikey": OWNER, "at": "newer"}})
+        await owner.quiet()
+
+
 # As a process.
 
 

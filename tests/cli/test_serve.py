@@ -122,3 +122,16 @@ def test_a_database_that_cannot_be_used(database: Path) -> None:
     connection.close()
     assert "schema 99" in fails(database, "server.ws_port=0")
     assert "cannot be opened" in fails(database / "share.db", "server.ws_port=0")
+
+
+def test_a_file_has_one_server_and_the_next_one_may_follow(database: Path) -> None:
+    fill(database)
+    ports = ("--set", "server.ws_port=0", "--set", "server.http_port=0")
+    with serve(database) as process:
+        second = run("serve", *ports, path=database)
+        assert (second.returncode, second.stdout) == (2, "")
+        assert second.stderr == f"sharesrv: database {database}: another sharesrv serves it already\n"
+        process.kill()
+    with serve(database) as process:  # a lock dies with its process
+        assert process.said
+        assert process.stop() == 0
