@@ -466,7 +466,6 @@ async def test_two_apps_of_one_account_use_the_same_sequence_at_once(database: P
 
 
 async def test_an_app_with_many_commands_at_a_slow_device_is_still_heard(database: Path) -> None:
-    """FINDINGS H10."""
     settings = ("devices.response_timeout=60",)
     async with house(database, *settings) as running, lamp_between(running) as (_owner, guest, lamp):
         for number in range(20):

@@ -516,7 +516,7 @@ async def test_what_still_waits_when_its_connection_is_gone_is_never_sent() -> N
 
 
 async def test_a_command_is_sent_once_where_one_before_it_in_both_turns_is_dropped() -> None:
-    """FINDINGS H3."""
+    """It waits behind two others in both its queues; when one of them is dropped, the other's end lets it begin."""
     async with bench() as b:
         link = b.attach()
         first = b.ask(params=TIMERS, session=1)
@@ -580,7 +580,6 @@ class Counting(dict[Any, Any]):
 
 
 async def test_a_connection_that_goes_costs_its_own_commands_only() -> None:
-    """FINDINGS H11."""
     async with bench() as b:
         b.attach()
         for session in range(1, 101):
