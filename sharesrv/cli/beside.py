@@ -18,6 +18,8 @@ from sharesrv.store.sqlite.store import SqliteStore
 
 Value = TypeVar("Value")
 
+NOT_UTF_8 = "one of the arguments is not UTF-8"
+
 
 async def carry_out(settings: Settings, command: Command, *, create: bool) -> None:
     """Decide and write one command, in a transaction of its own. A server that runs tells those concerned.
@@ -41,6 +43,8 @@ async def carry_out(settings: Settings, command: Command, *, create: bool) -> No
         raise Trouble(f"nothing was written: {error}") from error
     except OutcomeUnknown as error:
         raise Trouble(f"it may be written, or not: {error}") from error
+    except UnicodeEncodeError as error:
+        raise Trouble(NOT_UTF_8) from error
 
 
 async def ask(settings: Settings, question: Callable[[Reader], Awaitable[Value]]) -> Value:
@@ -51,6 +55,8 @@ async def ask(settings: Settings, question: Callable[[Reader], Awaitable[Value]]
             return await question(store)
     except StoreFailed as error:
         raise Trouble(f"database {path}: {error}") from error
+    except UnicodeEncodeError as error:
+        raise Trouble(NOT_UTF_8) from error
 
 
 def draft_of(settings: Settings, source: Source) -> Draft:

@@ -13,13 +13,15 @@ from sharesrv.store.base import JournalFilter, JournalRow
 
 COLUMNS = ("id", "at", "share", "device", "sharer", "sharee", "from", "to", "cause", "by", "door")
 
+ID_MAX = 2**63 - 1  # what the database has room for
+
 
 def journal(
     device: Annotated[str | None, typer.Option(help="Only this device.")] = None,
     account: Annotated[str | None, typer.Option(help="Only this account, as sharer or as sharee.")] = None,
-    share: Annotated[int | None, typer.Option(help="Only this share.")] = None,
-    after: Annotated[int, typer.Option(help="Begin behind this row.", min=0)] = 0,
-    limit: Annotated[int, typer.Option(help="At most this many rows.", min=1)] = 100,
+    share: Annotated[int | None, typer.Option(help="Only this share.", min=0, max=ID_MAX)] = None,
+    after: Annotated[int, typer.Option(help="Begin behind this row.", min=0, max=ID_MAX)] = 0,
+    limit: Annotated[int, typer.Option(help="At most this many rows.", min=1, max=ID_MAX)] = 100,
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:

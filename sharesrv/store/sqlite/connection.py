@@ -69,7 +69,7 @@ async def connect(path: Path, *, create: bool = True) -> Connection:
         await asyncio.to_thread(connection.join)
         if isinstance(error, Trouble):
             raise
-        raise Trouble(f"database {path}: {_explain(path, error)}") from error
+        raise Trouble(f"database {path}: {explain(path, error)}") from error
     return connection
 
 
@@ -93,7 +93,8 @@ def open_database(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _explain(path: Path, error: sqlite3.Error) -> str:
+def explain(path: Path, error: Exception) -> str:
+    """What an error of the database at start-up means to whoever starts it."""
     if "unable to open" in str(error):
         return f"cannot be opened; is {path.absolute().parent} a folder that can be written to?"
     if "locked" in str(error):

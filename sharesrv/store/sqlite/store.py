@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
-from typing import IO, Self, TypeVar
+from typing import IO, Final, Self, TypeVar
 
 from sharesrv import metrics
 from sharesrv.clock import Clock
@@ -31,7 +31,7 @@ from sharesrv.store.base import (
     TokenInfo,
 )
 from sharesrv.store.sqlite import lists
-from sharesrv.store.sqlite.connection import Connection, connect
+from sharesrv.store.sqlite.connection import Connection, connect, explain
 from sharesrv.store.sqlite.source import SqliteSource
 from sharesrv.store.sqlite.write import leave, write
 
@@ -41,6 +41,8 @@ except ImportError:  # Windows: a second server on the same file is not noticed
     fcntl = None  # type: ignore[assignment]
 
 Value = TypeVar("Value")
+
+LOCK_TRIES: Final = 10  # 10 ms apart: whoever only looks whether a server runs has the lock for some microseconds
 
 
 class SqliteStore:
@@ -69,7 +71,10 @@ class SqliteStore:
             self._reader = await connect(self._path, create=False)
             stack.push_async_callback(self._reader.close)
             if self._serves:
-                await self._writer.run(_forget_notices)
+                try:
+                    await self._writer.run(_forget_notices)
+                except StoreFailed as error:
+                    raise Trouble(f"database {self._path}: {explain(self._path, error)}") from error
             self._stack = stack.pop_all()
         return self
 
@@ -196,13 +201,21 @@ def _lock(path: Path) -> IO[bytes]:
         raise Trouble(
             f"database {path}: cannot be opened; is {path.absolute().parent} a folder that can be written to?"
         ) from error
+    for _try in range(LOCK_TRIES):
+        if fcntl is None or _take(file):
+            return file
+        sleep(0.01)
+    file.close()
+    raise Trouble(f"database {path}: another sharesrv serves it already")
+
+
+def _take(file: IO[bytes]) -> bool:
+    """Whether the lock on `file` was free; then it is ours."""
     try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise Trouble(f"database {path}: another sharesrv serves it already") from error
-    return file
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def is_served(path: Path) -> bool:
@@ -210,8 +223,4 @@ def is_served(path: Path) -> bool:
     if fcntl is None or not _lock_file(path).exists():
         return False
     with _lock_file(path).open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        return False
+        return not _take(file)
