@@ -52,9 +52,11 @@ def write_records(path: Path, command: Command) -> None:
     clock = SystemClock()
     with closing(open_database(path)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        outcome = decide(command, Draft(Facts(SqliteSource(connection), Rules(), clock.now_ms()), clock))
+        facts = Facts(SqliteSource(connection), Rules(), clock.now_ms())
+        draft = Draft(facts, clock, channel=command.channel)
+        outcome = decide(command, draft)
         assert isinstance(outcome.reply, Done), outcome.reply
-        changes = [change for change in outcome.changes if not isinstance(change, Counted)]
+        changes = [each for done in (*draft.lapsed, outcome) for each in done.changes if not isinstance(each, Counted)]
         write(connection, changes, clock.now_ms())
         connection.execute("COMMIT")
 

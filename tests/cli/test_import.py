@@ -16,7 +16,7 @@ from sharesrv.cli.import_ import import_
 from sharesrv.domain.share import Cause, Channel, Origin, State
 from sharesrv.errors import Trouble
 from tests.process import run
-from tests.wire import GUEST, OTHER, OWNER, UIDS, answer, fill, query, server, share
+from tests.wire import GUEST, OTHER, OWNER, UIDS, answer, fill, query, register, server, share
 
 ANN = {"account": {"apikey": "ann", "uid": "Ann@Example.org", "nickname": "Ann"}}
 BOB = {"account": {"apikey": "bob", "uid": "+8613570211956"}}
@@ -376,18 +376,41 @@ async def test_rights_set_apart_end_with_the_bridge_that_is_left_but_a_share_of_
     ]
 
 
+async def test_a_device_that_is_sold_loses_its_session_and_comes_back_as_the_buyers(database: Path) -> None:
+    async with server(database) as running, running.app(OTHER) as buyer:
+        async with running.device("lamp") as lamp, running.device("bridge") as bridge:
+            await load_beside(database, owners("lamp", OTHER, devicekey="key-lamp"))
+            assert await lamp.closed() == 4401
+            await bridge.silence()
+        async with running.device("lamp"):
+            online = await buyer.heard()
+            assert (online["deviceid"], online["params"]) == ("lamp", {"online": True})
+
+
+async def test_a_device_that_gets_a_new_devicekey_loses_its_session_and_needs_the_new_key(database: Path) -> None:
+    async with server(database) as running, running.device("lamp") as lamp:
+        await load_beside(database, owners("lamp", devicekey="another"))
+        assert await lamp.closed() == 4401
+        async with running.wire() as wire:
+            assert (await wire.ask(register("lamp")))["error"] == 401
+        async with running.wire() as wire:
+            assert (await wire.ask(register("lamp", apikey="another")))["error"] == 0
+
+
+async def test_a_device_that_is_imported_again_with_another_name_keeps_its_session(database: Path) -> None:
+    async with server(database) as running, running.device("lamp") as lamp, running.device("bridge") as bridge:
+        await load_beside(database, device("lamp", OWNER, name="Porch", devicekey="key-lamp"))
+        await load_beside(database, owners("bridge", devicekey="another"))
+        assert await bridge.closed() == 4401  # so whatever was left before has been told too
+        await lamp.silence()
+    assert query(database, "SELECT name FROM device WHERE id = 'lamp'") == [("Porch",)]
+
+
 async def test_a_grant_that_ends_soon_ends_beside_a_running_server_too(database: Path) -> None:
     async with server(database) as running, running.app(GUEST) as guest:
         ends_ms = time.time_ns() // 1_000_000 + 100
         await load_beside(database, {"share": {"device": "lamp", "sharee": GUEST, "sharingExpireAt": ends_ms}})
         assert (await guest.heard())["params"] == {"uid": UIDS[GUEST], "reason": "expired"}
-
-
-@pytest.mark.parametrize("owner", [OTHER, OWNER], ids=["sold", "another devicekey"])
-async def test_a_device_that_is_sold_or_has_another_key_has_to_come_again(database: Path, owner: str) -> None:
-    async with server(database) as running, running.device("lamp") as lamp:
-        await load_beside(database, owners("lamp", owner))
-        assert await lamp.closed() == 4401
 
 
 async def test_the_sessions_of_a_token_go_on_when_another_is_minted_by_an_import(database: Path) -> None:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 from sharesrv.cli import app_for
 from sharesrv.domain.record_checks import GrantRecord
+from sharesrv.errors import Trouble
 from tests.wire import GUEST, OWNER, fill
 
 ENDS_MS = 4_102_444_800_000  # 2100
@@ -49,6 +50,20 @@ def test_the_journal_is_printed_in_columns(house: Path) -> None:
 )
 def test_the_journal_is_filtered(house: Path, options: list[str], count: int) -> None:
     assert len(run(house, "journal", *options).stdout.splitlines()) == 1 + count
+
+
+@pytest.mark.parametrize("option", ["--share", "--after", "--limit"])
+def test_a_number_that_is_too_large_is_a_wrong_option(house: Path, option: str) -> None:
+    assert run(house, "journal", option, str(2**63 - 1)).exit_code == 0
+    ended = run(house, "journal", option, str(2**63))
+    assert ended.exit_code == 2
+    assert f"Invalid value for '{option}'" in ended.stderr
+
+
+@pytest.mark.parametrize("words", [("journal", "--device", "\udcff"), ("explain", "\udcff", "lamp", "query")], ids=str)
+def test_words_that_are_not_utf_8_are_trouble(house: Path, words: tuple[str, ...]) -> None:
+    with pytest.raises(Trouble, match="not UTF-8"):
+        run(house, *words)
 
 
 @pytest.mark.parametrize(

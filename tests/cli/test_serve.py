@@ -124,14 +124,25 @@ def test_a_database_that_cannot_be_used(database: Path) -> None:
     assert "cannot be opened" in fails(database / "share.db", "server.ws_port=0")
 
 
-def test_a_file_has_one_server_and_the_next_one_may_follow(database: Path) -> None:
+async def test_a_file_has_one_server_and_the_next_one_may_follow(database: Path) -> None:
     fill(database)
     ports = ("--set", "server.ws_port=0", "--set", "server.http_port=0")
     with serve(database) as process:
         second = run("serve", *ports, path=database)
         assert (second.returncode, second.stdout) == (2, "")
         assert second.stderr == f"sharesrv: database {database}: another sharesrv serves it already\n"
+        async with process.app(OWNER) as owner:  # the first goes on
+            assert (await owner.ask(share(uid="nobody")))["result"] == 1
         process.kill()
     with serve(database) as process:  # a lock dies with its process
         assert process.said
         assert process.stop() == 0
+
+
+def test_a_token_minted_with_or_without_a_server_leaves_nothing_to_tell(database: Path) -> None:
+    fill(database)
+    with serve(database):
+        assert run("token", OWNER, path=database).returncode == 0
+    assert run("token", OWNER, path=database).returncode == 0
+    assert query(database, "SELECT count(*) FROM left_notice") == [(0,)]
+    assert query(database, "SELECT count(*) FROM token WHERE account_id = ?", OWNER) == [(3,)]

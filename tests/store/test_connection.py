@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +17,7 @@ from sharesrv.store.sqlite import connection as connection_module
 from sharesrv.store.sqlite.connection import (
     SCHEMA_VERSION,
     Connection,
+    _apply_schema,
     connect,
     open_database,
     path_of,
@@ -63,6 +66,29 @@ async def test_a_schema_that_fails_halfway_leaves_nothing(database: Path, monkey
     assert query(database, "PRAGMA user_version") == [(0,)]
     monkeypatch.undo()
     await (await connect(database)).close()
+    assert query(database, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+
+
+def test_the_schema_is_applied_in_one_transaction_and_once(database: Path) -> None:
+    ran: list[str] = []
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.set_trace_callback(ran.append)
+        _apply_schema(connection)
+        assert [each for each in ran if each.startswith(("BEGIN", "COMMIT", "ROLLBACK"))] == [
+            "BEGIN IMMEDIATE",
+            "COMMIT",
+        ]
+        assert not connection.in_transaction
+        ran.clear()
+        _apply_schema(connection)
+        assert ran == ["PRAGMA user_version"]
+
+
+async def test_many_connections_to_a_new_file_make_one_schema(database: Path) -> None:
+    connections = await asyncio.gather(*(connect(database) for _ in range(8)))
+    for connection in connections:
+        await connection.close()
+    assert query(database, "SELECT count(*) FROM sqlite_master WHERE name = 'share'") == [(1,)]
     assert query(database, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
@@ -168,12 +194,101 @@ def raising(error: Exception) -> Callable[[sqlite3.Connection], None]:
     return work
 
 
-async def test_work_is_done_in_the_order_in_which_it_was_begun(connection: Connection) -> None:
-    done: list[int] = []
-    pending = [connection.run(lambda _connection, each=each: done.append(each)) for each in range(20)]  # type: ignore[misc]
-    for each in pending:
-        await each
+class Gate:
+    """Work that says when it has begun, and waits there until it is opened."""
+
+    def __init__(self, ending: Exception | None = None) -> None:
+        self._ending = ending
+        self._begun = threading.Event()
+        self._open = threading.Event()
+        self.passed = False
+
+    def __call__(self, _connection: sqlite3.Connection) -> str:
+        self._begun.set()
+        assert self._open.wait(30)
+        self.passed = True
+        if self._ending is not None:
+            raise self._ending
+        return "passed"
+
+    async def begun(self) -> None:
+        assert await asyncio.to_thread(self._begun.wait, 30)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def selects(sql: str) -> Callable[[sqlite3.Connection], object]:
+    return lambda connection: connection.execute(sql).fetchone()[0]
+
+
+async def test_work_is_done_in_one_thread_in_the_order_in_which_it_was_begun(connection: Connection) -> None:
+    gate, done = Gate(), list[int]()
+
+    def note(number: int) -> Callable[[sqlite3.Connection], int]:
+        def work(_connection: sqlite3.Connection) -> int:
+            done.append(number)
+            return threading.get_ident()
+
+        return work
+
+    first = asyncio.create_task(connection.run(gate))
+    await gate.begun()
+    others = [asyncio.create_task(connection.run(note(number))) for number in range(20)]
+    await asyncio.sleep(0)
+    assert done == []
+    gate.open()
+    threads = await asyncio.gather(*others)
+    assert await first == "passed"
     assert done == list(range(20))
+    assert len(set(threads)) == 1
+    assert threading.get_ident() not in threads
+
+
+async def test_an_error_reaches_whoever_began_the_work_and_nobody_else(connection: Connection) -> None:
+    results = await asyncio.gather(
+        connection.run(selects("SELECT 1")),
+        connection.run(raising(LookupError("in vain"))),
+        connection.run(selects("SELECT 2")),
+        return_exceptions=True,
+    )
+    assert [result if isinstance(result, int) else repr(result) for result in results] == [
+        1,
+        "LookupError('in vain')",
+        2,
+    ]
+
+
+@pytest.mark.parametrize("ending", [None, LookupError("in vain")])
+async def test_work_goes_on_to_its_end_when_whoever_waits_is_cancelled(
+    connection: Connection, ending: Exception | None
+) -> None:
+    gate, errors = Gate(ending), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+    cancelled = asyncio.create_task(connection.run(gate))
+    await gate.begun()
+    waiting = asyncio.create_task(connection.run(selects("SELECT 1")))
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    gate.open()
+    assert await waiting == 1
+    assert gate.passed
+    assert errors == []
+
+
+async def test_closing_waits_for_the_work_that_was_begun(database: Path) -> None:
+    connection, gate = await connect(database), Gate()
+    first = asyncio.create_task(connection.run(gate))
+    await gate.begun()
+    second = asyncio.create_task(connection.run(selects("SELECT 2")))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(connection.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    gate.open()
+    await closing
+    assert (await first, await second) == ("passed", 2)
 
 
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), sqlite3.DatabaseError("malformed")])

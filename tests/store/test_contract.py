@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,26 @@ ALL = [
     if share.state in (State.OPEN, State.JOINED) and share.origin is Origin.OFFER
     else share
     for share in SHARES
+]
+
+
+# And one of each state and origin on each kind of device.
+MANY = ALL + [
+    make(
+        100 + number,
+        state,
+        device,
+        "owner",
+        sharee,
+        "123"[number % 3],
+        origin=origin,
+        told=origin is not Origin.OFFER or number % 2 == 0,
+        deadline_ms=1000 * (number % 11),
+    )
+    for number, (state, origin, device, sharee) in enumerate(
+        product(State, Origin, ("lamp", "bridge", "sub-1"), ("guest", "other"))
+    )
+    if state not in (State.OPEN, State.JOINED) or origin is not Origin.OFFER  # those are never told
 ]
 
 
@@ -283,6 +304,54 @@ async def test_the_request_that_timed_out_last_is_the_one_with_the_latest_deadli
     assert await kept.ask(lambda source: source.newest_timed_out("lamp", "guest")) == shares[2]
 
 
+ACCOUNT_IDS = ["owner", "guest", "other", "nobody", ""]
+DEVICE_IDS = ["lamp", "bridge", "sub-1", "sub-2", "cellar", "none", ""]
+TIMES_MS = [0, 999, 1000, 8999, 9000]
+EVERYTHING: dict[str, list[Sequence[Any]]] = {
+    "account": [ACCOUNT_IDS],
+    "account_of_login": [[fold(account.uid) for account in ACCOUNTS]],
+    "token": [["d1", "d2", "d3"]],
+    "tokens_of": [ACCOUNT_IDS],
+    "device": [DEVICE_IDS],
+    "device_of_product": [["P1", "P2", ""], ["lamp-1", "cellar-1", ""]],
+    "sub_devices": [DEVICE_IDS],
+    "devices_of": [ACCOUNT_IDS],
+    "params": [DEVICE_IDS],
+    "share": [range(9, 28)],
+    "share_of_code": [[f"code-{id}" for id in range(9, 28)]],
+    "newest_offer": [ACCOUNT_IDS, DEVICE_IDS, ["", "1", "2", "3", "8", "9"]],
+    "newest_timed_out": [DEVICE_IDS, ACCOUNT_IDS],
+    "live_on": [DEVICE_IDS, ACCOUNT_IDS],
+    "held_on": [DEVICE_IDS],
+    "live_of_device": [DEVICE_IDS],
+    "codes_of_device": [DEVICE_IDS],
+    "live_of_sharee": [ACCOUNT_IDS],
+    "grants_between": [ACCOUNT_IDS, ACCOUNT_IDS],
+    "asked_of": [ACCOUNT_IDS, TIMES_MS],
+    "owed_to": [ACCOUNT_IDS],
+    "open_offers": [ACCOUNT_IDS, TIMES_MS],
+    "left_notices": [[1]],
+}
+
+
+def test_every_question_of_the_contract_is_asked() -> None:
+    questions = {name for name, value in vars(Source).items() if callable(value) and not name.startswith("_")}
+    assert questions == EVERYTHING.keys()
+
+
+@pytest.mark.parametrize("question", EVERYTHING)
+async def test_every_store_gives_the_same_answers(database: Path, question: str) -> None:
+    answers: list[list[object]] = []
+    for opened in STORES.values():
+        async with opened(database) as store:
+            kept = Kept(store)
+            await kept.put(*made(*MANY))
+            values = list(product(*EVERYTHING[question]))
+            found = await kept.ask(lambda source: [getattr(source, question)(*each) for each in values])  # noqa: B023
+            answers.append(found)
+    assert answers[0] == answers[1]
+
+
 async def test_every_field_of_a_share_comes_back(kept: Kept) -> None:
     await kept.put(*made(*ALL))
     assert await kept.shares() == ALL
@@ -440,20 +509,31 @@ async def test_a_share_that_is_there_cannot_be_made_and_nothing_is_written(store
     assert query(database, "SELECT share_id FROM journal") == [(12,)]
 
 
-UNWRITABLE = [
-    make(70, State.OPEN, "lamp", "owner", "guest", "\ud800"),
-    make(70, State.OPEN, "lamp", "owner", "guest", "1", note="\udfff"),
-    make(70, State.OPEN, "lamp", "owner", "guest", "1", deadline_ms=2**63),
-    make(2**64, State.OPEN, "lamp", "owner", "guest", "1"),
+UNWRITABLE: list[Written] = [
+    *made(
+        make(70, State.OPEN, "lamp", "owner", "guest", "\ud800"),
+        make(70, State.OPEN, "lamp", "owner", "guest", "1", note="\udfff"),
+        make(70, State.OPEN, "lamp", "owner", "guest", "1", deadline_ms=2**63),
+        make(2**64, State.OPEN, "lamp", "owner", "guest", "1"),
+    ),
+    moved(SHARES[3], note="\ud800"),
+    moved(SHARES[3], ends_ms=2**63),
+    Put(None, make(70, State.OPEN, "lamp", "owner", "guest", "1"), "\ud800", WEBSOCKET),
+    PutParams("lamp", '{"a":"\ud800"}'),
+    PutAccount(None, Account("new", "\ud800", "", 0)),
+    PutToken(Token("t", "owner", 4, 2**63)),
+    PutDevice(DEVICES[0], msgspec.structs.replace(DEVICES[0], name="\ud800")),
+    RemoveDevice("\ud800"),
+    ForgetNotices(2**63),
 ]
 
 
-@pytest.mark.parametrize("share", UNWRITABLE, ids=range(len(UNWRITABLE)))
+@pytest.mark.parametrize("change", UNWRITABLE, ids=range(len(UNWRITABLE)))
 async def test_a_value_that_cannot_be_written_leaves_nothing_and_no_lock(
-    stored: Kept, database: Path, share: Share
+    stored: Kept, database: Path, change: Written
 ) -> None:
     with pytest.raises((UnicodeEncodeError, OverflowError)):
-        await stored.put(*made(SHARES[3], share))
+        await stored.put(*made(SHARES[3]), change)
     with closing(sqlite3.connect(database, timeout=0)) as other:
         other.execute("BEGIN IMMEDIATE")  # nobody holds it
     assert await stored.shares() == []

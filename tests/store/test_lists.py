@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from sharesrv.domain.outcome import Put
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
 from sharesrv.store.base import AccountInfo, DeviceInfo, JournalFilter, JournalRow, StoreFailed, TokenInfo
+from sharesrv.store.sqlite import lists
 from sharesrv.store.sqlite.connection import open_database
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.store.test_contract import ACCOUNTS, DEVICES, SHARES, Kept, made, make, moved, stock
@@ -234,6 +236,41 @@ async def test_the_journal_page_by_page(store: SqliteStore, wanted: JournalFilte
         rows += page
     assert [row.share_id for row in rows] == [share.id for share in SHARES if holds(share)]
     assert all((row.from_state, row.by, row.channel) == (None, "owner", Channel.WEBSOCKET) for row in rows)
+
+
+PLANNED: dict[str, Callable[[sqlite3.Connection], object]] = {
+    "accounts": lambda connection: lists.accounts(connection, "", 1),
+    "account": lambda connection: lists.account(connection, "owner"),
+    "tokens": lambda connection: lists.tokens(connection, "owner"),
+    "devices": lambda connection: lists.devices(connection, "", 1),
+    "devices_of": lambda connection: lists.devices_of(connection, "owner", "", 1),
+    "device": lambda connection: lists.device(connection, "lamp"),
+    "shares": lambda connection: lists.shares(connection, 0, 1),
+    "shares_of": lambda connection: lists.shares_of(connection, "lamp", False),
+    "shares_of, ended too": lambda connection: lists.shares_of(connection, "lamp", True),
+    "journal": lambda connection: lists.journal(connection, JournalFilter(), 0, 1),
+    "journal of a device": lambda connection: lists.journal(connection, JournalFilter(device_id="lamp"), 0, 1),
+    "journal of an account": lambda connection: lists.journal(connection, JournalFilter(account_id="owner"), 0, 1),
+    "journal of a share": lambda connection: lists.journal(connection, JournalFilter(share_id=1), 0, 1),
+    "open_offers": lists.open_offers,
+    "due": lambda connection: lists.due(connection, 1, 1),
+    "next_due_ms": lists.next_due_ms,
+}
+
+
+@pytest.mark.parametrize("ask", PLANNED.values(), ids=PLANNED)
+def test_no_list_reads_a_whole_table(database: Path, ask: Callable[[sqlite3.Connection], object]) -> None:
+    stock(database)
+    with closing(open_database(database)) as connection:
+        ran: list[str] = []
+        connection.set_trace_callback(ran.append)
+        ask(connection)
+        connection.set_trace_callback(None)
+        plan = [str(row[3]) for sql in ran for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
+    read = [step for step in plan if step.startswith(("SCAN", "SEARCH"))]
+    assert read
+    counts_what_is_open = "SCAN share USING INDEX share_deadline"  # that index has nothing else
+    assert [step for step in read if step.startswith("SCAN") and step != counts_what_is_open] == []
 
 
 async def test_a_look_does_not_wait_for_who_writes(store: SqliteStore, database: Path) -> None:
