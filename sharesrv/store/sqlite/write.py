@@ -96,7 +96,7 @@ def _write_shares(connection: sqlite3.Connection, changes: Sequence[Put], now_ms
         updates[fields].append(_values_of(fields)(share))
     for fields, rows in updates.items():
         connection.executemany(_update_of(fields), rows)
-    if made:  # behind the updates: an offer that ends in this batch makes room for the next to the same account
+    if made:
         connection.executemany(_INSERT, [_columns(share) for share in made.values()])
     entries = [_entry(change, now_ms) for change in changes if not change.is_mark]
     if entries:
