@@ -10,6 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 from typing import Final, Protocol
 
 import msgspec
@@ -19,6 +20,7 @@ from sharesrv.domain.outcome import AccountNotice, Audience, Audiences, DeviceDi
 from sharesrv.errors import Goodbye
 
 RETRY_S: Final = 1.0  # after a question that the ledger could not answer
+RETRY_MOST: Final = 512  # questions that are asked again at once: a batch
 
 
 class Timer(Protocol):
@@ -72,7 +74,8 @@ class Devices:
         self._call_later = call_later
         self._links: dict[str, Link] = {}
         self._told_online: set[str] = set()
-        self._to_ask_again: set[str] = set()
+        self._to_ask_again: dict[str, None] = {}  # the longest waiting first
+        self._will_ask_again = False
 
     def attach(self, link: Link, audiences: Iterable[Audience]) -> Link | None:
         """`link` is how its device is reached from now on; the link that it replaces, if there was one."""
@@ -106,16 +109,29 @@ class Devices:
         return self._links.get(device_id) or self._links.get(bridge_id or "")
 
     def _find_audience(self, device_id: str) -> None:
-        self._to_ask_again.discard(device_id)
+        self._to_ask_again.pop(device_id, None)
         self._submit(FindAudience(device_id), partial(self._heard, device_id))
 
     def _heard(self, device_id: str, reply: Reply) -> None:
         """Tell them; where the ledger could not say who they are, ask again in a while."""
         if isinstance(reply, Audiences):
             self._announce(reply.of)
-        elif device_id not in self._to_ask_again:
-            self._to_ask_again.add(device_id)
-            self._call_later(RETRY_S, partial(self._find_audience, device_id))
+            return
+        self._to_ask_again[device_id] = None
+        if not self._will_ask_again:
+            self._ask_again_later()
+
+    def _ask_again_later(self) -> None:
+        """One timer for all devices: while the ledger fails, it is not asked more often for a device that comes and goes."""
+        self._will_ask_again = True
+        self._call_later(RETRY_S, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._will_ask_again = False
+        for device_id in list(islice(self._to_ask_again, RETRY_MOST)):
+            self._find_audience(device_id)
+        if self._to_ask_again and not self._will_ask_again:
+            self._ask_again_later()
 
     def _announce(self, audiences: Iterable[Audience]) -> None:
         """Tell what is not as it was told, as things are at this moment."""

@@ -9,7 +9,8 @@ import msgspec
 from sharesrv.domain.connect import FindAudience
 from sharesrv.domain.outcome import Audience, Audiences, DeviceMoved, Notice, Presence, Reply
 from sharesrv.errors import Goodbye, Refusal, Refused
-from sharesrv.live.presence import RETRY_S, Devices, Link, Timer
+from sharesrv.live.presence import RETRY_MOST, RETRY_S, Devices, Link, Timer
+from tests.fake_timers import FakeTimers
 
 LAMP = Audience("lamp", None, "owner", ["owner", "guest"])
 BRIDGE = [
@@ -220,3 +221,40 @@ def test_however_often_the_ledger_fails_a_device_is_asked_about_once_at_a_time()
     while scene.asked:
         scene.asked.popleft()[1](Refused(Refusal.INTERNAL))
     assert len(scene.later) == 1
+
+
+def test_a_device_that_comes_and_goes_while_the_ledger_fails_is_asked_about_no_more_often() -> None:
+    timers, questions = FakeTimers(), list[str]()
+
+    def fail_later(question: FindAudience, answer: Callable[[Reply], None]) -> None:
+        questions.append(question.device_id)
+        timers.call_later(0.01, lambda: answer(Refused(Refusal.INTERNAL)))
+
+    devices = Devices(fail_later, lambda _notice: None, timers.call_later)
+    for _ in range(20):
+        link = FakeLink("lamp")
+        devices.attach(link, [])
+        devices.detach(link)
+        timers.advance(5 * RETRY_S + 0.3)
+    questions.clear()
+    timers.advance(10 * RETRY_S)
+    assert 9 <= len(questions) <= 10
+
+
+def test_of_many_devices_at_most_a_batch_is_asked_about_again_at_once() -> None:
+    scene = Scene()
+    for number in range(RETRY_MOST + 2):
+        scene.devices.recheck(DeviceMoved(f"device-{number}"))
+    answers = [answer for _question, answer in scene.asked]
+    scene.asked.clear()
+    for answer in answers:
+        answer(Refused(Refusal.INTERNAL))
+    for expected in (RETRY_MOST, 2):
+        [(delay_s, call)] = scene.later
+        assert delay_s == RETRY_S
+        scene.later.clear()
+        call()
+        assert len(scene.asked) == expected
+        while scene.asked:
+            scene.asked.popleft()[1](Audiences([]))
+    assert scene.later == []
