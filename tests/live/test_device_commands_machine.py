@@ -15,7 +15,14 @@ from typing import Any, Final, cast
 import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from sharesrv.domain.control import CompleteUpdate, UpdateDevice
 from sharesrv.domain.facts import Device
@@ -33,7 +40,11 @@ devices = st.sampled_from(["lamp", "lamp", *BRIDGES])
 sequences = st.sampled_from(["1", "1", "2"])
 seats = st.integers(0, 2)
 seldom = st.sampled_from([False] * 5 + [True])
+often = st.sampled_from([True] * 3 + [False])
 numbers = st.integers(0, 100)
+commands = st.tuples(
+    sequences, seats, st.booleans(), seldom
+)  # sequence, seat, whether with timers, whether it asks again
 
 
 class Asked:
@@ -43,7 +54,7 @@ class Asked:
         self.number, self.device, self.sequence = number, device, sequence
         self.session, self.timers, self.asks_again = session, timers, asks_again
         self.replies: list[Reply] = []
-        self.begun = self.dropped = self.finished = False
+        self.begun = self.dropped = self.finished = self.is_stored = False
         self.link: FakeLink | None = None
         self.sent_s = float("inf")
         self.yes: Responded | None = None
@@ -131,11 +142,13 @@ class DeviceCommandsAtWork(RuleBasedStateMachine):
         asked = self.asked[number_of(command.params)]
         if isinstance(command, CompleteUpdate):
             assert asked.yes is not None
+            asked.is_stored = True
             return
         assert asked.waits()
         for other in self.asked:
             if other is asked or other.device != asked.device:
                 continue
+            assert other.yes is None or other.is_stored  # else it would be decided by params that are about to change
             shares_sequence = other.sequence == asked.sequence
             assert not (shares_sequence and other.holds_sequence(self.now_s))
             assert not (asked.timers and other.holds_timers(self.now_s))
@@ -176,16 +189,24 @@ class DeviceCommandsAtWork(RuleBasedStateMachine):
 
     # What happens.
 
-    @rule(device=devices, sequence=sequences, seat=seats, timers=st.booleans(), asks_again=seldom)
-    def ask(self, device: str, sequence: str, seat: int, timers: bool, asks_again: bool) -> None:
-        self.send_in(device, sequence, self.sessions[seat], timers, asks_again)
+    @initialize()
+    def start(self) -> None:
+        """Most of the time there is somebody to send to."""
+        for device in ("lamp", "bridge"):
+            self.connect(device)
+
+    @rule(device=devices, commands=st.lists(commands, min_size=1, max_size=4), is_decided=often)
+    def ask(self, device: str, commands: list[tuple[str, int, bool, bool]], is_decided: bool) -> None:
+        for sequence, seat, timers, asks_again in commands:
+            self.send_in(device, sequence, self.sessions[seat], timers, asks_again)
+        if is_decided:
+            self.decide([False] * len(commands))
 
     def send_in(self, device: str, sequence: str, session: int, timers: bool, asks_again: bool) -> None:
         asked = Asked(len(self.asked), device, sequence, session, timers, asks_again)
         self.asked.append(asked)
         self.commands.control(asked.command(), lambda reply: self.replied(asked, reply))
 
-    @precondition(lambda self: self.ledger.queue)
     @rule(refusals=st.lists(seldom, min_size=1, max_size=4))
     def decide(self, refusals: list[bool]) -> None:
         for is_refused in refusals[: len(self.ledger.queue)]:
@@ -213,11 +234,11 @@ class DeviceCommandsAtWork(RuleBasedStateMachine):
         for _ in range(1 + is_twice):
             self.answer_with(asked.link, asked.device, asked.sequence, error)
 
+    @precondition(lambda self: self.gone)
     @rule(which=numbers, device=devices, sequence=st.sampled_from(["1", "2", "", "3"]), error=st.sampled_from([0, 7]))
     def answer_at_random(self, which: int, device: str, sequence: str, error: int) -> None:
         links = [*self.gone, *self.links.values()]
-        if links:
-            self.answer_with(links[which % len(links)], device, sequence, error)
+        self.answer_with(links[which % len(links)], device, sequence, error)
 
     def answer_with(self, link: FakeLink, device: str, sequence: str, error: int) -> None:
         responded = Responded(error, msgspec.Raw(b"%d" % next(self.ids)))
@@ -236,11 +257,13 @@ class DeviceCommandsAtWork(RuleBasedStateMachine):
         if older is not None:
             self.lose(older)
 
-    @rule(device=devices)
-    def disconnect(self, device: str) -> None:
+    @rule(device=devices, comes_back=often)
+    def disconnect(self, device: str, comes_back: bool) -> None:
         if (link := self.links.pop(device, None)) is not None:
             self.lose(link)
             self.devices.detach(link)
+            if comes_back:
+                self.connect(device)
 
     def lose(self, link: FakeLink) -> None:
         self.gone.append(link)
