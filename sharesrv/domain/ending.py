@@ -25,14 +25,15 @@ def current_tree(draft: Draft, device: Device, sharee_id: str) -> list[Share]:
         lapse(draft, due[0])
 
 
-def lapse_around(draft: Draft, share: Share) -> None:
-    """End what is overdue about `share`, or in the tree in which it stands."""
+def lapse_around(draft: Draft, share: Share) -> list[Share]:
+    """End what is overdue about `share`, or in the tree in which it stands; what lives in that tree now."""
     share = draft.facts.share(share.id) or share
     if share.due(draft.now_ms):
         lapse(draft, share)
     device = draft.device(share)
-    if device is not None and share.sharee_id is not None:
-        current_tree(draft, device, share.sharee_id)
+    if device is None or share.sharee_id is None:
+        return []
+    return current_tree(draft, device, share.sharee_id)
 
 
 def lapse(draft: Draft, share: Share) -> None:
@@ -133,10 +134,11 @@ def remove(draft: Draft, shares: Iterable[Share]) -> None:
 
     Sharers who wait get result 3; whoever held a grant or saw the question is told.
     """
-    shares = list(shares)
-    for share in shares:
-        lapse_around(draft, share)
-    for share in shares:
+    going = {share.id: share for share in shares}
+    for share in list(going.values()):
+        tree = lapse_around(draft, share)  # which may take a sub-device out of its bridge's grant
+        going |= {other.id: other for other in on(tree, share.device_id) if other.state is State.BARRED}
+    for share in going.values():
         share = draft.facts.share(share.id) or share
         if share.state >= State.MERGED:
             continue

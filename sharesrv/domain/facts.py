@@ -142,7 +142,7 @@ class Source(Protocol):
 
 class Rows(msgspec.Struct):
     """Rows that were read, by id, as they were changed since; None for what is not there. `trees` are ids of shares, by root
-    device and sharee: all that live, and maybe some that have ended.
+    device and sharee: all that live, and maybe some that have ended. `params_kib` is the size of `params`.
 
     They may stand from batch to batch, which saves two thirds of the reading for a share, its answer and its mark.
     """
@@ -154,10 +154,12 @@ class Rows(msgspec.Struct):
     shares: dict[int, Share] = {}
     codes: dict[str, int] = {}
     trees: dict[tuple[str, str], list[int]] = {}
+    params_kib: int = 0
 
     def __len__(self) -> int:
+        """How much is known: a row counts one, and so does each KiB of the devices' params."""
         accounts = len(self.accounts) + len(self.logins)
-        return accounts + len(self.devices) + len(self.params) + len(self.shares) + len(self.trees)
+        return accounts + len(self.devices) + len(self.params) + len(self.shares) + len(self.trees) + self.params_kib
 
 
 class Facts:
@@ -176,7 +178,7 @@ class Facts:
         self.now_ms: Final = now_ms
         self._recent = recent
         self._counted: dict[Recent, int] = {}
-        rows = Rows() if rows is None else rows
+        self._rows = rows = Rows() if rows is None else rows
         self._accounts, self._logins, self._devices = rows.accounts, rows.logins, rows.devices
         self._params, self._shares, self._codes, self._trees = rows.params, rows.shares, rows.codes, rows.trees
         self._lists: dict[tuple[str, ...], list[int]] = {}
@@ -214,7 +216,7 @@ class Facts:
     def params(self, device_id: str) -> str:
         """What is stored of a device's state: a JSON object as text."""
         if device_id not in self._params:
-            self._params[device_id] = self.source.params(device_id) or "{}"
+            self.put_params(device_id, self.source.params(device_id) or "{}")
         return self._params[device_id]
 
     # Shares.
@@ -339,8 +341,10 @@ class Facts:
             self._opened[share.sharer_id] += self._waits(share) - waited
 
     def put_params(self, device_id: str, params: str) -> None:
-        """Take the new state of a device."""
+        """Take the state of a device."""
+        before = self._params.get(device_id, "")
         self._params[device_id] = params
+        self._rows.params_kib += (len(params) >> 10) - (len(before) >> 10)
 
     def count(self, key: Recent) -> None:
         """It was done once more."""

@@ -1,12 +1,14 @@
-"""What goes with a device or an account (PROTOCOL 2.6, 2.7)."""
+"""Shares end with their device or one of their accounts (PROTOCOL 2.6, 2.7). The commands are in test_records."""
 
 from __future__ import annotations
 
 import pytest
 
+from sharesrv.domain.change import AmendGrant
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.ending import hangs_on_bridge, remove
 from sharesrv.domain.outcome import Ended, Notice, Outcome, Put, Settled
+from sharesrv.domain.records import DeleteDevice
 from sharesrv.domain.share import LIVE, Cause, Origin, Share, State
 from tests.world import World
 
@@ -36,7 +38,7 @@ def after(outcome: Outcome) -> list[Share]:
         (State.BARRED, Origin.APART, State.ENDED, False, False),
     ],
 )
-def test_what_lives_ends_and_whom_it_concerns_is_told(
+def test_a_live_share_ends_and_the_accounts_that_it_concerns_are_told(
     state: State, origin: Origin, becomes: State, answered: bool, told: bool
 ) -> None:
     world = World()
@@ -48,7 +50,7 @@ def test_what_lives_ends_and_whom_it_concerns_is_told(
 
 
 @pytest.mark.parametrize("state", [state for state in State if state not in LIVE])
-def test_what_is_over_stays_as_it_is(state: State) -> None:
+def test_a_share_that_is_over_stays_as_it_is(state: State) -> None:
     world = World()
     outcome = removed(world, world.row(state))
     assert outcome.changes == []
@@ -67,10 +69,35 @@ def test_a_code_for_whoever_holds_it_ends_and_only_the_owner_is_told() -> None:
     assert [notice.account_id for notice in told] == ["owner"]
 
 
-def test_all_that_is_given_ends() -> None:
+def test_every_live_share_of_those_that_are_given_ends() -> None:
     world = World()
     rows = [world.row(state) for state in (State.OPEN, State.REFUSED, State.ACTIVE)]
     assert [share.id for share in after(removed(world, *rows))] == [rows[0].id, rows[2].id]
+
+
+def test_what_is_overdue_has_ended_before_in_an_outcome_of_its_own() -> None:
+    world = World()
+    due = world.row(State.ACTIVE, origin=Origin.CODE, ends_ms=world.clock.now_ms())
+    stays = world.row(State.OPEN)
+    draft = Draft(world.facts(), world.clock)
+    remove(draft, [due, stays])
+    assert [share.id for share in after(draft.outcome())] == [stays.id]
+    [lapsed] = draft.lapsed
+    assert [(share.id, share.cause) for share in after(lapsed)] == [(due.id, Cause.EXPIRED)]
+    assert {notice.cause for notice in lapsed.after if isinstance(notice, Ended)} == {Cause.EXPIRED}
+
+
+def test_what_bars_a_sub_device_as_its_share_lapses_ends_too() -> None:
+    world = World()
+    world.granted("bridge")
+    world.do(world.update("sub-1", permit=3))
+    world.do(AmendGrant(world.share("sub-1").id, ends_ms=world.clock.now_ms() + 1))
+    world.clock.advance(ms=1)
+    world.do(DeleteDevice(device_id="sub-1"))
+    assert [(share.state, share.cause) for share in world.shares("sub-1")] == [
+        (State.ENDED, Cause.EXPIRED),
+        (State.ENDED, Cause.REMOVED),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a batch knows: read once, and corrected by what its commands have changed."""
+"""Facts read what they are asked once, and correct every list by what the commands of the batch have changed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sharesrv.domain.facts import Facts, Rows
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import MOVES, Event, Origin, Share, State, move
 from tests.plain import PlainStore
-from tests.world import World
+from tests.world import START_MS, World
 
 ACCOUNTS = ("owner", "guest", "other")
 DEVICES = ("lamp", "bridge", "sub-1", "sub-2")
 
 
 class Counting:
-    """A source that counts its questions."""
+    """A source that counts the questions that it is asked."""
 
     unchanged = False
 
@@ -52,20 +52,24 @@ ONCE: dict[str, Callable[[Facts, World], object]] = {
     "asked_of": lambda facts, _world: facts.asked_of("guest"),
     "owed_to": lambda facts, _world: facts.owed_to("owner"),
     "open_offers": lambda facts, _world: facts.open_offers("owner"),
+    "share": lambda facts, _world: facts.share(1),
+    "share_of_code": lambda facts, _world: facts.share_of_code("row-1"),
 }
 
 
 @pytest.mark.parametrize("name", ONCE)
-def test_what_was_asked_once_is_not_asked_again(name: str) -> None:
+def test_a_row_that_was_read_is_not_read_again(name: str) -> None:
     world = World()
+    world.row(State.OPEN)
     facts, source = counted(world)
     first = ONCE[name](facts, world)
+    assert first is not None
     assert ONCE[name](facts, world) == first
     assert source.asked[name] == 1
 
 
-@pytest.mark.parametrize("name", ["account", "device"])
-def test_what_is_not_there_is_not_asked_for_again(name: str) -> None:
+@pytest.mark.parametrize("name", ["account", "account_of_login", "device"])
+def test_a_row_that_was_read_and_is_not_there_is_not_read_again(name: str) -> None:
     facts, source = counted(World())
     for _ in range(2):
         assert getattr(facts, name)("none") is None
@@ -87,7 +91,7 @@ def test_a_device_that_has_told_nothing_has_empty_params() -> None:
     assert facts.params("lamp") == '{"a":1}'
 
 
-def test_what_was_done_in_the_batch_counts_with_what_was_done_before() -> None:
+def test_limits_count_what_the_batch_did_and_what_was_done_before() -> None:
     world = World()
     world.recents.add(("guesses", "owner", ""))
     facts = world.facts()
@@ -118,10 +122,33 @@ def test_rows_stand_from_batch_to_batch_as_they_were_changed() -> None:
     assert (second.share(offer.id), second.share_of_code("made")) == (accepted, made)
     assert source.asked["live_on"] + source.asked["share"] + source.asked["share_of_code"] == 0
     assert second.open_offers("owner") == 0
-    assert len(rows) > 0
 
 
-def test_a_mark_takes_an_answer_out_of_what_is_owed() -> None:
+def test_the_length_of_rows_is_how_much_is_known_of_each_kind() -> None:
+    world, rows = World(), Rows()
+    for device, size in (("lamp", 3000), ("bridge", 2)):
+        world.store.states[device] = "x" * size
+    offer = world.row(State.OPEN)
+    facts = Facts(world.store, world.rules, world.clock.now_ms(), rows=rows)
+    steps: list[tuple[Callable[[], object], int]] = [
+        (lambda: facts.account("nobody"), 1),
+        (lambda: facts.account_of_login("guest@example.org"), 2),  # by its login name and by its id
+        (lambda: facts.device("lamp"), 1),
+        (lambda: facts.share(offer.id), 1),
+        (lambda: facts.tree(world.store.devices["lamp"], "guest"), 1),  # its share is known
+        (lambda: facts.params("bridge"), 1),
+        (lambda: facts.params("sub-1"), 1),
+        (lambda: facts.params("lamp"), 1 + 2),  # each whole KiB counts too
+        (lambda: facts.put_params("bridge", "x" * 16 * 1024), 16),
+        (lambda: facts.put_params("bridge", "{}"), -16),
+    ]
+    for step, (ask, more) in enumerate(steps):
+        before = len(rows)
+        ask()
+        assert len(rows) - before == more, step
+
+
+def test_an_answer_that_was_received_is_owed_no_more() -> None:
     world = World()
     refused = world.row(State.REFUSED, told=False)
     facts = world.facts()
@@ -130,17 +157,244 @@ def test_a_mark_takes_an_answer_out_of_what_is_owed() -> None:
     assert facts.owed_to("owner") == []
 
 
-def test_a_share_of_a_device_that_was_deleted_is_still_a_share() -> None:
+def test_a_share_of_a_deleted_device_can_still_change() -> None:
     world = World()
     share = world.row(State.OPEN, "gone")
     facts = world.facts()
+    assert facts.asked_of("guest") == [share]
     facts.put(move(share, Event.WITHDRAW, 5))
     found = facts.share(share.id)
     assert found is not None
     assert found.state is State.WITHDRAWN
+    assert facts.asked_of("guest") == []
 
 
-# However shares are made and changed in a batch, it knows what the next batch would read.
+# In which lists a share stands that the batch has made or changed.
+
+
+def lists(facts: Facts, world: World) -> dict[str, list[Share]]:
+    """Every list that may hold a share of the lamp from the owner to the guest."""
+    lamp = world.store.devices["lamp"]
+    newest = facts.newest_offer("guest", "lamp", "0")
+    return {
+        "tree": facts.tree(lamp, "guest"),
+        "held": facts.held_on(lamp),
+        "codes": facts.codes(lamp),
+        "grants": facts.grants_between("owner", "guest"),
+        "asked": facts.asked_of("guest"),
+        "owed": facts.owed_to("owner"),
+        "newest": [newest] if newest is not None else [],
+    }
+
+
+read_before = pytest.mark.parametrize("read_before", [False, True], ids=["read after", "read before and after"])
+
+
+@read_before
+@pytest.mark.parametrize(
+    ("state", "fields", "names"),
+    [
+        (State.OPEN, {}, {"newest", "tree", "asked"}),
+        (State.OPEN, {"deadline_ms": START_MS}, {"newest", "tree"}),
+        (State.OPEN, {"origin": Origin.INVITATION}, {"newest", "tree", "asked", "codes"}),
+        (State.OPEN, {"origin": Origin.CODE, "sharee_id": None}, {"codes"}),
+        (State.JOINED, {}, {"newest", "tree"}),
+        (State.ACTIVE, {}, {"newest", "tree", "grants", "held"}),
+        (State.ACTIVE, {"told": False}, {"newest", "tree", "grants", "held", "owed"}),
+        (State.ACTIVE, {"origin": Origin.APART}, {"tree", "grants", "held"}),
+        (State.BARRED, {"origin": Origin.APART}, {"tree", "held"}),
+        (State.TIMED_OUT, {"told": False}, {"newest", "owed"}),
+        (State.TIMED_OUT, {"origin": Origin.INVITATION}, {"newest"}),
+        (State.REFUSED, {}, {"newest"}),
+        (State.ENDED, {"origin": Origin.CODE}, set()),
+    ],
+)
+def test_a_share_that_is_made_stands_in_every_list_that_it_belongs_to(
+    state: State, fields: dict[str, Any], names: set[str], read_before: bool
+) -> None:
+    world = World()
+    facts = Facts(World().store, world.rules, world.clock.now_ms())
+    if read_before:
+        lists(facts, world)
+    share = world.row(state, **fields)
+    facts.put(share)
+    assert {name for name, shares in lists(facts, world).items() if share in shares} == names
+    assert {name for name, shares in lists(world.facts(), world).items() if share in shares} == names
+
+
+@read_before
+@pytest.mark.parametrize(("event", "state"), list(MOVES))
+@pytest.mark.parametrize("origin", Origin)
+@pytest.mark.parametrize("told", [False, True])
+def test_a_share_that_moves_stands_in_the_lists_that_it_belongs_to_now(
+    event: Event, state: State, origin: Origin, told: bool, read_before: bool
+) -> None:
+    world = World()
+    share = world.row(state, origin=origin, told=told)
+    facts = world.facts()
+    assert facts.share(share.id) == share
+    if read_before:
+        questions(facts, world)
+    moved = move(share, event, START_MS)
+    facts.put(moved)
+    answers = questions(facts, world)
+    world.store.shares[share.id] = moved
+    assert answers == questions(world.facts(), world)
+
+
+@read_before
+@pytest.mark.parametrize(
+    ("event", "names"), [(Event.ACCEPT, {"tree", "grants", "held"}), (Event.CHANGE, {"tree", "asked", "codes"})]
+)
+@pytest.mark.parametrize("code_is", ["stored", "changed in the batch", "made in the batch"])
+def test_a_code_that_gets_a_sharee_stands_in_the_lists_of_that_account(
+    event: Event, names: set[str], code_is: str, read_before: bool
+) -> None:
+    world = World()
+    code = world.row(State.OPEN, origin=Origin.CODE, sharee_id=None)
+    facts = world.facts()
+    if code_is == "made in the batch":
+        del world.store.shares[code.id]
+        facts.put(code)
+    assert facts.share_of_code(code.code) == code
+    if code_is == "changed in the batch":
+        code = move(code, Event.CHANGE, START_MS, ends_ms=START_MS + 1)
+        facts.put(code)
+    if read_before:
+        assert {name for name, shares in lists(facts, world).items() if shares} == {"codes"}
+    facts.put(move(code, event, START_MS, sharee_id="guest"))
+    assert {name for name, shares in lists(facts, world).items() if shares} == names
+    assert facts.tree(world.store.devices["lamp"], "other") == []
+
+
+def test_a_share_that_was_changed_keeps_its_place_among_the_others() -> None:
+    world = World()
+    shares = [world.row(State.ACTIVE, told=False) for _ in range(3)]
+    facts = world.facts()
+    lists(facts, world)
+    changed = move(shares[1], Event.CHANGE, START_MS, permit=7)
+    facts.put(changed)
+    for name in ("tree", "held", "grants", "owed"):
+        assert lists(facts, world)[name] == [shares[0], changed, shares[2]]
+    received = msgspec.structs.replace(changed, told=True)
+    facts.put_mark(received)
+    assert lists(facts, world)["tree"] == [shares[0], received, shares[2]]
+    assert lists(facts, world)["owed"] == [shares[0], shares[2]]
+
+
+@read_before
+def test_shares_come_in_the_order_of_their_ids_however_they_were_changed(read_before: bool) -> None:
+    world = World()
+    first, second = world.row(State.OPEN), world.row(State.OPEN, "bridge")
+    facts = world.facts()
+    assert [facts.share(second.id), facts.share(first.id)] == [second, first]
+    if read_before:
+        assert facts.owed_to("owner") == []
+    for share in (second, first):
+        facts.put(move(share, Event.REFUSE, START_MS))
+    assert [share.id for share in facts.owed_to("owner")] == [first.id, second.id]
+
+
+def test_the_newest_offer_is_the_newest_also_after_an_older_one_was_changed() -> None:
+    world = World()
+    older, newer = world.row(State.REFUSED), world.row(State.OPEN)
+    facts = world.facts()
+    assert facts.share(older.id) == older
+    facts.put(msgspec.structs.replace(older, state=State.WITHDRAWN))
+    assert facts.newest_offer("guest", "lamp", "0") == newer
+    made = msgspec.structs.replace(newer, id=99, code="made")
+    facts.put(made)
+    assert facts.newest_offer("guest", "lamp", "0") == made
+
+
+@pytest.mark.parametrize(
+    ("device", "sharee", "sequence"), [("bridge", "guest", "0"), ("lamp", "other", "0"), ("lamp", "guest", "1")]
+)
+def test_an_offer_is_found_by_its_sharee_its_device_and_its_sequence_together(
+    device: str, sharee: str, sequence: str
+) -> None:
+    world = World()
+    facts = Facts(World().store, world.rules, world.clock.now_ms())
+    facts.put(world.row(State.OPEN))
+    assert facts.newest_offer(sharee, device, sequence) is None
+    assert world.facts().newest_offer(sharee, device, sequence) is None
+
+
+TIMED_OUT: list[tuple[dict[str, Any], bool]] = [
+    ({}, True),
+    ({"device": "bridge"}, False),
+    ({"sharee_id": "other"}, False),
+    ({"sharee_id": "other", "sharer_id": "guest"}, False),
+    ({"origin": Origin.INVITATION}, False),
+    ({"state": State.REFUSED}, False),
+]
+
+
+@pytest.mark.parametrize(("fields", "counts"), TIMED_OUT)
+@pytest.mark.parametrize("stored_ms", [None, START_MS - 20, START_MS + 20])
+def test_the_latest_deadline_that_passed_unanswered_is_stored_or_of_this_batch(
+    fields: dict[str, Any], counts: bool, stored_ms: int | None
+) -> None:
+    world = World()
+    if stored_ms is not None:
+        world.row(State.TIMED_OUT, deadline_ms=stored_ms)
+    facts = Facts(world.store, world.rules, world.clock.now_ms())
+    made = world.row(**({"state": State.TIMED_OUT, "deadline_ms": START_MS} | fields))
+    del world.store.shares[made.id]
+    facts.put(made)
+    assert facts.timed_out_ms("lamp", "guest") == max(stored_ms or 0, START_MS if counts else 0)
+
+
+@read_before
+@pytest.mark.parametrize(
+    ("stored", "state", "fields", "number"),
+    [
+        (False, State.OPEN, {}, 2),
+        (False, State.OPEN, {"origin": Origin.INVITATION}, 1),
+        (False, State.OPEN, {"deadline_ms": START_MS}, 1),
+        (False, State.OPEN, {"sharer_id": "other"}, 1),
+        (True, State.REFUSED, {}, 0),
+        (True, State.JOINED, {}, 0),
+        (True, State.OPEN, {}, 1),
+    ],
+)
+def test_open_offers_are_counted_with_those_of_the_batch(
+    stored: bool, state: State, fields: dict[str, Any], number: int, read_before: bool
+) -> None:
+    world = World()
+    share = world.row(State.OPEN)
+    facts = world.facts()
+    assert facts.share(share.id) == share
+    if read_before:
+        assert facts.open_offers("owner") == 1
+    other = {} if stored else {"id": 99, "code": "made"}
+    facts.put(msgspec.structs.replace(share, state=state, **other, **fields))
+    assert facts.open_offers("owner") == number
+
+
+# Trees.
+
+
+@read_before
+@pytest.mark.parametrize("cascade", [False, True])
+def test_a_tree_is_the_same_for_each_of_its_devices_unless_the_cascade_is_off(cascade: bool, read_before: bool) -> None:
+    world = World(Rules(bridge_cascade=cascade))
+    stored = world.row(State.ACTIVE, "bridge")
+    facts = world.facts()
+    devices = {id: world.store.devices[id] for id in ("bridge", "sub-1", "sub-2")}
+    for device in devices.values() if read_before else ():
+        assert facts.tree(device, "guest") == facts.held_on(device)
+    made = msgspec.structs.replace(stored, id=99, code="made", device_id="sub-1")
+    facts.put(made)
+    own = {"bridge": [stored], "sub-1": [made], "sub-2": []}
+    for id, device in devices.items():
+        assert facts.root_id(device) == ("bridge" if cascade else id)
+        assert facts.tree(device, "guest") == facts.held_on(device) == ([stored, made] if cascade else own[id])
+        assert facts.tree(device, "other") == []
+    assert facts.root_id(world.store.devices["lamp"]) == "lamp"
+
+
+# However shares are made and changed in a batch, its facts are those that the next batch would read.
 
 
 def questions(facts: Facts, world: World) -> dict[str, object]:
@@ -166,11 +420,12 @@ def questions(facts: Facts, world: World) -> dict[str, object]:
     return found
 
 
+states = st.sampled_from([*State, State.OPEN, State.OPEN, State.ACTIVE])
 made = st.fixed_dictionaries(
     {
-        "state": st.sampled_from(State),
+        "state": states,
         "device": st.sampled_from(DEVICES),
-        "origin": st.sampled_from(Origin),
+        "origin": st.sampled_from([*Origin, Origin.OFFER, Origin.OFFER]),
         "sharee_id": st.sampled_from(["guest", "guest", "other"]),
         "sequence": st.sampled_from(["1", "2"]),
         "told": st.booleans(),
@@ -200,7 +455,7 @@ def laid(world: World, fields: dict[str, Any]) -> Share:
 
 @settings(max_examples=250, deadline=None, derandomize=True)
 @given(before=st.lists(made, max_size=6), batch=steps, cascade=st.booleans())
-def test_a_batch_knows_what_the_next_one_would_read(
+def test_a_batch_answers_every_question_as_the_next_batch_would(
     before: list[dict[str, Any]], batch: list[tuple[str, Any]], cascade: bool
 ) -> None:
     world = World(Rules(bridge_cascade=cascade))
@@ -219,13 +474,13 @@ def test_a_batch_knows_what_the_next_one_would_read(
             facts.put(laid(world, what))
         elif shares and kind == "mark":
             share = shares[what % len(shares)]
-            if share.owed:
+            if share.owed and facts.share(share.id) is not None:  # a rule reads what it changes
                 told = msgspec.structs.replace(share, told=True, version=share.version + 1)
                 world.store.shares[share.id] = told
                 facts.put_mark(told)
         elif shares and kind == "move":
             share, event = shares[what[0] % len(shares)], what[1]
-            if (event, share.state) in MOVES:
+            if (event, share.state) in MOVES and facts.share(share.id) is not None:
                 edits: dict[str, Any] = {}
                 if share.sharee_id is None and event is Event.ACCEPT:
                     edits["sharee_id"] = "guest"
