@@ -158,7 +158,7 @@ def test_a_sharee_cannot_share_again() -> None:
     assert came_to(world.do(world.request(uid="other@example.org", sharer_id="guest"))) is Refusal.NOT_OWNER
 
 
-def test_twenty_unknown_uids_a_minute_are_answered_and_then_nobody() -> None:
+def test_after_twenty_unknown_uids_in_a_minute_every_request_is_refused() -> None:
     world = World()
     for number in range(20):
         assert came_to(world.do(world.request(uid=f"{number}@example.org"))) == 1
@@ -278,7 +278,7 @@ def test_a_cooldown_is_of_one_device_and_one_account(device: str, uid: str) -> N
     assert came_to(world.do(world.request(device, uid))) is Waiting
 
 
-def test_a_cooldown_of_nothing_is_none() -> None:
+def test_a_cooldown_of_zero_is_off() -> None:
     world = World(Rules(resend_cooldown_ms=0))
     world.do(world.request())
     world.clock.advance(ms=180_000)
@@ -345,7 +345,7 @@ def test_offers_count_within_a_batch_too() -> None:
         ("offers_per_minute", too_many_to_one),
     ],
 )
-def test_a_limit_of_nothing_is_none(limit: str, arrange: Callable[[World, str], Any]) -> None:
+def test_a_limit_of_zero_is_off(limit: str, arrange: Callable[[World, str], Any]) -> None:
     world = World()
     arrange(world, "guest")
     assert came_to(world.do(world.request())) is not Waiting

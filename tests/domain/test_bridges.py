@@ -96,7 +96,7 @@ def test_an_update_of_a_sub_device_sets_it_apart() -> None:
     assert (apart.origin, apart.state, apart.owed, apart.ends_ms) == (Origin.APART, State.ACTIVE, False, 0)
 
 
-def test_a_note_of_its_own_takes_the_permit_along() -> None:
+def test_a_sub_device_that_gets_its_own_note_keeps_the_permit_of_its_bridge() -> None:
     world = shared()
     world.do(world.update("sub-1", note="porch"))
     assert (world.share("sub-1").permit, world.share("sub-1").note) == (3, "porch")
@@ -280,7 +280,7 @@ def test_an_answer_to_the_dialog_that_was_taken_down_is_refused() -> None:
     assert world.states() == [State.JOINED, State.OPEN]
 
 
-def test_all_that_joined_times_out_with_the_bridge() -> None:
+def test_requests_that_joined_time_out_with_the_bridges_offer() -> None:
     world = World()
     world.do(world.request("sub-1"))
     world.clock.advance(ms=100_000)
@@ -368,7 +368,7 @@ def test_the_cooldown_of_a_bridge_looks_at_the_bridge_only() -> None:
     assert came_to(world.do(world.request("bridge"))) is Waiting
 
 
-def test_a_sub_device_that_cools_down_may_join_what_is_asked_anyhow() -> None:
+def test_a_request_in_its_cooldown_may_join_the_offer_of_its_bridge() -> None:
     world = World()
     world.row(State.TIMED_OUT, "sub-1", deadline_ms=world.clock.now_ms())
     assert came_to(world.do(world.request("sub-1"))) is Refusal.TOO_SOON
@@ -420,7 +420,7 @@ def test_without_the_cascade_nothing_joins(first: str) -> None:
     assert [kind for kind, _device in heard(world)] == [Offered, Offered]
 
 
-def test_without_cascade_a_sub_device_that_is_overdue_is_no_matter_of_its_bridge() -> None:
+def test_without_the_cascade_a_request_for_a_bridge_leaves_an_overdue_offer_of_a_sub_device() -> None:
     world = World(Rules(bridge_cascade=False))
     offer = world.row(State.OPEN, "sub-1", deadline_ms=world.clock.now_ms())
     assert came_to(world.do(world.request("bridge"))) == Waiting

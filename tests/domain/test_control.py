@@ -66,7 +66,7 @@ def may(world: World, account: str, device: str = "lamp") -> bool:
 # Who may.
 
 
-def test_the_owner_may_and_a_stranger_may_not() -> None:
+def test_the_owner_may_control_and_a_stranger_may_not() -> None:
     world = World()
     assert may(world, "owner")
     assert not may(world, "guest")
@@ -224,7 +224,7 @@ EVERY_CHANGE = [bits for size in range(len(CHANGES) + 1) for bits in combination
 
 
 @pytest.mark.parametrize("permit", range(16))
-def test_every_permit_against_every_change(permit: int) -> None:
+def test_timers_are_changed_with_exactly_the_bits_that_the_change_needs(permit: int) -> None:
     world = World()
     world.store.states["lamp"] = json.dumps({"timers": STORED})
     world.stored("guest", permit=permit)
@@ -253,7 +253,7 @@ def test_the_permits_of_grants_that_coexist_add_up() -> None:
     assert refusal(world.do(control("guest", both))) is Refusal.NO_TIMER_PERMIT
 
 
-def test_other_params_need_no_bit() -> None:
+def test_params_other_than_timers_need_no_timer_bit() -> None:
     world = World()
     world.store.states["lamp"] = json.dumps({"timers": STORED, "switch": "off"})
     world.stored("guest", permit=0)
@@ -262,7 +262,7 @@ def test_other_params_need_no_bit() -> None:
     assert isinstance(world.do(control("guest", {})), Forward)
 
 
-def test_the_owner_needs_no_bit() -> None:
+def test_the_owner_needs_no_timer_bit() -> None:
     world = World()
     world.store.states["lamp"] = json.dumps({"timers": STORED})
     assert isinstance(world.do(control("owner", {"timers": []})), Forward)
@@ -375,7 +375,7 @@ def test_the_size_is_counted_in_bytes() -> None:
     assert world.do(report("lamp", '{"a":"%s"}' % ("é" * (PARAMS_MAX // 2 - 8)))) == Responded(0)
 
 
-def test_a_yes_for_a_device_that_was_deleted_meanwhile_changes_nothing() -> None:
+def test_the_yes_of_a_device_that_was_deleted_meanwhile_changes_nothing() -> None:
     world = World()
     del world.store.devices["lamp"]
     assert world.do(controlled("owner", {"a": 1})) == Responded(0)
@@ -405,7 +405,7 @@ def test_everybody_is_told_but_the_session_that_has_done_it() -> None:
     assert len({notice.sequence for notice in told if isinstance(notice, DeviceUpdated)}) == 1
 
 
-def test_of_what_a_device_says_of_itself_everybody_is_told() -> None:
+def test_everybody_is_told_what_a_device_reports_of_itself() -> None:
     world = World()
     world.stored("guest")
     assert world.do(report("lamp", {"switch": "on"})) == Responded(0)
@@ -415,7 +415,7 @@ def test_of_what_a_device_says_of_itself_everybody_is_told() -> None:
     ]
 
 
-def test_who_has_no_grant_any_more_is_not_told() -> None:
+def test_an_account_whose_grant_has_ended_is_not_told() -> None:
     world = World()
     world.stored("guest", ends_ms=START_MS + 1)
     world.stored("other", state=State.ENDED)
@@ -448,7 +448,7 @@ def test_a_query_tells_what_is_asked_for(wanted: tuple[str, ...], found: dict[st
         assert (reply.owner_id, written(reply.params)) == ("owner", found)
 
 
-def test_of_a_device_that_has_said_nothing_yet_nothing_is_told() -> None:
+def test_a_query_of_a_device_that_has_reported_nothing_is_empty() -> None:
     assert World().do(query("owner")) == Stored("owner", {})
 
 

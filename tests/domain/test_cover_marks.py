@@ -60,7 +60,7 @@ each_way = pytest.mark.parametrize("way", [by_code, by_invitation])
 
 @each_case
 @each_way
-def test_one_that_waits_when_another_is_made(case: Case, way: Making) -> None:
+def test_the_mark_of_a_new_code_decides_about_the_one_that_waits(case: Case, way: Making) -> None:
     world = CodedWorld()
     old = coded(way(world, 1, case.old))
     world.notices.clear()
@@ -87,7 +87,7 @@ def test_the_mark_of_the_new_one_decides_not_that_of_the_old(way: Making) -> Non
 
 
 @each_way
-def test_it_must_last_longer_than_each_that_it_would_replace(way: Making) -> None:
+def test_a_new_code_must_last_longer_than_each_that_it_would_replace(way: Making) -> None:
     world = CodedWorld()
     for ends_ms in (SHORT, LONG):
         way(world, 2, ends_ms)
@@ -98,7 +98,7 @@ def test_it_must_last_longer_than_each_that_it_would_replace(way: Making) -> Non
 
 
 @each_way
-def test_one_that_is_out_of_time_is_not_compared_though_no_alarm_rang(way: Making) -> None:
+def test_a_code_whose_deadline_has_passed_is_not_compared_though_no_alarm_rang(way: Making) -> None:
     world = CodedWorld()
     way(world, 1, LIFE)
     world.clock.advance(ms=DAY_MS)
@@ -176,7 +176,9 @@ Accepting = Callable[[CodedWorld, Share], Reply | None]
 
 @each_case
 @each_acceptance
-def test_a_grant_when_another_is_accepted(case: Case, way: Making, accept: Accepting) -> None:
+def test_the_mark_of_an_accepted_code_decides_about_the_grant_that_is_there(
+    case: Case, way: Making, accept: Accepting
+) -> None:
     world = CodedWorld()
     grant = world.taken(ends_ms=case.old, permit=5)
     new = coded(way(world, case.mark, case.new))
@@ -295,7 +297,7 @@ def test_the_last_to_end_is_the_end_of_all_and_is_told_once() -> None:
     assert world.heard_by("owner") == [ended(Cause.EXPIRED, "owner")]
 
 
-def test_one_of_them_is_ended_by_its_code_and_the_others_stand() -> None:
+def test_one_of_several_grants_is_ended_by_its_code_and_the_others_stay() -> None:
     world, shares = beside(LIFE, LIFE, LONG)
     world.do(world.unshare(shares[0].code))
     world.do(world.leave(shares[1].code))
@@ -306,7 +308,7 @@ def test_one_of_them_is_ended_by_its_code_and_the_others_stand() -> None:
     assert world.heard_by("owner") == [ended(Cause.LEFT, "owner")]
 
 
-def test_an_update_means_all_of_them() -> None:
+def test_an_update_changes_all_grants_that_coexist() -> None:
     world, _shares = beside(LIFE, LONG)
     assert came_to(world.do(world.update(permit=8, note="porch"))) == DONE
     assert [(share.permit, share.note) for share in world.shares()] == [(8, "porch"), (8, "porch")]
@@ -320,7 +322,7 @@ def test_an_update_of_the_note_alone_leaves_each_its_permit() -> None:
     assert world.heard_by("guest") == [GrantChanged("guest", "owner", "lamp", GUEST_UID, 3, "porch")]
 
 
-def test_a_cancel_means_all_of_them_and_what_waits_for_that_account() -> None:
+def test_a_cancel_ends_all_grants_that_coexist_and_withdraws_what_waits() -> None:
     world, _shares = beside(LIFE, LONG)
     invitation, code = world.invited(), world.made()
     world.do(world.cancel())
@@ -330,14 +332,14 @@ def test_a_cancel_means_all_of_them_and_what_waits_for_that_account() -> None:
     assert world.heard_by("guest") == [ended(Cause.CANCELLED), ended(Cause.CANCELLED)]
 
 
-def test_one_that_is_accepted_beside_them_ends_neither_and_takes_nothing_over() -> None:
+def test_a_code_that_is_accepted_beside_grants_ends_none_and_takes_over_nothing() -> None:
     world, _shares = beside(LIFE, LONG)
     new = world.taken(cover_mark=2, ends_ms=LONG + 1)
     assert world.states() == [State.ACTIVE] * 3
     assert (new.permit, new.note, world.permit()) == (0, "", 3)
 
 
-def test_of_a_bridge_that_is_shared_twice_the_last_grant_ends_what_hangs_on_it() -> None:
+def test_what_hangs_on_a_bridge_ends_with_the_last_of_its_grants() -> None:
     world = CodedWorld()
     first, second = world.taken("bridge", permit=1), world.taken("bridge", cover_mark=2)
     world.do(world.update("sub-1", permit=8))

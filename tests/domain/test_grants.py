@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sharesrv.domain.outcome import Ended, GrantChanged
+from sharesrv.domain.outcome import Acknowledged, Ended, GrantChanged
 from sharesrv.domain.share import Cause, Channel, Origin, State
 from sharesrv.errors import Refusal
 from tests.world import World, came_to
@@ -160,7 +160,14 @@ def test_a_grant_may_be_given_again_after_it_ended() -> None:
     assert world.states() == [State.ENDED, State.ACTIVE]
 
 
-def test_the_journal_knows_who_did_what_and_through_which_door() -> None:
+def test_an_offer_of_a_device_that_is_gone_can_still_be_answered() -> None:
+    world = World()
+    offer = world.row(State.OPEN, "gone")
+    assert isinstance(world.do(world.answer(code=offer.code)), Acknowledged)
+    assert world.share("gone").state is State.ACTIVE
+
+
+def test_the_journal_knows_who_did_what_and_on_which_channel() -> None:
     world = World()
     world.granted()
     world.do(world.update(permit=1))

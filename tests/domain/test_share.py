@@ -156,3 +156,10 @@ def test_the_next_time_is_the_deadline_of_an_offer_and_the_end_of_a_grant(state:
 @pytest.mark.parametrize("state", [state for state in State if state is not State.OPEN])
 def test_what_has_no_end_has_no_next_time(state: State) -> None:
     assert share(state).next_ms() == 0
+
+
+@pytest.mark.parametrize(
+    ("cause", "word"), [(Cause.NONE, ""), (Cause.CANCELLED, "cancelled"), (Cause.REMOVED, "removed")]
+)
+def test_the_word_of_a_cause_is_what_apps_read_as_reason(cause: Cause, word: str) -> None:
+    assert cause.word == word

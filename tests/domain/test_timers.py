@@ -94,7 +94,7 @@ BEFORE: dict[str, Any] = {"mId": "a", "enabled": 1, "do": {"switch": "on", "outl
         (BEFORE | {"mId": "b"}, Permit.ADD | Permit.DELETE),
     ],
 )
-def test_one_timer_against_another(after: dict[str, Any], bits: Permit) -> None:
+def test_a_timer_that_changed_needs_the_same_bits_in_both_directions(after: dict[str, Any], bits: Permit) -> None:
     assert needed([BEFORE], [after]) == bits
     assert needed([after], [BEFORE]) == bits
 
@@ -109,5 +109,5 @@ def test_a_timer_of_a_device_without_an_m_id_is_one_like_any_other() -> None:
     assert needed([{"enabled": 1}], [{"enabled": 1, "mId": "a"}]) == Permit.ADD | Permit.DELETE
 
 
-def test_all_at_once_needs_all() -> None:
+def test_all_changes_at_once_need_all_bits() -> None:
     assert needed(STORED, enable(edit(delete(add(STORED))))) == PERMIT_MAX
