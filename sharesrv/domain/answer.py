@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from sharesrv.domain.ask import refuse_unshareable
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import lapse_around, refuse, settle
 from sharesrv.domain.grants import active, combined_permit, lasts_longer, on
@@ -57,8 +58,13 @@ class Answer(Command, frozen=True, kw_only=True):
 
 
 def accept(draft: Draft, offer: Share, sharee_id: str, *, device_name: str = "", except_session: int = 0) -> Share:
-    """Make the offer a grant of `sharee_id`; `coverMark` says what of theirs it replaces (PROTOCOL 3.1)."""
+    """Make the offer a grant of `sharee_id`; `coverMark` says what of theirs it replaces (PROTOCOL 3.1).
+
+    Raises Refused, and it goes on waiting: the device is no longer to be shared, or coverMark 3 forbids it (PROTOCOL 2.5).
+    """
     device = draft.device(offer)
+    if device is not None:
+        refuse_unshareable(device)
     tree = [] if device is None else draft.facts.tree(device, sharee_id)
     rows = [share for share in on(tree, offer.device_id) if share.state in (State.ACTIVE, State.BARRED)]
     replaced = [] if offer.cover_mark == COEXIST else active(rows)

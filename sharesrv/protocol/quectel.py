@@ -230,7 +230,7 @@ SHARE_DEVICE: Final = Call(
     (_CODE, _NAME),
     (_NEEDS_CODE, _name),
     (*_TOKEN_REFUSALS, Refusal.NO_CODE, Refusal.NAME_TOO_LONG, Refusal.CODE_NOT_GOOD, Refusal.OWN_CODE,
-     Refusal.RECIPIENT_IS_OWNER, Refusal.NOT_LONGER, Refusal.INTERNAL),
+     Refusal.RECIPIENT_IS_OWNER, Refusal.NOT_SHAREABLE, Refusal.NOT_VERIFIED, Refusal.NOT_LONGER, Refusal.INTERNAL),
     {Refusal.INTERNAL: 5138, Refusal.NOT_LONGER: 5151},
 )  # fmt: skip
 SET_SHARE_TIME: Final = Call(

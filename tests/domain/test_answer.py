@@ -34,6 +34,18 @@ def test_an_answer_settles_the_offer(accepts: bool, state: State) -> None:
     assert world.heard_by("owner") == [Settled("owner", share)]
 
 
+@pytest.mark.parametrize(
+    ("flag", "refusal"), [("shareable", Refusal.NOT_SHAREABLE), ("verified", Refusal.NOT_VERIFIED)]
+)
+def test_an_offer_of_a_device_that_may_no_longer_be_shared_can_only_be_refused(flag: str, refusal: Refusal) -> None:
+    world = World()
+    offer = asked(world)
+    world.device("lamp", **{flag: False})
+    assert came_to(world.do(world.answer(code=offer.code))) is refusal
+    assert (world.share(), world.notices) == (offer, [])
+    assert isinstance(world.do(world.answer(False, offer.code)), Acknowledged)
+
+
 def test_the_sharees_other_sessions_take_their_dialogs_down() -> None:
     world = World()
     offer = asked(world)

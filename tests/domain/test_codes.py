@@ -384,6 +384,22 @@ def test_ones_own_device_is_told_before_that_it_would_not_last_longer() -> None:
     assert came_to(world.do(world.accept(share.code))) is Refusal.NOT_LONGER
 
 
+@pytest.mark.parametrize(
+    ("flag", "refusal"), [("shareable", Refusal.NOT_SHAREABLE), ("verified", Refusal.NOT_VERIFIED)]
+)
+def test_a_code_of_a_device_that_may_no_longer_be_shared_waits(flag: str, refusal: Refusal) -> None:
+    world = CodedWorld()
+    share = world.made(cover_mark=3)
+    altered(**{flag: False})(world)
+    assert came_to(world.do(world.accept(share.code))) is refusal
+    world.row(State.ACTIVE)
+    assert came_to(world.do(world.accept(share.code))) is refusal  # before that it would not last longer
+    altered(**{flag: False, "owner_id": "guest"})(world)
+    assert came_to(world.do(world.accept(share.code))) is Refusal.RECIPIENT_IS_OWNER
+    altered()(world)
+    assert world.shares()[0] == share
+
+
 def test_a_code_is_accepted_and_both_sides_are_told() -> None:
     world = CodedWorld()
     share = world.made(ends_ms=world.after(2 * HOUR_MS))

@@ -216,6 +216,8 @@ NUMBERS = {
         Refusal.CODE_NOT_GOOD: 5137,
         Refusal.OWN_CODE: 5139,
         Refusal.RECIPIENT_IS_OWNER: 5049,
+        Refusal.NOT_SHAREABLE: 5411,
+        Refusal.NOT_VERIFIED: 5360,
         Refusal.NOT_LONGER: 5151,
         Refusal.INTERNAL: 5138,
     },
