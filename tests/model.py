@@ -135,7 +135,10 @@ class Model:
         self.tell_ended(offer, "cancelled", *whom)
 
     def end(self, grants: list[Row], reason: str, by: str = "") -> None:
-        """The end of grants of one account on one device, and, with the last of them, of all below it."""
+        """The end of grants of one account on one device, and, with the last of them, of all below it.
+
+        A sub-device stays out of its bridge's grant then; not yet where a share of its own expired, as 2.7 wants it.
+        """
         device, sharee, sharer = grants[0].device, grants[0].sharee, grants[0].sharer
         whom = [sharee] if by == sharer else [sharee, sharer]
         for row in grants:

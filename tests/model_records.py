@@ -67,10 +67,14 @@ class RecordModel(Model):
             return UNFIT
         for id, thing in devices.items():
             old = self.devices.get(id)
-            if old is not None and (old.owner, old.bridge) != (thing.owner, thing.bridge):
+            if old is not None and old.owner != thing.owner:
                 self.lapse_around(row for row in self.rows if row.device == id)
+            elif old is not None and old.bridge != thing.bridge:
+                self.lapse_around(self.hanging(id))
+        sold = {id for id, thing in devices.items() if id in self.devices and not self.owns(thing.owner, id)}
         for grant in grants:
-            self.lapse(grant.sharee, grant.device)
+            if grant.device not in sold:
+                self.lapse(grant.sharee, grant.device)
         for id in accounts:
             self.accounts.setdefault(id, 0)
         for token, account in tokens:
@@ -113,7 +117,11 @@ class RecordModel(Model):
         self.devices[id] = thing
 
     def leave_bridge(self, id: str) -> None:
-        self.remove(row for row in self.rows if row.device == id and (row.origin == "apart" or row.state == "joined"))
+        self.remove(self.hanging(id))
+
+    def hanging(self, id: str) -> list[Row]:
+        """What others have on a sub-device through its bridge."""
+        return [row for row in self.rows if row.device == id and (row.origin == "apart" or row.state == "joined")]
 
     def write_grant(self, grant: Grant) -> None:
         """One that the account has is changed; neither is told (3.3 wants both told: not yet)."""
@@ -136,7 +144,9 @@ class RecordModel(Model):
     def delete_device(self, id: str) -> Any:
         if id not in self.devices:
             return Refusal.NO_SUCH_DEVICE
-        self.lapse_around(row for row in self.rows if row.device in (id, *self.subs(id)))
+        self.lapse_around(row for row in self.rows if row.device == id)
+        for sub in self.subs(id):
+            self.lapse_around(self.hanging(sub))
         for sub in self.subs(id):
             self.leave_bridge(sub)
             self.devices[sub].bridge = None
