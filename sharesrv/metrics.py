@@ -1,6 +1,6 @@
 """Every metric, once. Names and labels are an interface: operators' dashboards read them.
 
-What is counted for each frame or share is counted in plain integers, by the event loop's thread alone, and made into samples
+What is counted for each frame or share is counted in plain integers, each metric by one thread alone, and made into samples
 when somebody asks: a counter of `prometheus_client` costs ten times as much, for its lock and its checks.
 """
 

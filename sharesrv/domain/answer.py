@@ -77,7 +77,7 @@ def accept(draft: Draft, offer: Share, sharee_id: str, *, device_name: str = "",
         edits["device_name"] = device_name
     if replaced and offer.origin is not Origin.OFFER:
         edits |= {"permit": combined_permit(replaced), "note": replaced[-1].note}
-    draft.after += settle(draft, offer, Event.ACCEPT, tree=tree if offer.sharee_id else (), **edits)
+    draft.after += settle(draft, offer, Event.ACCEPT, **edits)
     for share in rows:
         if share in replaced or share.state is State.BARRED:
             draft.move(share, Event.END, Cause.REPLACED)

@@ -31,7 +31,7 @@ SERVER: Final = "server"  # who did it, where no account did
 
 
 class Command(msgspec.Struct, frozen=True):
-    """Whoever asks, by whatever door, it is a command that reaches the ledger: a plain value with its rule.
+    """What reaches the ledger, through any door: a plain value with its rule.
 
     `alone` says that it changes accounts, tokens or devices, which the commands behind it must read anew: it has a batch of
     its own.
@@ -48,8 +48,8 @@ class Command(msgspec.Struct, frozen=True):
 class Draft:
     """An outcome in the making. `by` is the account that acts; it and `channel` go to the journal.
 
-    `lapsed` are outcomes of their own: what was overdue among the shares that the rule has looked at. They stand whatever
-    becomes of the command.
+    `lapsed` are outcomes of their own: what was overdue among the shares that the rule has looked at. They stand
+    even if the command is refused.
     """
 
     __slots__ = ("after", "before", "by", "changes", "channel", "facts", "lapsed", "mint", "now_ms", "reply")

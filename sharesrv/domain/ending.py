@@ -16,7 +16,7 @@ from sharesrv.domain.share import Cause, Channel, Event, Origin, Share, State
 
 
 def current_tree(draft: Draft, device: Device, sharee_id: str) -> list[Share]:
-    """The live shares of an account on a device's tree. What is overdue among them ends first, whoever comes to look."""
+    """The live shares of an account on a device's tree. What is overdue among them ends first."""
     while True:
         tree = draft.facts.tree(device, sharee_id)
         due = [share for share in tree if share.due(draft.now_ms)]
@@ -37,7 +37,7 @@ def lapse_around(draft: Draft, share: Share) -> list[Share]:
 
 
 def lapse(draft: Draft, share: Share) -> None:
-    """End what has come to its deadline or to its end of use. It stands whatever becomes of the command."""
+    """End what has come to its deadline or to its end of use. It stands even if the command is refused."""
     lapsed = Draft(draft.facts, draft.mint, by=SERVER, channel=Channel.CLOCK)
     if share.state is State.ACTIVE:
         due = [other for other in on(lapsed.tree_of(share), share.device_id) if other.due(draft.now_ms)]
@@ -50,19 +50,10 @@ def lapse(draft: Draft, share: Share) -> None:
 
 
 def settle(
-    draft: Draft,
-    offer: Share,
-    event: Event,
-    cause: Cause = Cause.NONE,
-    *,
-    tree: Iterable[Share] | None = None,
-    **edits: int | str | None,
+    draft: Draft, offer: Share, event: Event, cause: Cause = Cause.NONE, **edits: int | str | None
 ) -> list[Notice]:
-    """End the wait of `offer`, with `edits`, and of the requests that joined it; the answers that their sharer is due.
-
-    `tree` spares looking up once more what the rule knows.
-    """
-    joined = [share for share in (draft.tree_of(offer) if tree is None else tree) if share.bridge_offer_id == offer.id]
+    """End the wait of `offer`, with `edits`, and of the requests that joined it; the answers that their sharer is due."""
+    joined = [share for share in draft.tree_of(offer) if share.bridge_offer_id == offer.id]
     notices: list[Notice] = []
     for share in (offer, *joined):
         moved = draft.move(share, event, cause, **(edits if share is offer else {}))
@@ -132,7 +123,7 @@ def bar(draft: Draft, device: Device, covering: Share, cause: Cause) -> None:
 def remove(draft: Draft, shares: Iterable[Share]) -> None:
     """End all of `shares` that live, since their device or one of their accounts goes; what is overdue has ended before.
 
-    Sharers who wait get result 3; whoever held a grant or saw the question is told.
+    Sharers who wait get result 3; accounts that held a grant or saw the question are told.
     """
     going = {share.id: share for share in shares}
     for share in list(going.values()):

@@ -243,8 +243,10 @@ class Facts:
         stored = self.source.newest_timed_out(device_id, sharee_id)
         latest_ms = stored.deadline_ms if stored else 0
         for share in map(self._shares.__getitem__, self._changed_of.get(sharee_id, ())):
-            if share.state is State.TIMED_OUT and share.origin is Origin.OFFER and share.device_id == device_id:
-                latest_ms = max(latest_ms, share.deadline_ms if share.sharee_id == sharee_id else 0)
+            if share.state is not State.TIMED_OUT or share.origin is not Origin.OFFER:
+                continue
+            if (share.device_id, share.sharee_id) == (device_id, sharee_id):
+                latest_ms = max(latest_ms, share.deadline_ms)
         return latest_ms
 
     def tree(self, device: Device, sharee_id: str) -> list[Share]:

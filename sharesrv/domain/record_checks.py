@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from sharesrv.domain.facts import Device, Facts
+from sharesrv.domain.facts import Account, Device, Facts
 from sharesrv.errors import Refusal, Refused
 from sharesrv.names import fold
 
@@ -65,25 +65,30 @@ class Checks:
             if holders.setdefault(fold(record.uid), record.id) != record.id:
                 raise Unfit(record, f"the uid {record.uid} stands for two accounts")
             other = self._facts.account_of_login(record.uid)
-            if other is not None and other.id != record.id and other.id not in self._accounts:
+            if other is not None and other.id not in self._accounts:
                 raise Unfit(record, f"the uid {fold(record.uid)} is that of another account")
 
-    def tokens(self, tokens: Iterable[TokenRecord]) -> None:
-        """A token is that of one account, which is there. Raises Unfit."""
+    def tokens(self, tokens: Iterable[TokenRecord]) -> list[TokenRecord]:
+        """A token is that of one account, which is there. Those that are not stored yet. Raises Unfit."""
         holders: dict[str, str] = {}
+        new: list[TokenRecord] = []
         for record in tokens:
-            self._require_account(record, record.account_id)
-            stored = self._facts.source.token(record.digest)
-            holder = holders.setdefault(record.digest, stored.account_id if stored else record.account_id)
-            if holder != record.account_id:
+            self.account(record, record.account_id)
+            if record.digest not in holders:
+                stored = self._facts.source.token(record.digest)
+                holders[record.digest] = stored.account_id if stored else record.account_id
+                if stored is None:
+                    new.append(record)
+            if holders[record.digest] != record.account_id:
                 raise Unfit(record, "the token is that of another account")
+        return new
 
     def devices(self) -> None:
         """Owners and bridges are there, bridges are of one level and one owner, keys are a device's own. Raises Unfit."""
         holders: dict[tuple[str, str], str] = {}
         for record in self._devices.values():
             device = record.device
-            self._require_account(record, device.owner_id)
+            self.account(record, device.owner_id)
             self._check_bridge(record)
             if device.pk is None or device.dk is None:
                 continue
@@ -97,28 +102,30 @@ class Checks:
     def grants(self, grants: Iterable[GrantRecord]) -> None:
         """Device and account are there, and the device is not the account's own. Raises Unfit."""
         for record in grants:
-            device = self._device(record.device_id)
-            if device is None:
-                raise Unfit(record, f"there is no device {record.device_id}")
-            self._require_account(record, record.sharee_id)
+            device = self.device(record, record.device_id)
+            self.account(record, record.sharee_id)
             if device.owner_id == record.sharee_id:
                 raise Unfit(record, "a device cannot be shared with its owner")
 
-    def _device(self, id: str) -> Device | None:
-        """A device as it will be."""
-        return self._devices[id].device if id in self._devices else self._facts.device(id)
+    def account(self, record: Record, id: str) -> Account | AccountRecord:
+        """The account that `record` names, as it will be. Raises Unfit where there is none."""
+        account = self._accounts.get(id) or self._facts.account(id)
+        if account is None:
+            raise Unfit(record, f"there is no account {id}")
+        return account
 
-    def _require_account(self, record: Record, account_id: str) -> None:
-        if account_id not in self._accounts and self._facts.account(account_id) is None:
-            raise Unfit(record, f"there is no account {account_id}")
+    def device(self, record: Record, id: str) -> Device:
+        """The device that `record` names, as it will be. Raises Unfit where there is none."""
+        device = self._devices[id].device if id in self._devices else self._facts.device(id)
+        if device is None:
+            raise Unfit(record, f"there is no device {id}")
+        return device
 
     def _check_bridge(self, record: DeviceRecord) -> None:
         bridge_id = record.device.bridge_id
         if bridge_id is None:
             return
-        bridge = self._device(bridge_id)
-        if bridge is None:
-            raise Unfit(record, f"there is no device {bridge_id}")
+        bridge = self.device(record, bridge_id)
         if bridge.bridge_id is not None:
             raise Unfit(record, f"the bridge {bridge_id} has a bridge itself")
         if bridge.owner_id != record.device.owner_id:

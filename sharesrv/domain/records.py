@@ -1,6 +1,6 @@
 """What operators and imports write: accounts, tokens, devices, grants; what goes with what they remove (PROTOCOL 3.3, 4).
 
-Either everything of a command is written or nothing. Rows fit each other and the store, whatever their order: two accounts
+Either everything of a command is written or nothing. Rows fit each other and the store, in any order: two accounts
 may exchange their login names, a bridge may come behind its sub-devices.
 """
 
@@ -62,14 +62,14 @@ class WriteRecords(RecordCommand, frozen=True, kw_only=True):
         grants = {(record.device_id, record.sharee_id): record for record in self.grants}
         checks = Checks(draft.facts, accounts, devices)
         checks.accounts()
-        checks.tokens(self.tokens)
+        new_tokens = checks.tokens(self.tokens)
         checks.devices()
         checks.grants(grants.values())
         serials = _write_accounts(draft, accounts.values())
-        _write_tokens(draft, self.tokens, serials)
+        _write_tokens(draft, new_tokens, serials)
         sold = _write_devices(draft, devices.values())
         for record in grants.values():
-            _write_grant(draft, record, accounts, devices, sold)
+            _write_grant(draft, record, checks, sold)
         if ends := [record.ends_ms for record in grants.values() if record.ends_ms]:
             draft.after.append(ComesDue(min(ends)))
         draft.reply = Done()
@@ -182,12 +182,8 @@ def _write_accounts(draft: Draft, records: Iterable[AccountRecord]) -> dict[str,
 
 
 def _write_tokens(draft: Draft, records: Iterable[TokenRecord], serials: dict[str, int]) -> None:
-    """Each new token supersedes the older ones of its account; a known one stays as it is."""
-    seen: set[str] = set()
+    """Write new ones. Each supersedes the older ones of its account."""
     for record in records:
-        if record.digest in seen or draft.facts.source.token(record.digest) is not None:
-            continue
-        seen.add(record.digest)
         if record.account_id not in serials:
             serials[record.account_id] = _account(draft, record.account_id).token_serial
         serials[record.account_id] += 1
@@ -235,13 +231,7 @@ def _remove_device(draft: Draft, device: Device, *, with_account: bool = False) 
     draft.after += [DeviceMoved(sub_device.id) for sub_device in sub_devices]
 
 
-def _write_grant(
-    draft: Draft,
-    record: GrantRecord,
-    accounts: dict[str, AccountRecord],
-    devices: dict[str, DeviceRecord],
-    sold: set[str],
-) -> None:
+def _write_grant(draft: Draft, record: GrantRecord, checks: Checks, sold: set[str]) -> None:
     """An active grant; one that the account has already is changed."""
     stored = draft.facts.device(record.device_id)
     if stored is not None and record.device_id not in sold:
@@ -250,10 +240,8 @@ def _write_grant(
                 edits: dict[str, Any] = {"permit": record.permit, "note": record.note, "ends_ms": record.ends_ms}
                 draft.move(share, Event.CHANGE, share.cause, **edits)
                 return
-    device = devices[record.device_id].device if record.device_id in devices else _device(draft, record.device_id)
-    sharer, sharee = (
-        accounts[id] if id in accounts else _account(draft, id) for id in (device.owner_id, record.sharee_id)
-    )
+    device = checks.device(record, record.device_id)
+    sharer, sharee = checks.account(record, device.owner_id), checks.account(record, record.sharee_id)
     now_ms = draft.now_ms
     draft.make(
         Share(

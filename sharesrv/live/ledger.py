@@ -28,7 +28,7 @@ from sharesrv.live.limits import Recents
 from sharesrv.store.base import OutcomeUnknown, Store, StoreFailed
 
 BATCH_MAX: Final = 512
-CROWDED: Final = 8 * BATCH_MAX  # commands in the queue, beyond which whoever adds to it should stop reading
+CROWDED: Final = 8 * BATCH_MAX  # commands in the queue, beyond which those who add to it should stop reading
 ROWS_MAX: Final = 16 * 1024  # that are kept from batch to batch; then all are read anew
 TRACEBACK_EVERY_S: Final = 1.0
 
@@ -227,7 +227,7 @@ class Ledger:
 
 
 def _pass_on(call: Callable[[Value], None], value: Value) -> None:
-    """Whoever breaks on what it is told keeps nobody else from being told."""
+    """An error of one who is told keeps nobody else from being told."""
     try:
         call(value)
     except Exception:

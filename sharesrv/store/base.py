@@ -1,6 +1,6 @@
 """The contracts of a store, which every engine keeps and one test suite checks.
 
-`Store` is for the ledger, the one writer; `Reader` for whatever only asks: lists, alarms, start-up.
+`Store` is for the ledger, the one writer; `Reader` for questions: lists, alarms, start-up.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Store(Protocol):
 
         `work` runs in the store's thread, with nobody else writing from its first question to the commit. It may run more
         than once: its last outcomes count. Raises StoreFailed, OutcomeUnknown, and what `work` raises or what makes a
-        change unwritable; whatever it raises, nothing was written and no lock is left.
+        change unwritable. On all but OutcomeUnknown nothing was written; no lock is left.
         """
         ...
 
@@ -95,7 +95,7 @@ class JournalFilter(msgspec.Struct, frozen=True):
 
 
 class Reader(Protocol):
-    """Whatever only asks. Lists are ordered by id and paged: `after` is the last id of the page before.
+    """Questions. Lists are ordered by id and paged: `after` is the last id of the page before.
 
     Each question is answered as of one moment, which may pass. Raises StoreFailed.
     """

@@ -29,7 +29,7 @@ class Connection(aiosqlite.Connection):
     async def run(self, work: Callable[[sqlite3.Connection], Value]) -> Value:
         """Run `work` in the connection's thread, behind what was begun before. Raises StoreFailed where SQLite fails.
 
-        It goes on to its end when whoever waits for it is cancelled.
+        It goes on to its end when the task that waits for it is cancelled.
         """
         try:
             result: Value = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
@@ -69,7 +69,7 @@ async def connect(path: Path, *, create: bool = True) -> Connection:
         await asyncio.to_thread(connection.join)
         if isinstance(error, Trouble):
             raise
-        raise Trouble(f"database {path}: {explain(path, error)}") from error
+        raise unusable(path, error) from error
     return connection
 
 
@@ -93,13 +93,14 @@ def open_database(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def explain(path: Path, error: Exception) -> str:
-    """What an error of the database at start-up means to whoever starts it."""
-    if "unable to open" in str(error):
-        return f"cannot be opened; is {path.absolute().parent} a folder that can be written to?"
-    if "locked" in str(error):
-        return f"another process has locked it for {LOCK_TIMEOUT_S:.0f} s"
-    return str(error)
+def unusable(path: Path, error: Exception) -> Trouble:
+    """What an error of the database at start-up means to those who start it."""
+    reason = str(error)
+    if isinstance(error, OSError) or "unable to open" in reason:
+        reason = f"cannot be opened; is {path.absolute().parent} a folder that can be written to?"
+    elif "locked" in reason:
+        reason = f"another process has locked it for {LOCK_TIMEOUT_S:.0f} s"
+    return Trouble(f"database {path}: {reason}")
 
 
 def _apply_schema(connection: sqlite3.Connection) -> None:

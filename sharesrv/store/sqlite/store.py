@@ -1,4 +1,4 @@
-"""SQLite as a store: one connection that writes, and one beside it for whatever only asks.
+"""SQLite as a store: one connection that writes, and one beside it for questions.
 
 A batch is one function in the writer's thread, with its own BEGIN IMMEDIATE, COMMIT, and ROLLBACK on every exception:
 nothing of another batch, or another process, can come between its statements.
@@ -31,7 +31,7 @@ from sharesrv.store.base import (
     TokenInfo,
 )
 from sharesrv.store.sqlite import lists
-from sharesrv.store.sqlite.connection import Connection, connect, explain
+from sharesrv.store.sqlite.connection import Connection, connect, unusable
 from sharesrv.store.sqlite.source import SqliteSource
 from sharesrv.store.sqlite.write import leave, write
 
@@ -42,7 +42,9 @@ except ImportError:  # Windows: a second server on the same file is not noticed
 
 Value = TypeVar("Value")
 
-LOCK_TRIES: Final = 10  # 10 ms apart: whoever only looks whether a server runs has the lock for some microseconds
+LOCK_TRIES: Final = (
+    10  # 10 ms apart: a process that only looks whether a server runs has the lock for some microseconds
+)
 
 
 class SqliteStore:
@@ -74,7 +76,7 @@ class SqliteStore:
                 try:
                     await self._writer.run(_forget_notices)
                 except StoreFailed as error:
-                    raise Trouble(f"database {self._path}: {explain(self._path, error)}") from error
+                    raise unusable(self._path, error) from error
             self._stack = stack.pop_all()
         return self
 
@@ -185,7 +187,7 @@ def _look(work: Callable[[Source], Value], connection: sqlite3.Connection) -> Va
 
 
 def _forget_notices(connection: sqlite3.Connection) -> None:
-    """Whatever was left before this server began, it has nobody to tell: handshakes read what waits."""
+    """Nobody here is to be told what was left before this server began: handshakes read what waits."""
     connection.execute("DELETE FROM left_notice")
 
 
@@ -198,9 +200,7 @@ def _lock(path: Path) -> IO[bytes]:
     try:
         file = _lock_file(path).open("ab")
     except OSError as error:
-        raise Trouble(
-            f"database {path}: cannot be opened; is {path.absolute().parent} a folder that can be written to?"
-        ) from error
+        raise unusable(path, error) from error
     for _try in range(LOCK_TRIES):
         if fcntl is None or _take(file):
             return file
