@@ -18,6 +18,12 @@ Value = TypeVar("Value")
 
 SCHEMA_VERSION: Final = 3  # 1 and 2 were never in use outside
 LOCK_TIMEOUT_S: Final = 3.0  # how long one process waits for another's transaction
+CACHE_KIB: Final = (
+    16 * 1024
+)  # of pages, a connection: with SQLite's 2 MiB a busy writer reads its own pages back from the file
+CHECKPOINT_PAGES: Final = (
+    4096  # in the WAL (16 MiB), four times SQLite's: pages that many batches change are copied back once
+)
 STATEMENTS_KEPT: Final = 256  # compiled ones, a connection
 _SCHEME: Final = "sqlite:///"
 _NOT_THE_STORES: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
@@ -86,6 +92,8 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         _apply_schema(connection)
     except BaseException:
         connection.close()
