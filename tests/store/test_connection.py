@@ -92,6 +92,16 @@ async def test_many_connections_to_a_new_file_make_one_schema(database: Path) ->
     assert query(database, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
+async def test_the_switch_to_wal_waits_for_another_connection_to_a_new_file(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(connection_module, "sleep", lambda _s: other.execute("ROLLBACK"))
+        with closing(open_database(database)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 def test_statements_are_told_apart() -> None:
     script = "-- a; comment\nCREATE TABLE a (\n  b TEXT DEFAULT ';' -- c; d\n);\n\nCREATE INDEX c ON a (b);\n"
     assert [each.strip().endswith(");") for each in statements(script)] == [True, True]
