@@ -1,6 +1,7 @@
 """Settings: one struct a section. Lowest to highest: defaults, a TOML file, environment `SHARESRV_SECTION__KEY`, `--set`.
 
-Lengths are seconds, fractions allowed. A limit of 0 is off (PROTOCOL 2.9, 4).
+Lengths are seconds, fractions allowed. A limit of 0 is off (PROTOCOL 2.9, 4). A type's description says in an error what
+the setting must be.
 """
 
 from __future__ import annotations
@@ -8,48 +9,52 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import msgspec
 
-from sharesrv.errors import Trouble
+from sharesrv.errors import Trouble, unreadable
 
 PREFIX: Final = "SHARESRV_"
 
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-Limit = Annotated[int, msgspec.Meta(ge=0)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
-Days = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+Text = Annotated[str, msgspec.Meta(description="text")]
+Switch = Annotated[bool, msgspec.Meta(description="true or false")]
+Policy = Annotated[Literal["single", "multi"], msgspec.Meta(description="single or multi")]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535, description="a whole number 0…65535")]
+Limit = Annotated[int, msgspec.Meta(ge=0, le=2**31, description="a whole number, 0 (no limit) or more")]
+Whole = Annotated[int, msgspec.Meta(gt=0, le=10**9, description="a whole number of seconds above 0")]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9, description="a number of seconds, 0 or more")]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of seconds above 0")]
+Days = Annotated[float, msgspec.Meta(gt=0, le=1e6, description="a number of days above 0")]
 
 
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A section of the settings; a key that it does not have is an error."""
+class Section(msgspec.Struct, frozen=True):
+    """A section of the settings."""
 
 
 class Server(Section, frozen=True):
-    host: str = "127.0.0.1"
+    host: Text = "127.0.0.1"
     ws_port: Port = 8765
     http_port: Port = 8080
-    public_host: str = ""
-    tls_cert: str = ""
-    tls_key: str = ""
+    public_host: Text = ""
+    tls_cert: Text = ""
+    tls_key: Text = ""
 
 
 class Database(Section, frozen=True):
-    url: str = "sqlite:///sharesrv.db"
+    url: Text = "sqlite:///sharesrv.db"
 
 
 class Sessions(Section, frozen=True):
-    policy: Literal["single", "multi"] = "single"
-    heartbeat: Annotated[int, msgspec.Meta(gt=0)] = 145
+    policy: Policy = "single"
+    heartbeat: Whole = 145
 
 
 class Sharing(Section, frozen=True):
     confirm_timeout: Positive = 180.0  # S4: "3 minutes"
     resend_cooldown: Seconds = 180.0
     invitation_seconds: Positive = 86400.0
-    bridge_cascade: bool = True
+    bridge_cascade: Switch = True
 
 
 class Devices(Section, frozen=True):
@@ -72,11 +77,12 @@ class Limits(Section, frozen=True):
 
 class Auth(Section, frozen=True):
     token_days: Days = 30.0
-    admin_token: str = ""
-    jwt_jwks: str = ""
-    jwt_issuer: str = ""
-    jwt_audience: str = ""
-    jwt_claim: str = "sub"
+    admin_token: Text = ""
+    admin_token_file: Text = ""
+    jwt_jwks: Text = ""
+    jwt_issuer: Text = ""
+    jwt_audience: Text = ""
+    jwt_claim: Text = "sub"
 
 
 class Settings(Section, frozen=True):
@@ -89,41 +95,78 @@ class Settings(Section, frozen=True):
     auth: Auth = msgspec.field(default_factory=Auth)
 
 
+SECTIONS: Final[dict[str, type[Section]]] = get_type_hints(Settings)
+
+
 def load(file: Path | None, environment: Mapping[str, str], assignments: Iterable[str]) -> Settings:
-    """The settings in force. Raises Trouble, naming what is wrong and where it was said."""
-    tree: dict[str, dict[str, Any]] = {}
+    """The settings in force. Raises Trouble, which names the setting, what it may be and where it was given."""
+    found: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     if file is not None:
-        _merge(tree, _read(file), str(file))
+        for section, table in _read(file).items():
+            if not isinstance(table, dict):
+                raise Trouble(f"{file}: {section} stands outside a section; write [section], below it key = value")
+            for key, value in table.items():
+                _set(found, section, key, value, str(file))
     for name, value in environment.items():
-        section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
         if name.startswith(PREFIX):
+            section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
             if not separator:
                 raise Trouble(f"{name}: write {PREFIX}SECTION__KEY, with two underscores between them")
-            _merge(tree, {section: {key: value}}, name)
+            _set(found, section, key, value, name)
     for assignment in assignments:
-        path, separator, value = assignment.partition("=")
+        path, equals, value = assignment.partition("=")
         section, dot, key = path.strip().partition(".")
-        if not separator or not dot:
+        if not equals or not dot:
             raise Trouble(f"--set {assignment}: write section.key=value")
-        _merge(tree, {section: {key: value}}, f"--set {assignment}")
-    return _convert(tree, "settings")
+        _set(found, section, key, value, f"--set {assignment}")
+    return _checked(msgspec.convert(found, Settings))
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        return tomllib.loads(_text(file, str(file)))
+    except tomllib.TOMLDecodeError as error:
         raise Trouble(f"{file}: {error}") from error
 
 
-def _merge(tree: dict[str, dict[str, Any]], more: dict[str, Any], said: str) -> None:
-    _convert(more, said)
-    for section, values in more.items():
-        tree.setdefault(section, {}).update(values)
-
-
-def _convert(tree: dict[str, Any], said: str) -> Settings:
+def _text(file: Path, origin: str) -> str:
     try:
-        return msgspec.convert(tree, Settings, strict=False)
+        return file.read_text("utf-8")
+    except OSError as error:
+        raise unreadable(origin, error) from error
+    except ValueError as error:
+        raise Trouble(f"{origin}: is not UTF-8") from error
+
+
+def _set(found: dict[str, dict[str, Any]], section: str, key: str, value: object, origin: str) -> None:
+    """Put one value into `found`. `origin` says where it was given."""
+    if section not in SECTIONS:
+        raise Trouble(f"{origin}: there is no section {section!r}; there are {', '.join(SECTIONS)}")
+    kinds = get_type_hints(SECTIONS[section], include_extras=True)
+    if key not in kinds:
+        raise Trouble(f"{origin}: there is no setting {section}.{key}; {section} has {', '.join(kinds)}")
+    try:
+        found[section][key] = msgspec.convert(value, kinds[key], strict=False)
     except msgspec.ValidationError as error:
-        raise Trouble(f"{said}: {error}") from error
+        (meta,) = kinds[key].__metadata__
+        given = "" if section == "auth" else f", not {value!r}"  # no secret in a log
+        raise Trouble(f"{origin}: {section}.{key} must be {meta.description}{given}") from error
+
+
+def _checked(settings: Settings) -> Settings:
+    """The settings, which must fit each other; with the operators' token from its file."""
+    server, auth = settings.server, settings.auth
+    for name, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+        if getattr(server, name) and not getattr(server, other):
+            raise Trouble(f"server.{name} needs server.{other}")
+    if server.ws_port == server.http_port != 0:
+        raise Trouble(f"server.ws_port and server.http_port are both {server.ws_port}")
+    if not auth.admin_token_file:
+        return settings
+    if auth.admin_token:
+        raise Trouble("auth.admin_token and auth.admin_token_file are both set")
+    origin = f"auth.admin_token_file: {auth.admin_token_file}"
+    token = _text(Path(auth.admin_token_file), origin).strip()
+    if not token:
+        raise Trouble(f"{origin}: is empty")
+    return msgspec.structs.replace(settings, auth=msgspec.structs.replace(auth, admin_token=token))

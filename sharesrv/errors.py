@@ -97,3 +97,9 @@ class Goodbye(Enum):
 
 class Trouble(Exception):  # noqa: N818 - shown as one line, with exit code 2
     """The program cannot start or go on; the message is one clear line for the person who ran it."""
+
+
+def unreadable(file: str, error: OSError) -> Trouble:
+    """What is said where a file cannot be read."""
+    reason = "is a folder" if isinstance(error, IsADirectoryError) else error.strerror or str(error)
+    return Trouble(f"{file}: {reason}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_type_hints
 
 import msgspec
 import pytest
 
 from sharesrv.cli.options import rules_of
-from sharesrv.config import Settings, load
+from sharesrv.config import SECTIONS, Settings, load
 from sharesrv.domain.rules import Rules
 from sharesrv.errors import Trouble
 
@@ -46,6 +47,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
     "auth": {
         "token_days": 30.0,
         "admin_token": "",
+        "admin_token_file": "",
         "jwt_jwks": "",
         "jwt_issuer": "",
         "jwt_audience": "",
@@ -128,44 +130,138 @@ def test_every_limit_can_be_turned_off(name: str) -> None:
     assert getattr(settings.limits, name) == 0
 
 
+# What is said of a wrong one: a line that names the setting, what it must be, and where it was given.
+
+WRONG_NUMBERS = ["", "many", "-1", "nan", "1e300", "[]", "0x10"]
+WRONG: dict[str, list[str]] = {
+    "a whole number 0…65535": ["65536", "1.5", *WRONG_NUMBERS],
+    "a whole number, 0 (no limit) or more": ["1.5", "10000000000000000000000000", *WRONG_NUMBERS],
+    "a whole number of seconds above 0": ["0", "1.5", *WRONG_NUMBERS],
+    "a number of seconds, 0 or more": ["inf", *WRONG_NUMBERS],
+    "a number of seconds above 0": ["0", "inf", *WRONG_NUMBERS],
+    "a number of days above 0": ["0", "inf", *WRONG_NUMBERS],
+    "true or false": ["", "maybe", "2", "yes"],
+    "single or multi": ["", "both", "Single"],
+    "text": [],
+}
+WRONG_IN_TOML = ["[1]", "{a = 1}", "1979-05-27T07:32:00Z"]
+
+
+def description(section: str, key: str) -> str:
+    """What a setting must be, as its type says."""
+    (meta,) = get_type_hints(SECTIONS[section], include_extras=True)[key].__metadata__
+    return str(meta.description)
+
+
+SETTINGS = [(section, key) for section, values in DEFAULTS.items() for key in values]
+WRONG_TEXTS = [(*setting, text) for setting in SETTINGS for text in WRONG[description(*setting)]]
+
+
+@pytest.mark.parametrize(("section", "key", "text"), WRONG_TEXTS)
+def test_a_wrong_value_is_said_with_its_setting_what_it_must_be_and_where_it_was_given(
+    section: str, key: str, text: str
+) -> None:
+    variable = f"SHARESRV_{section.upper()}__{key.upper()}"
+    must = f"{section}.{key} must be {description(section, key)}"
+    given = "" if section == "auth" else f", not {text!r}"
+    for origin, environment, assignments in (
+        (variable, {variable: text}, []),
+        (f"--set {section}.{key}={text}", {}, [f"{section}.{key}={text}"]),
+    ):
+        with pytest.raises(Trouble) as trouble:
+            load(None, environment, assignments)
+        assert str(trouble.value) == f"{origin}: {must}{given}"
+
+
+@pytest.mark.parametrize(("section", "key"), SETTINGS)
+@pytest.mark.parametrize("value", WRONG_IN_TOML)
+def test_a_wrong_type_in_a_file_is_said_with_its_setting(file: Path, section: str, key: str, value: str) -> None:
+    file.write_text(f"[{section}]\n{key} = {value}\n")
+    with pytest.raises(Trouble) as trouble:
+        load(file, {}, [])
+    assert str(trouble.value).startswith(f"{file}: {section}.{key} must be {description(section, key)}")
+
+
+def test_a_secret_is_not_repeated() -> None:
+    for assignments in (["auth.admin_tokens=hush"], ["auths.admin_token=hush"]):
+        name, _equals, value = assignments[0].partition("=")
+        section, _dot, key = name.partition(".")
+        with pytest.raises(Trouble) as trouble:
+            load(None, {f"SHARESRV_{section.upper()}__{key.upper()}": value}, [])
+        assert "hush" not in str(trouble.value)
+
+
+@pytest.mark.parametrize("section", DEFAULTS)
+def test_an_unknown_setting_is_said_with_those_that_its_section_has(file: Path, section: str) -> None:
+    said = f": there is no setting {section}.prot; {section} has {', '.join(DEFAULTS[section])}"
+    file.write_text(f"[{section}]\nprot = 1\n")
+    variable = f"SHARESRV_{section.upper()}__PROT"
+    for origin, given in (
+        (str(file), (file, {}, [])),
+        (variable, (None, {variable: "1"}, [])),
+        (f"--set {section}.prot=1", (None, {}, [f"{section}.prot=1"])),
+    ):
+        with pytest.raises(Trouble) as trouble:
+            load(*given)
+        assert str(trouble.value) == origin + said
+
+
+@pytest.mark.parametrize("path", ["servers.ws_port", ".", "Server.ws_port"])
+def test_an_unknown_section_is_said_with_those_that_there_are(path: str) -> None:
+    with pytest.raises(Trouble) as trouble:
+        load(None, {}, [f"{path}=1"])
+    section = path.partition(".")[0]
+    assert str(trouble.value) == (
+        f"--set {path}=1: there is no section {section!r}; there are "
+        "server, database, sessions, sharing, devices, limits, auth"
+    )
+
+
+# Settings that must fit each other.
+
+
+@pytest.mark.parametrize(("given", "missing"), [("tls_cert", "tls_key"), ("tls_key", "tls_cert")])
+def test_a_certificate_and_its_key_come_together(given: str, missing: str) -> None:
+    with pytest.raises(Trouble) as trouble:
+        load(None, {}, [f"server.{given}=a.pem"])
+    assert str(trouble.value) == f"server.{given} needs server.{missing}"
+    assert load(None, {}, [f"server.{given}=a.pem", f"server.{missing}=a.pem"]).server.tls_cert == "a.pem"
+
+
+def test_two_ports_that_are_the_same() -> None:
+    with pytest.raises(Trouble) as trouble:
+        load(None, {}, ["server.http_port=8765"])
+    assert str(trouble.value) == "server.ws_port and server.http_port are both 8765"
+    assert load(None, {}, ["server.ws_port=0", "server.http_port=0"]).server.http_port == 0
+
+
+# The operators' token from a file.
+
+
+def test_the_operators_token_may_stand_in_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text(" hush-hush\n")
+    assert load(None, {}, [f"auth.admin_token_file={secret}"]).auth.admin_token == "hush-hush"
+
+
 @pytest.mark.parametrize(
-    "assignment",
-    [
-        "server.ws_port=70000",
-        "server.ws_port=-1",
-        "server.ws_port=web",
-        "server.ws_port=",
-        "sessions.policy=both",
-        "sessions.heartbeat=0",
-        "sessions.heartbeat=1.5",
-        "sharing.confirm_timeout=0",
-        "sharing.confirm_timeout=-1",
-        "sharing.confirm_timeout=nan",
-        "sharing.confirm_timeout=inf",
-        "sharing.confirm_timeout=1e300",
-        "sharing.resend_cooldown=-1",
-        "sharing.resend_cooldown=inf",
-        "sharing.bridge_cascade=maybe",
-        "limits.open_offers=-1",
-        "limits.open_offers=many",
-        "auth.token_days=0",
-        "auth.token_days=inf",
-        "auth.token_days=1e300",
-        "server.port=1",
-        "servers.ws_port=1",
-        ".=",
-    ],
+    ("content", "said"),
+    [(None, "No such file"), (b" \n", "is empty"), (b"\xff", "is not UTF-8"), ("folder", "is a folder")],
 )
-def test_a_wrong_value_or_name_is_said_with_its_place(file: Path, assignment: str) -> None:
-    path, _equals, value = assignment.partition("=")
-    section, _dot, key = path.partition(".")
-    with pytest.raises(Trouble) as trouble:
-        load(None, {}, [assignment])
-    assert f"--set {assignment}" in str(trouble.value)
-    name = f"SHARESRV_{section.upper()}__{key.upper()}"
-    with pytest.raises(Trouble) as trouble:
-        load(None, {name: value}, [])
-    assert name in str(trouble.value)
+def test_a_file_without_the_operators_token_is_named(tmp_path: Path, content: bytes | str | None, said: str) -> None:
+    secret = tmp_path / "token"
+    if isinstance(content, bytes):
+        secret.write_bytes(content)
+    elif content:
+        secret.mkdir()
+    with pytest.raises(Trouble, match=f"^auth.admin_token_file: {secret}: {said}"):
+        load(None, {}, [f"auth.admin_token_file={secret}"])
+
+
+def test_the_operators_token_and_a_file_of_it_are_too_much(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hush")
+    with pytest.raises(Trouble, match=r"auth\.admin_token and auth\.admin_token_file are both set"):
+        load(None, {"SHARESRV_AUTH__ADMIN_TOKEN": "hush"}, [f"auth.admin_token_file={tmp_path / 'token'}"])
 
 
 @pytest.mark.parametrize("assignment", ["", "server", "server.ws_port", "ws_port=1", "=1"])
@@ -198,6 +294,8 @@ def test_a_file_that_is_not_there_or_not_text_is_named(file: Path) -> None:
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(Trouble, match=r"sharesrv\.toml: "):
         load(file, {}, [])
+    with pytest.raises(Trouble, match=r": is a folder$"):
+        load(file.parent, {}, [])
 
 
 def test_a_wrong_value_is_not_hidden_by_a_right_one_above_it(file: Path) -> None:

@@ -869,7 +869,9 @@ async def test_tls(database: Path, tmp_path: Path) -> None:
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    async with server(database, f"server.tls_cert={tmp_path / 'server.pem'}") as running:
+    async with server(
+        database, f"server.tls_cert={tmp_path / 'server.pem'}", f"server.tls_key={tmp_path / 'server.pem'}"
+    ) as running:
         async with dialled(running.running.ws_port, tls=context) as raw:
             await raw.upgraded()
             await raw.online(OWNER)
