@@ -72,7 +72,8 @@ class Deadlines:
 
     async def _expire(self, share_id: int) -> Reply:
         replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._submit(Expire(share_id), replied.set_result)
+        # When the server goes down, this wait is cancelled while the command is still in the ledger's queue.
+        self._submit(Expire(share_id), lambda reply: None if replied.done() else replied.set_result(reply))
         return await replied
 
     async def _sleep(self) -> None:

@@ -238,3 +238,19 @@ async def test_without_anything_due_it_keeps_still(alarm: Deadlines, shares: Sha
         clock.advance(ms=10**9)
         await turns()
         assert shares.asked == asked
+
+
+async def test_an_answer_that_comes_after_the_alarm_was_cancelled_is_dropped(
+    shares: Shares, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the server goes down, expiries still wait in the ledger's queue."""
+    answers: list[Callable[[Reply], None]] = []
+    monkeypatch.setattr(shares, "submit", lambda _command, answer: answers.append(answer))
+    shares.deadlines = {1: START_MS, 2: START_MS}
+    task = asyncio.create_task(Deadlines(cast("Reader", shares), clock, shares.submit).ring())
+    await until(lambda: len(answers) == 2)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    for answer in answers:
+        answer(Done())
