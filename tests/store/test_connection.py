@@ -152,7 +152,7 @@ def a_folder(path: Path) -> Path:
         (not_a_database, "not a database"),
         (under_a_file, "cannot be opened"),
         (in_no_folder, "cannot be opened"),
-        (a_folder, "cannot be opened"),
+        (a_folder, "is a folder"),
     ],
 )
 async def test_a_file_that_cannot_be_used_is_said_in_one_line(

@@ -1,4 +1,4 @@
-"""Connections to a database file: aiosqlite's, each with the one thread that uses it; their settings, and the schema."""
+"""Connections to a database file: aiosqlite's, each with a thread of its own; their settings, and the schema."""
 
 from __future__ import annotations
 
@@ -19,12 +19,9 @@ Value = TypeVar("Value")
 
 SCHEMA_VERSION: Final = 3  # 1 and 2 were never in use outside
 LOCK_TIMEOUT_S: Final = 3.0  # how long one process waits for another's transaction
-CACHE_KIB: Final = (
-    16 * 1024
-)  # of pages, a connection: with SQLite's 2 MiB a busy writer reads its own pages back from the file
-CHECKPOINT_PAGES: Final = (
-    4096  # in the WAL (16 MiB), four times SQLite's: pages that many batches change are copied back once
-)
+CACHE_KIB: Final = 16 * 1024  # a connection; with SQLite's 2 MiB a busy writer reads its own pages back from the file
+CHECKPOINT_PAGES: Final = 4096  # 16 MiB of WAL: a page that many batches change is copied back once
+FILE_MODE: Final = 0o600  # share codes stand in the file
 STATEMENTS_KEPT: Final = 256  # compiled ones, a connection
 _SCHEME: Final = "sqlite:///"
 _NOT_THE_STORES: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
@@ -34,9 +31,9 @@ class Connection(aiosqlite.Connection):
     """A connection whose unit of work is a function: aiosqlite queues statements, and others' would come between."""
 
     async def run(self, work: Callable[[sqlite3.Connection], Value]) -> Value:
-        """Run `work` in the connection's thread, behind what was begun before. Raises StoreFailed where SQLite fails.
+        """Run `work` in the connection's thread, after earlier work. Raises StoreFailed where SQLite fails.
 
-        It goes on to its end when the task that waits for it is cancelled.
+        Cancelling the task that waits does not stop `work`.
         """
         try:
             result: Value = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
@@ -51,7 +48,7 @@ class Connection(aiosqlite.Connection):
         return result
 
     def join(self) -> None:
-        """Wait for the thread of a connection that could not be opened: it reports its end to the loop, so it goes first."""
+        """Wait for the thread of a connection that failed to open: it reports to the loop, which must not close before."""
         self._thread.join()
 
 
@@ -63,16 +60,13 @@ def path_of(url: str) -> Path:
 
 
 async def connect(path: Path, *, create: bool = True) -> Connection:
-    """A connection to the database, made with its schema where there is none. Raises Trouble.
-
-    Without `create` it is trouble too where there is no such file.
-    """
+    """Connect to the database; with `create`, make a file that does not exist. Raises Trouble."""
     if not create and not path.exists():
-        raise Trouble(f"database {path}: there is no such file; give the settings of the server, in its folder")
+        raise Trouble(f"database {path}: there is no such file; run this in the server's folder, with its settings")
     connection = Connection(lambda: open_database(path), iter_chunk_size=64)
     try:
         await connection
-    except (sqlite3.Error, Trouble) as error:
+    except (sqlite3.Error, OSError, Trouble) as error:
         await asyncio.to_thread(connection.join)
         if isinstance(error, Trouble):
             raise
@@ -81,7 +75,12 @@ async def connect(path: Path, *, create: bool = True) -> Connection:
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """The connection itself, with its settings and the schema. Raises sqlite3.Error, Trouble."""
+    """The connection itself, with its settings and the schema. Raises sqlite3.Error, OSError, Trouble.
+
+    A new file can be read by its owner alone; SQLite gives the files beside it the same mode.
+    """
+    if not path.exists():
+        path.touch(FILE_MODE)
     connection = sqlite3.connect(
         path,
         timeout=LOCK_TIMEOUT_S,
@@ -116,9 +115,11 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def unusable(path: Path, error: Exception) -> Trouble:
-    """What an error of the database at start-up means to those who start it."""
+    """What an error of the database at start-up means to the person who starts it."""
     reason = str(error)
-    if isinstance(error, OSError) or "unable to open" in reason:
+    if path.is_dir():
+        reason = "is a folder"
+    elif isinstance(error, OSError) or "unable to open" in reason:
         reason = f"cannot be opened; is {path.absolute().parent} a folder that can be written to?"
     elif "locked" in reason:
         reason = f"another process has locked it for {LOCK_TIMEOUT_S:.0f} s"

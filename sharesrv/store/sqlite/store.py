@@ -31,7 +31,7 @@ from sharesrv.store.base import (
     TokenInfo,
 )
 from sharesrv.store.sqlite import lists
-from sharesrv.store.sqlite.connection import Connection, connect, unusable
+from sharesrv.store.sqlite.connection import FILE_MODE, Connection, connect, unusable
 from sharesrv.store.sqlite.source import SqliteSource
 from sharesrv.store.sqlite.write import leave, write
 
@@ -42,9 +42,7 @@ except ImportError:  # Windows: a second server on the same file is not noticed
 
 Value = TypeVar("Value")
 
-LOCK_TRIES: Final = (
-    10  # 10 ms apart: a process that only looks whether a server runs has the lock for some microseconds
-)
+LOCK_TRIES: Final = 10  # 10 ms apart: a process that only looks whether a server runs holds the lock for microseconds
 
 
 class SqliteStore:
@@ -198,6 +196,7 @@ def _lock_file(path: Path) -> Path:
 def _lock(path: Path) -> IO[bytes]:
     """Lock the file for one server, until what is returned is closed, or the process ends. Raises Trouble."""
     try:
+        _lock_file(path).touch(FILE_MODE)
         file = _lock_file(path).open("ab")
     except OSError as error:
         raise unusable(path, error) from error
