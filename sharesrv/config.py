@@ -73,6 +73,7 @@ class Limits(Section, frozen=True):
     unsent_bytes: Limit = 1024 * 1024
     connections: Limit = 15000
     connections_per_second: Limit = 2000
+    http_connections: Limit = 1000
 
 
 class Auth(Section, frozen=True):

@@ -43,6 +43,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "unsent_bytes": 1048576,
         "connections": 15000,
         "connections_per_second": 2000,
+        "http_connections": 1000,
     },
     "auth": {
         "token_days": 30.0,
@@ -193,7 +194,7 @@ def test_a_secret_is_not_repeated() -> None:
 
 @pytest.mark.parametrize("section", DEFAULTS)
 def test_an_unknown_setting_is_said_with_those_that_its_section_has(file: Path, section: str) -> None:
-    said = f": there is no setting {section}.prot; {section} has {', '.join(DEFAULTS[section])}"
+    said = f": there is no setting {section}.prot; {section} has {', '.join(SECTIONS[section].__struct_fields__)}"
     file.write_text(f"[{section}]\nprot = 1\n")
     variable = f"SHARESRV_{section.upper()}__PROT"
     for origin, given in (

@@ -1,4 +1,4 @@
-"""The command line: a rack of verbs, one a file. What cannot go on says so in one line, with exit code 2.
+"""The command line: a rack of verbs, one a file. An error that ends a verb is one line, with exit code 2.
 
 Only the verb that is named is imported, so that a short one does not wait for the server's parts.
 """
@@ -8,17 +8,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Final
-
-import typer
+from typing import TYPE_CHECKING, Any, Final
 
 from sharesrv.errors import Trouble
 
+if TYPE_CHECKING:
+    import typer
+
 VERBS: Final = ("serve", "demo", "import", "token", "journal", "explain", "bench")
+INTERRUPTED: Final = 130  # the exit code of a shell for a program that SIGINT ended
 
 
 def app_for(arguments: Sequence[str]) -> typer.Typer:
     """The verb with which `arguments` begin; all of them where they begin with none."""
+    import typer
+
     app = typer.Typer(
         name="sharesrv",
         help="The server by which the owner of a smart-home device shares it.",
@@ -28,14 +32,10 @@ def app_for(arguments: Sequence[str]) -> typer.Typer:
     )
     app.callback()(lambda: None)  # or a single verb would need no name
     for verb in [word for word in arguments[:1] if word in VERBS] or VERBS:
-        _add(app, verb)
+        name = "import_" if verb == "import" else verb  # a keyword
+        found: Any = getattr(import_module(f"sharesrv.cli.{name}"), "app" if verb == "bench" else name)
+        app.add_typer(found) if isinstance(found, typer.Typer) else app.command(verb)(found)
     return app
-
-
-def _add(app: typer.Typer, verb: str) -> None:
-    name = "import_" if verb == "import" else verb  # a keyword
-    found: Any = getattr(import_module(f"sharesrv.cli.{name}"), "app" if verb == "bench" else name)
-    app.add_typer(found) if isinstance(found, typer.Typer) else app.command(verb)(found)
 
 
 def main() -> None:
@@ -45,3 +45,5 @@ def main() -> None:
     except Trouble as trouble:
         print(f"sharesrv: {trouble}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # while a verb is imported
+        sys.exit(INTERRUPTED)

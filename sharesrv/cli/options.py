@@ -1,4 +1,4 @@
-"""The options that every verb takes which opens the database, and how the settings come of them."""
+"""What the verbs share: the options for settings, the settings as the domain's rules, the log, the event loop."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import structlog
 import typer
+from structlog.typing import Processor
 
 from sharesrv.config import Settings, load
 from sharesrv.domain.rules import Rules
@@ -19,7 +20,12 @@ from sharesrv.domain.rules import Rules
 Value = TypeVar("Value")
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE.toml", help="A file of settings.")]
 Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting; above all others.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="One setting; it overrides file and environment. `ps` shows it: no secrets here.",
+    ),
 ]
 
 
@@ -46,18 +52,20 @@ def rules_of(settings: Settings) -> Rules:
 
 
 def log_to_stderr() -> None:
-    """Readable in a terminal, JSON elsewhere."""
-    terminal = sys.stderr.isatty()
+    """Log readably in a terminal, as JSON elsewhere; so do libraries that use `logging`. No traceback prints locals."""
+    first: list[Processor] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso")]
+    last: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    if sys.stderr.isatty():
+        last = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            *([] if terminal else [structlog.processors.format_exc_info]),
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
-        ],
+        processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=first, processors=[remove_meta, *last]))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
 def run(work: Coroutine[Any, Any, Value]) -> Value:

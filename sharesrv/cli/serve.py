@@ -1,43 +1,41 @@
-"""`sharesrv serve`: runs the server until SIGTERM or SIGINT."""
+"""`sharesrv serve`: runs the server until SIGTERM, SIGINT or SIGHUP."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import signal
-import sys
+from types import FrameType
+from typing import Final
 
 import structlog
 
 from sharesrv.cli.composition import Running, serving
 from sharesrv.cli.options import Assignments, Config, log_to_stderr, run, settings
-from sharesrv.config import Settings
+from sharesrv.config import Limits, Settings
 from sharesrv.faces.websocket.opening import PATH
+
+OTHER_FILES: Final = 64  # that a server has open besides its connections, with room to spare
 
 
 def serve(config: Config = None, assignments: Assignments = None) -> None:
-    """Run the server."""
+    """Run the server until SIGTERM, SIGINT (Ctrl-C) or SIGHUP.
+
+    A secret does not belong on a command line, where `ps` shows it: set auth.admin_token_file, a file with the operators'
+    token, or the environment variable SHARESRV_AUTH__ADMIN_TOKEN.
+    """
     log_to_stderr()
     run(_serve(settings(config, assignments)))
 
 
 async def _serve(settings: Settings) -> None:
+    ending = _ending()
+    _raise_file_limit(settings.limits)
     async with serving(settings) as running:
-        came = _signal()
-        _settle()
+        _freeze_garbage_collector()
         where = f"{address(settings, running)} and {http_address(settings, running)}"
         print(f"sharesrv listens on {where}, database {settings.database.url}", flush=True)
-        number = await came
-        structlog.get_logger().info("going down", signal=number.name)
-
-
-def _settle() -> None:
-    """What is there when the server is up stays: spare the collector looking through it over and over, and through each
-    offer that waits. What a connection leaves behind is still collected, some ten thousand objects at a time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+        structlog.get_logger().info("going down", signal=await ending)
 
 
 def address(settings: Settings, running: Running) -> str:
@@ -54,18 +52,48 @@ def _host(settings: Settings) -> str:
     return f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
 
 
-def _signal() -> asyncio.Future[signal.Signals]:
-    """The signal that ends the server; from here on, before anybody is told that it runs."""
+def _ending() -> asyncio.Future[str]:
+    """The name of the signal that ends the server. One that comes during the start ends it as soon as it is up."""
     loop = asyncio.get_running_loop()
-    came: asyncio.Future[signal.Signals] = loop.create_future()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        if sys.platform == "win32":
-            signal.signal(number, lambda got, _frame: loop.call_soon_threadsafe(_set, came, signal.Signals(got)))
-        else:
-            loop.add_signal_handler(number, _set, came, number)
-    return came
+    ending: asyncio.Future[str] = loop.create_future()
+
+    def note(name: str) -> None:
+        if not ending.done():
+            ending.set_result(name)
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(note, signal.Signals(number).name)
+
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        is_nohup = name == "SIGHUP" and number and signal.getsignal(number) == signal.SIG_IGN
+        if number and not is_nohup:
+            signal.signal(number, handle)
+    return ending
 
 
-def _set(came: asyncio.Future[signal.Signals], number: signal.Signals) -> None:
-    if not came.done():
-        came.set_result(number)
+def _raise_file_limit(limits: Limits) -> None:
+    """Raise the limit of open files as far as the system allows; warn where the connections do not fit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    needed = limits.connections + limits.http_connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, needed) if hard == resource.RLIM_INFINITY else hard
+    if soft not in (wanted, resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        structlog.get_logger().warning(
+            "limits.connections and limits.http_connections need more open files than the system allows",
+            needed=needed,
+            allowed=hard,
+        )
+
+
+def _freeze_garbage_collector() -> None:
+    """Exempt from collection what the start has made, and collect less often: what waits in memory is seldom garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import resource
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from sharesrv import cli
+from sharesrv.cli.serve import _raise_file_limit
+from sharesrv.config import Limits
 from sharesrv.domain.share import State
-from tests.process import run, serve
+from tests.process import RUN_S, _command, _environment, run, serve
 from tests.wire import GUEST, OWNER, fill, query, share
 
 
@@ -25,7 +34,7 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_it_says_where_it_listens_and_ends_in_order(database: Path, number: signal.Signals) -> None:
     fill(database)
     with serve(database) as process:
@@ -51,6 +60,124 @@ def test_it_ends_in_order_at_once_after_its_line(database: Path) -> None:
         assert process.said
         assert process.stop() == 0
     assert "Traceback" not in process.log.read_text()
+
+
+async def test_under_nohup_it_goes_on_without_its_terminal(database: Path) -> None:
+    fill(database)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with serve(database) as process:
+            process.signal(signal.SIGHUP)
+            async with process.app(OWNER) as owner:
+                assert (await owner.ask(share(uid="nobody")))["result"] == 1
+            assert process.stop() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert "SIGTERM" in process.log.read_text()
+
+
+def test_a_signal_during_the_start_ends_it_in_order(database: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as keys:  # of an identity provider that is slow to answer
+        url = f"auth.jwt_jwks=http://127.0.0.1:{keys.getsockname()[1]}/"
+        command = _command("serve", database, ("server.ws_port=0", "server.http_port=0", url))
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_environment())
+        with process:
+            asked, _address = keys.accept()
+            process.send_signal(signal.SIGINT)
+            asked.close()
+            _stdout, log = process.communicate(timeout=RUN_S)
+    assert process.returncode == 0
+    assert "Traceback" not in log
+    assert "SIGINT" in log
+
+
+def test_a_signal_while_the_parts_are_loaded_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_arguments: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app_for", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == ""
+
+
+INFINITY = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised", "warns"),
+    [
+        (1024, 4096, [(4096, 4096)], False),
+        (4096, 4096, [], False),
+        (256, 512, [(512, 512)], True),
+        (512, 512, [], True),
+        (256, INFINITY, [(1064, INFINITY)], False),
+        (2048, INFINITY, [], False),
+        (INFINITY, INFINITY, [], False),
+    ],
+)
+def test_it_may_open_as_many_files_as_the_system_allows_and_warns_where_that_is_too_few(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: list[tuple[int, int]], warns: bool
+) -> None:
+    limits = Limits(connections=900, http_connections=100)
+    found: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _kind, pair: found.append(pair))
+    with capture_logs() as logs:
+        _raise_file_limit(limits)
+    assert found == raised
+    assert [(entry["needed"], entry["allowed"]) for entry in logs] == [(1064, hard)] * warns
+
+
+def test_its_files_can_be_read_by_their_owner_alone(database: Path) -> None:
+    umask = os.umask(0)
+    try:
+        with serve(database) as process:
+            files = list(database.parent.glob("share.db*"))
+            assert {each.name for each in files} == {"share.db", "share.db-lock", "share.db-shm", "share.db-wal"}
+            assert {oct(each.stat().st_mode & 0o777) for each in files} == {"0o600"}
+            assert process.stop() == 0
+    finally:
+        os.umask(umask)
+
+
+LOGGING = """
+import io, json, logging, sys
+import structlog
+from sharesrv.cli.options import log_to_stderr
+
+class Errors(io.StringIO):
+    def isatty(self):
+        return {terminal}
+
+sys.stderr = Errors()
+log_to_stderr()
+secret = "hush-hush"
+try:
+    1 / 0
+except ZeroDivisionError:
+    structlog.get_logger().exception("ours", number=1)
+    logging.getLogger("uvicorn.error").exception("theirs")
+print(sys.stderr.getvalue())
+"""
+
+
+def test_all_that_is_logged_is_json_where_it_is_no_terminal() -> None:
+    program = LOGGING.format(terminal=False)
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    lines = [json.loads(line) for line in said.splitlines() if line]
+    assert [line["event"] for line in lines] == ["ours", "theirs"]
+    assert all(line["level"] == "error" and "ZeroDivisionError" in line["exception"] for line in lines)
+
+
+def test_a_traceback_in_a_terminal_has_no_locals() -> None:
+    program = LOGGING.format(terminal=True)
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.count("ZeroDivisionError") == 2
+    assert "hush-hush" not in said
 
 
 def test_a_signal_that_is_repeated_changes_nothing(database: Path) -> None:
@@ -96,11 +223,18 @@ def test_a_port_that_is_taken(database: Path, taken_port: int) -> None:
 
 def test_settings_that_are_wrong(database: Path) -> None:
     assert "--set server.ws_port=70000" in fails(database, "server.ws_port=70000")
+    assert "server.ws_port and server.http_port are both 1" in fails(database, "server.ws_port=1", "server.http_port=1")
     assert not database.exists()
 
 
 def test_a_certificate_that_is_not_there(database: Path) -> None:
-    assert "server.tls_cert" in fails(database, "server.ws_port=0", f"server.tls_cert={database}.pem")
+    tls = (f"server.tls_cert={database}.pem", f"server.tls_key={database}.pem")
+    assert f"server.tls_cert: {database}.pem: No such file" in fails(database, *tls)
+    tls = (f"server.tls_cert={database}.pem", f"server.tls_key={database.parent}")
+    database.with_name("share.db.pem").write_text("a letter")
+    assert f"server.tls_key: {database.parent}: is a folder" in fails(database, *tls)
+    tls = (f"server.tls_cert={database}.pem", f"server.tls_key={database}.pem")
+    assert "server.tls_cert and server.tls_key are not a certificate and its key in PEM" in fails(database, *tls)
 
 
 def test_a_file_of_settings_that_is_not_there(database: Path) -> None:
@@ -122,6 +256,7 @@ def test_a_database_that_cannot_be_used(database: Path) -> None:
     connection.close()
     assert "schema 99" in fails(database, "server.ws_port=0")
     assert "cannot be opened" in fails(database / "share.db", "server.ws_port=0")
+    assert "is a folder" in fails(database.parent, "server.ws_port=0")
 
 
 async def test_a_file_has_one_server_and_the_next_one_may_follow(database: Path) -> None:

@@ -7,10 +7,11 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from sharesrv import metrics
 from sharesrv.config import Limits
-from sharesrv.errors import Goodbye, Trouble
+from sharesrv.errors import Goodbye, Trouble, unreadable
 from sharesrv.faces.websocket.transport import Connection, Listener, Times
 from sharesrv.live.limits import Bucket
 
@@ -119,8 +120,15 @@ def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
     if not cert:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for setting, file in (("server.tls_cert", cert), ("server.tls_key", key)):
+        try:
+            Path(file).open("rb").close()
+        except OSError as error:
+            raise unreadable(f"{setting}: {file}", error) from error
     try:
-        context.load_cert_chain(cert, key or None)
-    except (OSError, ssl.SSLError) as error:
-        raise Trouble(f"server.tls_cert: {error}") from error
+        context.load_cert_chain(cert, key)
+    except ssl.SSLError as error:
+        raise Trouble(
+            f"server.tls_cert and server.tls_key are not a certificate and its key in PEM: {error}"
+        ) from error
     return context
