@@ -1,4 +1,4 @@
-"""Access tokens for both doors: our own, of which only the SHA-256 is kept, or another issuer's, verified first."""
+"""Access tokens: our own, of which only the SHA-256 is stored, and those of an identity provider."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple, Protocol
 
 
 class Identity(NamedTuple):
-    """What a token says. `digest` is that of one of ours, whose account the ledger knows; `account_id` what a JWT proves."""
+    """What a token says: the `digest` of one of ours, whose account is stored, or the `account_id` that a JWT proves."""
 
     digest: str = ""
     account_id: str = ""
 
 
 class Verifier(Protocol):
-    """Verifies the tokens of another issuer."""
+    """Verifies the tokens of an identity provider."""
 
     async def account_of(self, token: str) -> str:
         """The account that a token proves. Raises Refused."""
@@ -23,7 +23,7 @@ class Verifier(Protocol):
 
 
 class Tokens:
-    """Tells our tokens from those of another issuer, and has those verified."""
+    """Tells our tokens from those of an identity provider, and has the latter verified."""
 
     def __init__(self, verifier: Verifier | None = None) -> None:
         self._verifier = verifier
@@ -35,7 +35,7 @@ class Tokens:
         return Identity(digest=digest(token))
 
     async def identity(self, token: str) -> Identity:
-        """What the token says. Raises Refused where it is another issuer's and not good."""
+        """What the token says. Raises Refused for a bad one of an identity provider."""
         own = self.own(token)
         if own is not None:
             return own
@@ -49,5 +49,5 @@ def new_token() -> str:
 
 
 def digest(secret: str) -> str:
-    """What is kept of a token or a devicekey: its SHA-256, in hex."""
+    """What is stored of a token or a devicekey: its SHA-256, in hex."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What the pure rooms are handed: the time, new ids and new secrets."""
+"""The time, new ids and new secrets: handed to the domain, which makes none of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _POOL_BYTES = 1024
 
 
 class Clock(Protocol):
-    """The source of time, ids and secrets. Tests hand over one that stands still and counts."""
+    """The source of time, ids and secrets. In tests it stands still and counts."""
 
     def now_ms(self) -> int:
         """Milliseconds since 1970 UTC."""
@@ -39,17 +39,17 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def new_id(self) -> int:
-        """Milliseconds in the upper 43 bits; below them a random start, so that two processes do not meet, counted up."""
+        """Milliseconds in the upper 43 bits, below them a random number, so that two processes do not make the same id."""
         start = self.now_ms() << _COUNTER_BITS | int.from_bytes(self._random_bytes(3), "big") >> 5
         self._last_id = max(self._last_id + 1, start)
         return self._last_id
 
     def new_code(self) -> str:
-        """The time in ms, so that new codes stand side by side in an index, and 144 random bits."""
+        """The time in ms, so that new codes are neighbours in an index, and 144 random bits."""
         return urlsafe_b64encode(self.now_ms().to_bytes(6, "big") + self._random_bytes(18)).decode()
 
     def _random_bytes(self, number: int) -> bytes:
-        """Random bytes of the system, each given once. It is asked for many at a time: a call of it takes 2 us or more."""
+        """Random bytes, each used once. They are fetched in bulk: a call to the system takes 2 µs or more."""
         if len(self._random) < number:
             self._random = secrets.token_bytes(_POOL_BYTES)
         taken, self._random = self._random[:number], self._random[number:]

@@ -1,7 +1,7 @@
-"""The two catalogues: refusals, which are answered and the session lives on, and goodbyes, which close it.
+"""The two catalogues: a refusal is answered and the session lives on; a goodbye closes the connection.
 
-Both are neutral names. Which code a refusal has on which wire is the business of `protocol`; a value here is the
-sentence that a developer reads where nothing more precise is known.
+Which code a refusal has on which wire, `protocol` knows. The value of a refusal is the sentence for a developer where
+nothing more precise is known.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import Enum
 
 
 class Refusal(Enum):
-    """Why a command was not done. Nothing has changed."""
+    """Why a command was not done. Nothing was changed."""
 
     UNREADABLE = "the frame is not a JSON object with a known action"
     BINARY = "binary frames are not understood, send text"
@@ -70,10 +70,7 @@ class Refusal(Enum):
 
 
 class Refused(Exception):  # noqa: N818 - it is not an error of ours
-    """A command is refused.
-
-    `reason` is a sentence for the developer at the other end; `retry_after_ms` says when the same command may work.
-    """
+    """A command is refused. `reason` is a sentence for the client's developer; see `Refusal` for the default."""
 
     def __init__(self, refusal: Refusal, reason: str = "", *, retry_after_ms: int | None = None) -> None:
         super().__init__(refusal, reason)
@@ -96,10 +93,10 @@ class Goodbye(Enum):
 
 
 class Trouble(Exception):  # noqa: N818 - shown as one line, with exit code 2
-    """The program cannot start or go on; the message is one clear line for the person who ran it."""
+    """The program cannot start or go on. The message is one line for the person who runs it."""
 
 
 def unreadable(file: str, error: OSError) -> Trouble:
-    """What is said where a file cannot be read."""
+    """The trouble where a file cannot be read. `file` is how the message begins: the file, or the setting and the file."""
     reason = "is a folder" if isinstance(error, IsADirectoryError) else error.strerror or str(error)
     return Trouble(f"{file}: {reason}")

@@ -1,4 +1,4 @@
-"""The JWTs of an identity provider: its keys, a file or a URL, and what its tokens must say."""
+"""The JWTs of an identity provider, verified with its keys, which are a file or a URL."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sharesrv.names import is_storable
 
 ALGORITHMS: Final = ["RS256", "ES256", "EdDSA", "Ed25519"]
 KEYS_GOOD_MS: Final = 5 * 60 * 1000
-KEYS_RETRY_MS: Final = 10 * 1000  # between two looks for a key that is not known
+KEYS_RETRY_MS: Final = 10 * 1000  # between two reads for the sake of an unknown key
 FETCH_S: Final = 5.0
 FETCH_MAX: Final = 1024 * 1024  # bytes
 
@@ -30,7 +30,10 @@ log = structlog.get_logger()
 
 
 class Issuer(NamedTuple):
-    """An identity provider: where its keys are (a file or a URL), what its tokens must say, which claim is the account."""
+    """An identity provider. `jwks` is a file or a URL; its tokens must have this `issuer` and `audience`, where not empty.
+
+    `claim` is the one that names the account.
+    """
 
     jwks: str
     issuer: str
@@ -39,9 +42,9 @@ class Issuer(NamedTuple):
 
 
 class Jwks:
-    """Verifies JWTs by a JSON Web Key Set, which is read again when it changes: keys rotate without a restart.
+    """Verifies JWTs by a JSON Web Key Set, which is read again when it changes, so that keys rotate without a restart.
 
-    A file is looked at with every token; a URL once in five minutes, and when a token names a key that is not known.
+    A file is read again when its time has changed; a URL every five minutes, and when a token names an unknown key.
     """
 
     def __init__(self, issuer: Issuer, now_ms: Callable[[], int]) -> None:
@@ -50,19 +53,18 @@ class Jwks:
         self._keys = KeySet([])
         self._read_ms = 0
         self._changed: float = -1
-        must: dict[str, Any] = {"exp": {"essential": True}, issuer.claim: {"essential": True}}
+        self._claims: dict[str, Any] = {"exp": {"essential": True}, issuer.claim: {"essential": True}}
         if issuer.issuer:
-            must["iss"] = {"essential": True, "value": issuer.issuer}
+            self._claims["iss"] = {"essential": True, "value": issuer.issuer}
         if issuer.audience:
-            must["aud"] = {"essential": True, "value": issuer.audience}
-        self._must = must
+            self._claims["aud"] = {"essential": True, "value": issuer.audience}
 
     async def account_of(self, token: str) -> str:
         """See `auth.Verifier`."""
         await self._refresh(token)
         try:
             claims = _decode(token, self._keys)
-            JWTClaimsRegistry(now=self._now_ms() // 1000, **self._must).validate(claims)
+            JWTClaimsRegistry(now=self._now_ms() // 1000, **self._claims).validate(claims)
         except ExpiredTokenError as error:
             raise Refused(Refusal.TOKEN_EXPIRED) from error
         except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -74,26 +76,34 @@ class Jwks:
 
     async def load(self) -> None:
         """Read the keys for the first time. Raises Trouble where a file cannot be read; a URL may come up later."""
-        try:
-            self._keys = KeySet.import_key_set(json.loads(await asyncio.to_thread(self._fetch)))
-            self._read_ms = self._now_ms()
-        except (OSError, HTTPException, ValueError, JoseError, RecursionError) as error:
-            if not self._is_url:
-                raise Trouble(f"auth.jwt_jwks: {error}") from error
-            log.warning("the keys of the identity provider could not be read", reason=str(error))
+        error = await self._read()
+        if error is None:
+            return
+        if not self._is_url:
+            raise Trouble(f"auth.jwt_jwks: {self._issuer.jwks}: {error}")
+        self._read_ms = 0
+        log.warning("the keys of the identity provider could not be read", reason=error)
 
     @property
     def _is_url(self) -> bool:
         return self._issuer.jwks.startswith(("http://", "https://"))
 
     async def _refresh(self, token: str) -> None:
-        if not self._is_stale(token):
-            return
+        if self._is_stale(token) and (error := await self._read()) is not None:
+            log.warning("the keys of the identity provider could not be read, the old ones stay", reason=error)
+
+    async def _read(self) -> str | None:
+        """Read the keys. What went wrong, if anything did; then the old ones stay."""
         self._read_ms = self._now_ms()
         try:
             self._keys = KeySet.import_key_set(json.loads(await asyncio.to_thread(self._fetch)))
-        except (OSError, HTTPException, ValueError, JoseError, RecursionError) as error:
-            log.warning("the keys of the identity provider could not be read, the old ones stay", reason=str(error))
+        except IsADirectoryError:
+            return "is a folder"
+        except OSError as error:
+            return error.strerror or str(error)
+        except (HTTPException, ValueError, TypeError, KeyError, JoseError, RecursionError) as error:
+            return f"is not a JSON Web Key Set: {error}"
+        return None
 
     def _is_stale(self, token: str) -> bool:
         if not self._is_url:
@@ -119,7 +129,7 @@ class Jwks:
 
 
 def _decode(token: str, keys: KeySet) -> dict[str, Any]:
-    """The claims of a token that one of the keys has signed. RFC 9864 renames EdDSA; issuers still write it."""
+    """The claims of a token that one of the keys has signed."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SecurityWarning)
+        warnings.simplefilter("ignore", SecurityWarning)  # of the name EdDSA, which issuers still write (RFC 9864)
         return jwt.decode(token, keys, algorithms=ALGORITHMS).claims

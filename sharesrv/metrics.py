@@ -1,7 +1,7 @@
 """Every metric, once. Names and labels are an interface: operators' dashboards read them.
 
-What is counted for each frame or share is counted in plain integers, each metric by one thread alone, and made into samples
-when somebody asks: a counter of `prometheus_client` costs ten times as much, for its lock and its checks.
+What is counted for each frame or share is a plain integer, written by one thread only, and becomes a sample when `/metrics`
+is read: a counter of `prometheus_client` costs ten times as much, for its lock and its checks.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ ANSWERS: Final = Counts("sharesrv_answers", "Answers by error and result", ["err
 BATCH: Final = Spread("sharesrv_batch_commands", "Commands a batch", (1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 COMMIT: Final = Spread("sharesrv_commit_seconds", "Time of a commit", _SECONDS)
 PUSH: Final = Spread("sharesrv_share_push_seconds", "From a share's arrival to its push", _SECONDS)
-END: Final = Spread("sharesrv_grant_end_seconds", "From a grant's end to the last holder being told", _SECONDS)
+END: Final = Spread("sharesrv_grant_end_seconds", "From a grant's end to the notice of it", _SECONDS)
 
 
 class _Ours(Collector):

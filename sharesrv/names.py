@@ -1,4 +1,4 @@
-"""Small words that every room uses: permit bits, how a login name is compared, how wide a note is."""
+"""What every room uses: permit bits, how login names are compared, which text can be stored, how wide a note is."""
 
 from __future__ import annotations
 

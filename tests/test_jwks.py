@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -116,11 +117,15 @@ async def test_keys_rotate_in_a_file(file: Path) -> None:
 
 async def test_a_file_that_cannot_be_read_keeps_the_old_keys_but_not_at_the_start(file: Path, tmp_path: Path) -> None:
     jwks = await verifier(str(file))
-    file.write_text("no keys")
-    assert await jwks.account_of(token()) == OWNER
-    for source in (file, tmp_path / "none.json"):
-        with pytest.raises(Trouble, match="jwt_jwks"):
+    for source, said in ((tmp_path / "none.json", "No such file"), (tmp_path, "is a folder")):
+        with pytest.raises(Trouble, match=f"auth.jwt_jwks: {source}: {said}"):
             await verifier(str(source))
+    for number, content in enumerate(("no keys", "[]", "{}", "5", '{"keys":[]}', "[" * 100_000)):
+        file.write_text(content)
+        os.utime(file, (number, number))
+        assert await jwks.account_of(token()) == OWNER
+        with pytest.raises(Trouble, match=f"auth.jwt_jwks: {file}: is not a JSON Web Key Set"):
+            await verifier(str(file))
 
 
 class Served(http.server.BaseHTTPRequestHandler):
