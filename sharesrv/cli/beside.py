@@ -1,9 +1,9 @@
-"""For verbs that open the database for themselves, beside a running server too: one command, or one question."""
+"""Verbs that open the database themselves, beside a running server too: one command, or one question."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sharesrv.cli.options import rules_of
 from sharesrv.clock import SystemClock
@@ -18,31 +18,31 @@ from sharesrv.store.sqlite.store import SqliteStore
 
 Value = TypeVar("Value")
 
-NOT_UTF_8 = "one of the arguments is not UTF-8"
+NOT_UTF_8: Final = "one of the arguments is not UTF-8"
 
 
 async def carry_out(settings: Settings, command: Command, *, create: bool) -> None:
-    """Decide and write one command, in a transaction of its own. A server that runs tells those concerned.
+    """Decide and write one command in a transaction of its own; a running server sends the notices.
 
-    Raises Refused, Trouble; either way nothing was written.
+    With `create`, make the database where there is none. Raises Refused and Trouble; then nothing was written.
     """
     clock = SystemClock()
 
     def work(source: Source) -> list[Outcome]:
-        facts = Facts(source, rules_of(settings), clock.now_ms())
-        draft = Draft(facts, clock, channel=command.channel)
+        draft = Draft(Facts(source, rules_of(settings), clock.now_ms()), clock, channel=command.channel)
         outcome = decide(command, draft)
         if isinstance(outcome.reply, Refused):
             raise outcome.reply
         return [*draft.lapsed, outcome]
 
+    path = path_of(settings.database.url)
     try:
-        async with SqliteStore(path_of(settings.database.url), clock, serves=False, create=create) as store:
+        async with SqliteStore(path, clock, serves=False, create=create) as store:
             await store.transact(work)
     except StoreFailed as error:
-        raise Trouble(f"nothing was written: {error}") from error
+        raise Trouble(f"database {path}: {error}; nothing was written") from error
     except OutcomeUnknown as error:
-        raise Trouble(f"it may be written, or not: {error}") from error
+        raise Trouble(f"database {path}: {error}; look whether it was written") from error
     except UnicodeEncodeError as error:
         raise Trouble(NOT_UTF_8) from error
 
@@ -57,9 +57,3 @@ async def ask(settings: Settings, question: Callable[[Reader], Awaitable[Value]]
         raise Trouble(f"database {path}: {error}") from error
     except UnicodeEncodeError as error:
         raise Trouble(NOT_UTF_8) from error
-
-
-def draft_of(settings: Settings, source: Source) -> Draft:
-    """For a rule that only looks: facts of this moment, and an outcome that nobody carries out."""
-    clock = SystemClock()
-    return Draft(Facts(source, rules_of(settings), clock.now_ms()), clock)

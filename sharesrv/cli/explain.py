@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from sharesrv.cli.beside import ask, draft_of
-from sharesrv.cli.options import Assignments, Config, run, settings
+from sharesrv.cli.beside import ask
+from sharesrv.cli.options import Assignments, Config, rules_of, run, settings
+from sharesrv.clock import SystemClock
+from sharesrv.domain.draft import Draft
 from sharesrv.domain.explain import ACTIONS, Explanation
 from sharesrv.domain.explain import explain as decide
-from sharesrv.domain.facts import Source
+from sharesrv.domain.facts import Facts, Source
 from sharesrv.protocol.coolkit.codes import ERRORS
 
 Action = Literal["update", "query", "share", "timers.add", "timers.edit", "timers.delete", "timers.enable"]
@@ -26,9 +28,11 @@ def explain(
 ) -> None:
     """Say whether an account may do something with a device, and which row, bit, time or bridge decides."""
     set_to = settings(config, assignments)
+    clock = SystemClock()
 
     def look(source: Source) -> Explanation:
-        return decide(account, device, ACTIONS[action], draft_of(set_to, source))
+        draft = Draft(Facts(source, rules_of(set_to), clock.now_ms()), clock)
+        return decide(account, device, ACTIONS[action], draft)
 
     print(sentence(run(ask(set_to, lambda reader: reader.look(look)))))
 

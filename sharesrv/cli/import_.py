@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gc
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.progress import Progress
 from sharesrv.cli.beside import carry_out
 from sharesrv.cli.options import Assignments, Config, run, settings
 from sharesrv.domain.record_checks import Record, Unfit
-from sharesrv.errors import Refused, Trouble
+from sharesrv.errors import Refused, Trouble, unreadable
 from sharesrv.faces.records import record_of, write_command
 from sharesrv.protocol import importing
 
@@ -24,23 +25,21 @@ def import_(
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Check the whole file, then write it in one short transaction. A bad line is named, and nothing is written."""
+    """Check the whole file, then write it in one transaction. If a line is bad, name it and write nothing."""
     set_to = settings(config, assignments)
-    if not file.is_file():
-        raise Trouble(f"{file}: no such file")
     gc.disable()  # all records live to the end: to look for garbage among them took a fifth of the time
     try:
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            lines = {id(record): (number, record) for number, record in _records(file, progress)}
-            command = write_command((record for _number, record in lines.values()), imported=True)
+            records = list(_records(file, progress))
+            command = write_command((record for _number, record in records), imported=True)
             progress.add_task("writing", total=None)
             try:
                 run(carry_out(set_to, command, create=True))
             except Unfit as unfit:
-                number, _record = lines[id(unfit.record)]
-                raise Trouble(f"line {number}: {unfit.reason}; nothing was written") from unfit
+                number = next(number for number, record in records if record is unfit.record)
+                raise _bad(number, unfit.reason) from unfit
             except Refused as refused:
-                raise Trouble(f"nothing was written: {refused.reason}") from refused
+                raise Trouble(f"{refused.reason}; nothing was written") from refused
     finally:
         gc.enable()
     print(
@@ -51,17 +50,25 @@ def import_(
 
 
 def _records(file: Path, progress: Progress) -> Iterator[tuple[int, Record]]:
+    """The records with the numbers of their lines. A byte order mark and blank lines are skipped."""
     try:
         with progress.open(file, "rb", description="checking") as lines:
             for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, record_of(_read(number, line))
+                text = line.removeprefix(codecs.BOM_UTF8).strip() if number == 1 else line.strip()
+                if text:
+                    yield number, record_of(_read(number, text))
     except OSError as error:
-        raise Trouble(f"{file}: {error.strerror}") from error
+        raise unreadable(str(file), error) from error
 
 
 def _read(number: int, line: bytes) -> importing.Record:
     try:
         return importing.read(line)
+    except UnicodeDecodeError as error:
+        raise _bad(number, "not UTF-8") from error
     except ValueError as error:
-        raise Trouble(f"line {number}: {error}; nothing was written") from error
+        raise _bad(number, str(error)) from error
+
+
+def _bad(number: int, reason: str) -> Trouble:
+    return Trouble(f"line {number}: {reason}; nothing was written")

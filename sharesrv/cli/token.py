@@ -22,7 +22,9 @@ def token(
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Mint an access token for an account and print it. It supersedes the account's older ones."""
+    """Mint an access token for an account and print it. With the policy `single` it supersedes the account's older ones."""
+    if not apikey:
+        raise Trouble("APIKEY is empty")
     set_to = settings(config, assignments)
     at = new_token()
     expires_ms = SystemClock().now_ms() + round(set_to.auth.token_days * DAY_MS)

@@ -80,6 +80,7 @@ def test_as_a_process(database: Path) -> None:
     ended = run("token", "nobody", path=database)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "sharesrv: there is no account nobody\n"
+    assert run("token", "", path=database).stderr == "sharesrv: APIKEY is empty\n"
 
 
 def test_an_account_that_is_not_utf_8_is_said_in_one_line(database: Path) -> None:
