@@ -71,6 +71,7 @@ class _Line(msgspec.Struct):
     share: Share | None = None
 
 
+_KINDS: Final = {"str": "text", "int": "a whole number", "bool": "true or false", "object": "an object"}
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _DECODER: Final = msgspec.json.Decoder(_Line)
 
@@ -83,7 +84,20 @@ def read(line: bytes) -> Record:
         found = _DECODER.decode(line)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+    except msgspec.ValidationError as error:
+        raise ValueError(_plain(str(error))) from error
     records = [record for record in (found.account, found.token, found.device, found.share) if record is not None]
     if len(records) != 1:
         raise ValueError("a line has one of account, token, device, share")
     return records[0]
+
+
+def _plain(error: str) -> str:
+    """What msgspec says, its place first: `account.uid must be text of length >= 1`."""
+    text, _at, place = error.partition(" - at `$.")
+    place = place.removesuffix("`") or "the line"
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`", text):
+        return f"{place} has no {missing[1]}"
+    if expected := re.fullmatch(r"Expected `(\w+)(?: \| null)?`(?:, got .*)?(.*)", text):
+        return f"{place} must be {_KINDS[expected[1]]}{expected[2]}"
+    return f"{place}: {text}"
