@@ -1,4 +1,4 @@
-"""The composition root: settings to store to hub to ledger to door. Leaving it, in reverse order, is the shutdown."""
+"""The composition root: settings → store → hub → ledger → doors. The shutdown leaves them in reverse order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from sharesrv.store.sqlite.store import SqliteStore
 log = structlog.get_logger()
 
 LEFT_EVERY_S = 1.0
-EXIT_UNKNOWN = 70  # whether a commit is on disk is not known: nobody may be told anything
+EXIT_UNKNOWN = 70  # nobody knows whether a commit is on disk, so nobody may be told anything
 
 
 class Running(NamedTuple):
@@ -90,7 +90,7 @@ async def serving(
 
 
 def _tell(hub: Hub, devices: Devices, deadlines: Deadlines, notice: Notice) -> None:
-    """Hand a notice to whom it concerns."""
+    """Pass a notice to the part that acts on it."""
     match notice:
         case TokenRevoked():
             hub.end_sessions(notice)
@@ -105,18 +105,18 @@ def _tell(hub: Hub, devices: Devices, deadlines: Deadlines, notice: Notice) -> N
 
 
 async def _tell_left(ledger: Ledger) -> None:
-    """Tell what imports beside the server left to be told, within a second."""
+    """Send, within a second, the notices that `import` and `token` left in the database."""
     while True:
         try:
             while await ledger.ask(TellLeft()) == ToldLeft(LEFT_AT_ONCE):
                 pass
         except Refused as refused:
-            log.error("what an import left could not be read", reason=refused.reason)
+            log.error("notices left by an import could not be read", reason=refused.reason)
         await asyncio.sleep(LEFT_EVERY_S)
 
 
 async def _tokens(settings: Settings, clock: Clock) -> Tokens:
-    """Our own tokens, and those of an identity provider where one is set."""
+    """Our own tokens, and those of an identity provider if one is set."""
     auth = settings.auth
     if not auth.jwt_jwks:
         return Tokens()
@@ -140,7 +140,7 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _drained(ledger: Ledger) -> AsyncIterator[None]:
-    """Run the ledger. It is never cancelled: told to stop, it does what is in its queue."""
+    """Run the ledger. It is never cancelled: on leaving, it finishes its queue."""
     task = asyncio.create_task(ledger.run(), name="ledger")
     task.add_done_callback(_end_process_if_failed)
     try:
@@ -151,7 +151,7 @@ async def _drained(ledger: Ledger) -> AsyncIterator[None]:
 
 
 def _end_process_if_failed(task: asyncio.Task[None]) -> None:
-    """Without one of its parts the server would only pretend. Sockets drop, and clients come back to the next process."""
+    """End the process when one of its parts has failed: sockets drop, and clients connect to the next process."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("the server cannot go on", part=task.get_name(), reason=str(error), exc_info=error)
         os._exit(EXIT_UNKNOWN)

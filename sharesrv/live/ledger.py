@@ -1,8 +1,8 @@
 """The ledger: the one writer, through which every command goes.
 
-While a batch is under way commands queue; then the queue goes through as one batch, in one transaction of the store: each
-command is *decided* in order, all changes are *written* and *committed*, and only then everything is *told*, in batch order.
-So every answer is durable before it is sent, races are settled by order, and the fsync is shared by everybody who waited.
+Commands queue while a batch is being written; then the queue becomes the next batch, one transaction of the store. Each
+command is *decided* in order, all changes are *written* and *committed*, and only then replies and notices are *told*, in
+the same order. So every answer is durable before it is sent, order settles races, and a batch shares one fsync.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from sharesrv.live.limits import Recents
 from sharesrv.store.base import OutcomeUnknown, Store, StoreFailed
 
 BATCH_MAX: Final = 512
-CROWDED: Final = 8 * BATCH_MAX  # commands in the queue, beyond which those who add to it should stop reading
-ROWS_MAX: Final = 16 * 1024  # that are kept from batch to batch; then all are read anew
+CROWDED: Final = 8 * BATCH_MAX  # commands in the queue; beyond that, sources should stop reading
+ROWS_MAX: Final = 16 * 1024  # rows kept from batch to batch; beyond that, all are read anew
 TRACEBACK_EVERY_S: Final = 1.0
 
 log = structlog.get_logger()
@@ -39,7 +39,7 @@ Value = TypeVar("Value")
 
 
 class Entry(NamedTuple):
-    """A command in the queue, who gets its reply, and when it came, by `monotonic`."""
+    """A command in the queue; `answer` takes its reply; `came_s` is when it was submitted, by `monotonic`."""
 
     command: Command
     answer: Answering
@@ -47,18 +47,18 @@ class Entry(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """What has lapsed before the command, and what the command came to, in the order in which it is told."""
+    """The outcomes of a command, in the order in which they are told: first of what lapsed before it, then its own."""
 
     entry: Entry
     outcomes: Sequence[Outcome]
 
 
-def _nobody(_reply: Reply) -> None:
+def _ignore(_reply: Reply) -> None:
     pass
 
 
 class Ledger:
-    """Decides commands in batches. `tell` gets the notices; see `on_due`."""
+    """Decides commands in batches. `tell` is called with each notice."""
 
     def __init__(self, store: Store, clock: Clock, rules: Rules, *, tell: Callable[[Notice], None]) -> None:
         self._store = store
@@ -76,11 +76,11 @@ class Ledger:
         self._traceback_s = -TRACEBACK_EVERY_S
 
     def on_due(self, call: Callable[[int], None]) -> None:
-        """Call with each time, in ms, at which a share that was written may come due."""
+        """Call `call` with each time, in ms, at which a share that was written may come due."""
         self._due = call
 
-    def submit(self, command: Command, answer: Answering = _nobody) -> None:
-        """Put a command into the queue. `answer` is called once, when it is decided and durable."""
+    def submit(self, command: Command, answer: Answering = _ignore) -> None:
+        """Put a command into the queue. `answer` is called once, when the command is decided and durable."""
         self._queue.append(Entry(command, answer, monotonic()))
         self._wake.set()
 
@@ -94,13 +94,13 @@ class Ledger:
         return reply
 
     def received(self, share_ids: Iterable[int]) -> None:
-        """The answers about these shares were received: the marks ride in the next batch, all as one command."""
+        """Mark the answers about these shares as received, in the next batch, as one command."""
         self._received.extend(share_ids)
         self._wake.set()
 
     @property
     def crowded(self) -> bool:
-        """Whether the queue is so long that sources should pause; see `when_relieved`."""
+        """Whether the queue is so long that sources should stop reading until `when_relieved` calls."""
         return len(self._queue) > CROWDED
 
     def when_relieved(self, call: Callable[[], None]) -> None:
@@ -108,12 +108,12 @@ class Ledger:
         self._relieved.append(call)
 
     def stop(self) -> None:
-        """Let `run` return when the queue is empty."""
+        """Let `run` return as soon as the queue is empty."""
         self.stopping = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until `stop`; what is queued by then is still done. Raises OutcomeUnknown: then the process must end."""
+        """Work until `stop`, then finish the queue. Raises OutcomeUnknown; then the process must end."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -130,14 +130,14 @@ class Ledger:
         if self._relieved and len(self._queue) <= CROWDED // 2:
             relieved, self._relieved = self._relieved, []
             for call in relieved:
-                _pass_on(lambda resume: resume(), call)
+                _call(lambda resume: resume(), call)
 
     def _next_batch(self) -> list[Entry]:
-        """The oldest commands, behind the marks that wait; one that changes records has a batch of its own."""
+        """First the marks that wait, then the oldest commands. A command that changes records is a batch of its own."""
         batch: list[Entry] = []
         if self._received:
             ids = [self._received.popleft() for _ in range(min(BATCH_MAX, len(self._received)))]
-            batch.append(Entry(Received(tuple(ids)), _nobody, monotonic()))
+            batch.append(Entry(Received(tuple(ids)), _ignore, monotonic()))
         while self._queue and len(batch) < BATCH_MAX:
             if self._queue[0].command.alone and batch:
                 break
@@ -147,13 +147,13 @@ class Ledger:
         return batch
 
     async def _carry_out(self, batch: list[Entry]) -> None:
-        """Decide, commit and tell. A batch that cannot be written goes through in halves, so that only the culprit fails."""
+        """Decide, commit and tell. A batch that cannot be written is halved and done again: only the culprit fails."""
         decided: list[Decided] = []
         rows = Rows()
 
         def work(source: Source) -> list[Outcome]:
             nonlocal rows
-            kept, self._rows = self._rows, None  # if this fails, or is run again, everything is read anew
+            kept, self._rows = self._rows, None  # if this fails or runs again, all rows are read anew
             rows = kept if kept is not None and source.unchanged and len(kept) <= ROWS_MAX else Rows()
             facts = Facts(source, self._rules, self._clock.now_ms(), self._recents.count, rows)
             decided[:] = [Decided(entry, self._decide(entry.command, facts)) for entry in batch]
@@ -178,7 +178,7 @@ class Ledger:
         self._announce(decided)
 
     def _decide(self, command: Command, facts: Facts) -> Sequence[Outcome]:
-        """A rule that has a bug costs its own command a 500."""
+        """The outcomes of a command. A bug in its rule costs this command a 500, and no other."""
         draft = Draft(facts, self._clock, channel=command.channel)
         try:
             outcome = decide(command, draft)
@@ -190,7 +190,7 @@ class Ledger:
         return (*draft.lapsed, outcome) if draft.lapsed else (outcome,)
 
     def _log_bug(self, event: str, command: Command, error: Exception) -> None:
-        """With its traceback once a second at most."""
+        """Log an error with its traceback, at most once a second."""
         now_s = monotonic()
         if now_s - self._traceback_s >= TRACEBACK_EVERY_S:
             self._traceback_s = now_s
@@ -204,34 +204,34 @@ class Ledger:
                     self._note(change)
 
     def _note(self, change: Change) -> None:
-        """What others keep of it: limits, alarms, and how long after a grant's end everybody was told."""
+        """Note a change that is committed: for limits, deadlines, and the metric of how late a grant's end is told."""
         if isinstance(change, Counted):
             self._recents.add(change.key)
         elif isinstance(change, Put):
             share = change.new
             if next_ms := share.next_ms():
-                _pass_on(self._due, next_ms)
+                _call(self._due, next_ms)
             elif share.state is State.ENDED and not change.is_mark:
                 ended_ms = share.ends_ms if share.cause is Cause.EXPIRED else share.settled_ms
                 metrics.END.observe(max(0, self._clock.now_ms() - ended_ms) / 1000)
 
     def _tell_all(self, entry: Entry, outcome: Outcome) -> None:
         for notice in outcome.before:
-            _pass_on(self._tell, notice)
+            _call(self._tell, notice)
         if outcome.reply is not None:
-            _pass_on(entry.answer, outcome.reply)
+            _call(entry.answer, outcome.reply)
         for notice in outcome.after:
-            _pass_on(self._tell, notice)
+            _call(self._tell, notice)
             if isinstance(notice, Offered):
                 metrics.PUSH.observe(monotonic() - entry.came_s)
 
 
-def _pass_on(call: Callable[[Value], None], value: Value) -> None:
-    """An error of one who is told keeps nobody else from being told."""
+def _call(call: Callable[[Value], None], value: Value) -> None:
+    """Call, and log an exception: one failing callback must not stop the others."""
     try:
         call(value)
     except Exception:
-        log.exception("telling failed", what=type(value).__name__)
+        log.exception("a callback failed", value=type(value).__name__)
 
 
 def _all_failed(batch: list[Entry]) -> list[Decided]:

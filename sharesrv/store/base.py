@@ -1,7 +1,4 @@
-"""The contracts of a store, which every engine keeps and one test suite checks.
-
-`Store` is for the ledger, the one writer; `Reader` for questions: lists, alarms, start-up.
-"""
+"""The contracts of a store: `Store` for the ledger, the one writer; `Reader` for questions. One test suite checks both."""
 
 from __future__ import annotations
 
@@ -18,22 +15,22 @@ Value = TypeVar("Value")
 
 
 class StoreFailed(Exception):  # noqa: N818 - a batch answers 500 and the next one runs
-    """The store could not read, or not commit. Nothing has changed."""
+    """The store could not read or not commit. Nothing was changed."""
 
 
 class OutcomeUnknown(Exception):  # noqa: N818 - the process must end, nobody may be told anything
-    """A commit failed in such a way that nobody can say whether it is on disk."""
+    """A commit failed, and nobody can say whether it is on disk."""
 
 
 class Store(Protocol):
     """What the ledger writes to."""
 
     async def transact(self, work: Callable[[Source], Sequence[Outcome]]) -> Sequence[Outcome]:
-        """Run `work`, write the changes of the outcomes that it returns, and commit; those outcomes. All or nothing.
+        """Run `work`, write the changes of the outcomes that it returns, commit, and return the outcomes. All or nothing.
 
-        `work` runs in the store's thread, with nobody else writing from its first question to the commit. It may run more
-        than once: its last outcomes count. Raises StoreFailed, OutcomeUnknown, and what `work` raises or what makes a
-        change unwritable. On all but OutcomeUnknown nothing was written; no lock is left.
+        `work` runs in the store's thread; nobody else writes from its first question to the commit. It may run more than
+        once; its last outcomes count. Raises StoreFailed, OutcomeUnknown, what `work` raises, and what makes a change
+        unwritable. After all but OutcomeUnknown nothing was written and no lock is left.
         """
         ...
 
@@ -46,7 +43,7 @@ class AccountInfo(msgspec.Struct, frozen=True):
 
 
 class TokenInfo(msgspec.Struct, frozen=True):
-    """`id` is the beginning of the token's digest: enough to name it, nothing to use it by."""
+    """`id` is the beginning of the token's digest: it names the token and is useless for logging in."""
 
     id: str
     serial: int
@@ -71,7 +68,7 @@ class DeviceInfo(msgspec.Struct, frozen=True):
 
 
 class JournalRow(msgspec.Struct, frozen=True):
-    """One transition of a share; `from_state` is None where it was made."""
+    """One transition of a share; `from_state` is None where the share was made."""
 
     id: int
     at_ms: int
@@ -87,7 +84,7 @@ class JournalRow(msgspec.Struct, frozen=True):
 
 
 class JournalFilter(msgspec.Struct, frozen=True):
-    """What rows of the journal are wanted; None is any. An account is meant as sharer or as sharee."""
+    """Which rows of the journal are wanted; None is any. The account is sharer or sharee."""
 
     device_id: str | None = None
     account_id: str | None = None
@@ -97,7 +94,7 @@ class JournalFilter(msgspec.Struct, frozen=True):
 class Reader(Protocol):
     """Questions. Lists are ordered by id and paged: `after` is the last id of the page before.
 
-    Each question is answered as of one moment, which may pass. Raises StoreFailed.
+    Each answer shows one moment, which may be past when it arrives. Raises StoreFailed.
     """
 
     async def look(self, work: Callable[[Source], Value]) -> Value:
@@ -113,7 +110,7 @@ class Reader(Protocol):
     async def devices(self, after: str, limit: int) -> list[DeviceInfo]: ...
 
     async def devices_of(self, account_id: str, after: str, limit: int) -> list[DeviceInfo]:
-        """The devices that an account owns, and those that a grant of it, or on its bridge, may cover."""
+        """The devices that an account owns, or to which a grant on them or on their bridge may give it access."""
         ...
 
     async def device(self, device_id: str) -> DeviceInfo | None: ...
@@ -121,7 +118,7 @@ class Reader(Protocol):
     async def shares(self, after: int, limit: int) -> list[Share]: ...
 
     async def shares_of(self, device_id: str, *, ended: bool) -> list[Share]:
-        """The shares of a device that was shared, or is waiting to be, the newest first; with `ended` all."""
+        """The shares of a device that wait or are in use, the newest first; with `ended`, also those that have ended."""
         ...
 
     async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]: ...
@@ -135,9 +132,9 @@ class Reader(Protocol):
         ...
 
     async def next_due_ms(self) -> int | None:
-        """The nearest deadline or end of use of all; None where there is none."""
+        """The nearest deadline or end of use; None where there is none."""
         ...
 
     async def ping(self) -> None:
-        """Whether the database can be reached."""
+        """Raise StoreFailed where the database cannot be read."""
         ...

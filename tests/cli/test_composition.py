@@ -196,7 +196,7 @@ async def test_it_asks_again_and_again_whatever_it_hears(
         with suppress(asyncio.CancelledError):
             await task
     refused = sum(isinstance(reply, Refused) for reply in replies)
-    assert [entry["event"] for entry in logs] == ["what an import left could not be read"] * refused
+    assert [entry["event"] for entry in logs] == ["notices left by an import could not be read"] * refused
 
 
 async def test_a_batch_full_of_what_was_left_is_followed_by_the_next_without_rest(

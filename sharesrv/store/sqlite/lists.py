@@ -13,14 +13,14 @@ _DEVICE: Final = (
     "SELECT d.id, d.owner_id, d.name, d.pk, d.dk, d.uiid, d.bridge_id, d.auth_key, d.verified, d.shareable, d.created_ms, "
     "coalesce((SELECT p.params FROM device_params p WHERE p.device_id = d.id), '{}') FROM device d "
 )
-# What an account may see: its own, what it has a grant on, and what is below a bridge that it has a grant on.
+# What an account may see: its own devices, those of its grants, and the sub-devices of bridges of its grants.
 _SEEN: Final = (
     "SELECT id FROM device WHERE owner_id = ?1 "
     "UNION SELECT s.device_id FROM share s WHERE s.sharee_id = ?1 AND s.state < 4 AND s.state = 2 "
     "UNION SELECT sub.id FROM share s JOIN device sub ON sub.bridge_id = s.device_id "
     "WHERE s.sharee_id = ?1 AND s.state < 4 AND s.state = 2"
 )
-_LISTED: Final = "s.state NOT IN (1, 3, 4) AND s.origin <> 4"  # not what is joined, barred or merged, nor set apart
+_LISTED: Final = "s.state NOT IN (1, 3, 4) AND s.origin <> 4"  # not joined, barred, merged or apart from a bridge
 
 
 def accounts(connection: sqlite3.Connection, after: str, limit: int) -> list[AccountInfo]:

@@ -1,4 +1,4 @@
-"""What is stored, looked up a row or a list at a time, for the rules; and how rows become values."""
+"""Looks up what is stored for the rules, a row or a list at a time; and makes values of rows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""SQLite as a store: one connection that writes, and one beside it for questions.
+"""SQLite as a store: one connection that writes, and one for questions.
 
-A batch is one function in the writer's thread, with its own BEGIN IMMEDIATE, COMMIT, and ROLLBACK on every exception:
-nothing of another batch, or another process, can come between its statements.
+A batch is one function in the writer's thread, with its own BEGIN IMMEDIATE and COMMIT, and ROLLBACK on every exception:
+no statement of another batch or process can come between.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ LOCK_TRIES: Final = 10  # 10 ms apart: a process that only looks whether a serve
 class SqliteStore:
     """Both contracts of `store.base` on one file. `path` as `connection.path_of` gives it.
 
-    With `serves` it is the file's one server, and what others left to be told is told by it; without, what is decided here
-    is left to the server to tell, where one runs. `create` as for `connect`. Entering it raises Trouble.
+    With `serves` this is the file's one server, which also sends the notices that others left; without, notices are left to
+    the server, if one runs. `create` as for `connect`. Entering raises Trouble.
     """
 
     def __init__(self, path: Path, clock: Clock, *, serves: bool = True, create: bool = True) -> None:
@@ -109,7 +109,7 @@ class SqliteStore:
         return outcomes
 
     def _is_unchanged(self, connection: sqlite3.Connection) -> bool:
-        """SQLite keeps a number that moves when another connection has written."""
+        """Whether no other connection has written since the last call: then SQLite's `data_version` is the same."""
         before = self._data_version
         (self._data_version,) = connection.execute("PRAGMA data_version").fetchone()
         return before == self._data_version
@@ -176,7 +176,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _look(work: Callable[[Source], Value], connection: sqlite3.Connection) -> Value:
-    """All of it as of one moment."""
+    """Run `work` in one read transaction, so that it sees one moment."""
     connection.execute("BEGIN")
     try:
         return work(SqliteSource(connection))
@@ -185,7 +185,7 @@ def _look(work: Callable[[Source], Value], connection: sqlite3.Connection) -> Va
 
 
 def _forget_notices(connection: sqlite3.Connection) -> None:
-    """Nobody here is to be told what was left before this server began: handshakes read what waits."""
+    """Delete notices left before this server began: it has no sessions yet, and handshakes read what waits."""
     connection.execute("DELETE FROM left_notice")
 
 
@@ -194,7 +194,7 @@ def _lock_file(path: Path) -> Path:
 
 
 def _lock(path: Path) -> IO[bytes]:
-    """Lock the file for one server, until what is returned is closed, or the process ends. Raises Trouble."""
+    """Lock the file for one server until the result is closed or the process ends. Raises Trouble."""
     try:
         _lock_file(path).touch(FILE_MODE)
         file = _lock_file(path).open("ab")
@@ -209,7 +209,7 @@ def _lock(path: Path) -> IO[bytes]:
 
 
 def _take(file: IO[bytes]) -> bool:
-    """Whether the lock on `file` was free; then it is ours."""
+    """Take the lock on `file` if it is free; whether it was."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
