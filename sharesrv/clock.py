@@ -23,7 +23,7 @@ class Clock(Protocol):
         ...
 
     def new_code(self) -> str:
-        """A new share code or `s_seq`: 144 random bits behind the time, 32 URL-safe characters."""
+        """A new share code or `s_seq`: the time and 144 random bits, in 32 URL-safe characters."""
         ...
 
 

@@ -62,7 +62,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "sharesrv.toml"
 
 
-def test_nothing_said_gives_the_defaults_of_the_contract() -> None:
+def test_without_settings_the_defaults_of_the_contract_count() -> None:
     assert msgspec.to_builtins(load(None, {}, [])) == DEFAULTS
     assert load(None, {}, []) == Settings()
     assert rules_of(Settings()) == Rules()
@@ -90,7 +90,7 @@ def test_set_is_above_environment_above_file_above_defaults(
     assert load(file, environment, assignments).server.ws_port == port
 
 
-def test_each_key_is_taken_from_where_it_was_said(file: Path) -> None:
+def test_settings_from_file_environment_and_set_are_combined(file: Path) -> None:
     file.write_text("[server]\nhost = '::1'\nws_port = 1\n[sharing]\nconfirm_timeout = 2\nbridge_cascade = false\n")
     settings = load(
         file, {"SHARESRV_SERVER__WS_PORT": "2", "SHARESRV_SESSIONS__POLICY": "multi"}, ["auth.token_days=1"]
@@ -104,7 +104,7 @@ def test_of_two_assignments_the_later_counts() -> None:
     assert load(None, {}, ["server.ws_port=1", "server.ws_port=2"]).server.ws_port == 2
 
 
-def test_the_rest_of_the_environment_is_left_alone() -> None:
+def test_other_variables_of_the_environment_are_ignored() -> None:
     environment = {"SERVER__WS_PORT": "1", "HOME": "/", "XSHARESRV_SERVER__WS_PORT": "1"}
     assert load(None, environment, []) == Settings()
 
@@ -266,7 +266,7 @@ def test_the_operators_token_and_a_file_of_it_are_too_much(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("assignment", ["", "server", "server.ws_port", "ws_port=1", "=1"])
-def test_what_is_no_assignment_is_told_how_to_write_one(assignment: str) -> None:
+def test_a_malformed_assignment_is_answered_with_the_right_form(assignment: str) -> None:
     with pytest.raises(Trouble, match=r"write section\.key=value"):
         load(None, {}, [assignment])
 
@@ -283,7 +283,7 @@ def test_what_is_no_assignment_is_told_how_to_write_one(assignment: str) -> None
         "[sharing]\nbridge_cascade = 'perhaps'\n",
     ],
 )
-def test_a_wrong_file_is_named(file: Path, text: str) -> None:
+def test_an_error_in_a_file_names_the_file(file: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(Trouble, match=r"sharesrv\.toml: "):
         load(file, {}, [])
@@ -304,7 +304,7 @@ def test_a_wrong_value_is_not_hidden_by_a_right_one_above_it(file: Path) -> None
         load(None, {"SHARESRV_SERVER__WS_PORT": "web"}, ["server.ws_port=1"])
 
 
-def test_every_setting_that_the_domain_goes_by_reaches_it() -> None:
+def test_every_setting_of_the_domain_reaches_it() -> None:
     assignments = [
         "sharing.confirm_timeout=1",
         "sharing.resend_cooldown=2",
@@ -332,6 +332,6 @@ def test_every_setting_that_the_domain_goes_by_reaches_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["SHARESRV_HOME", "SHARESRV_SERVER_WS_PORT", "SHARESRV_"])
-def test_a_variable_of_ours_without_a_section_is_refused(name: str) -> None:
+def test_a_variable_with_our_prefix_needs_a_section(name: str) -> None:
     with pytest.raises(Trouble, match="two underscores"):
         load(None, {name: "1"}, [])

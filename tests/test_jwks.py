@@ -1,4 +1,4 @@
-"""The tokens of another issuer, by a key set in a file or behind a URL."""
+"""The tokens of an identity provider, whose key set is a file or a URL."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def url() -> Iterator[str]:
         thread.join()
 
 
-async def test_keys_rotate_behind_a_url(url: str) -> None:
+async def test_keys_rotate_at_a_url(url: str) -> None:
     clock = FakeClock()
     jwks = await verifier(url, clock)
     new = ECKey.generate_key("P-256", {"kid": "new"})

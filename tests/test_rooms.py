@@ -1,4 +1,4 @@
-"""The walls: who may import whom, what may not be in a fence, how large a room may be."""
+"""The walls: which room may import which, what a fence must not import, how large a module may be."""
 
 from __future__ import annotations
 

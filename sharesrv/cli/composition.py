@@ -127,7 +127,7 @@ async def _tokens(settings: Settings, clock: Clock) -> Tokens:
 
 @asynccontextmanager
 async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` beside the block, and end it with the block."""
+    """Run `work` for the time of the block."""
     task = asyncio.create_task(work)
     task.add_done_callback(_end_process_if_failed)
     try:

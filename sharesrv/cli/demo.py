@@ -12,8 +12,8 @@ from typing import Annotated, Final
 import typer
 
 from sharesrv.auth import digest, new_token
-from sharesrv.cli.beside import ask, carry_out
 from sharesrv.cli.composition import serving
+from sharesrv.cli.database import ask, carry_out
 from sharesrv.cli.demo_output import HttpCalls, Output
 from sharesrv.cli.journal import table
 from sharesrv.cli.options import log_to_stderr, run

@@ -1,4 +1,4 @@
-"""`sharesrv explain`: whether an account may do something with a device, and what decides."""
+"""`sharesrv explain`: whether an account may do something with a device, and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sharesrv.cli.beside import ask
+from sharesrv.cli.database import ask
 from sharesrv.cli.options import Assignments, Config, rules_of, run, settings
 from sharesrv.clock import SystemClock
 from sharesrv.domain.draft import Draft
@@ -22,7 +22,7 @@ Action = Literal["update", "query", "share", "timers.add", "timers.edit", "timer
 def explain(
     account: Annotated[str, typer.Argument(help="The account's apikey.")],
     device: Annotated[str, typer.Argument(help="The deviceid.")],
-    action: Annotated[Action, typer.Argument(help="What it wants to do.")],
+    action: Annotated[Action, typer.Argument(help="What the account wants to do.")],
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
@@ -38,7 +38,7 @@ def explain(
 
 
 def sentence(found: Explanation) -> str:
-    """An explanation in a line."""
+    """An explanation as one line."""
     verdict = "allowed" if found.refusal is None else f"not allowed ({ERRORS[found.refusal]}: {found.refusal.value})"
     parts = [f"{verdict}; decided by: {found.rule}"]
     if found.share is not None:

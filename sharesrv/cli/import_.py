@@ -1,4 +1,4 @@
-"""`sharesrv import`: accounts, tokens, devices and grants from JSON Lines; all or nothing, beside a running server too."""
+"""`sharesrv import`: accounts, tokens, devices and grants from JSON Lines; all or nothing, while a server runs or not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from sharesrv.cli.beside import carry_out
+from sharesrv.cli.database import carry_out
 from sharesrv.cli.options import Assignments, Config, run, settings
 from sharesrv.domain.record_checks import Record, Unfit
 from sharesrv.errors import Refused, Trouble, unreadable

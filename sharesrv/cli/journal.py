@@ -1,4 +1,4 @@
-"""`sharesrv journal`: what happened to shares, the oldest first."""
+"""`sharesrv journal`: the transitions of shares, the oldest first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sharesrv.cli.beside import ask
+from sharesrv.cli.database import ask
 from sharesrv.cli.options import Assignments, Config, run, settings
 from sharesrv.store.base import JournalFilter, JournalRow
 
@@ -20,12 +20,12 @@ def journal(
     device: Annotated[str | None, typer.Option(help="Only this device.")] = None,
     account: Annotated[str | None, typer.Option(help="Only this account, as sharer or as sharee.")] = None,
     share: Annotated[int | None, typer.Option(help="Only this share.", min=0, max=ID_MAX)] = None,
-    after: Annotated[int, typer.Option(help="Begin behind this row.", min=0, max=ID_MAX)] = 0,
+    after: Annotated[int, typer.Option(help="Begin after the row with this id.", min=0, max=ID_MAX)] = 0,
     limit: Annotated[int, typer.Option(help="At most this many rows.", min=1, max=ID_MAX)] = 100,
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Print every transition of shares: when, which, from state to state, by whom, through which door."""
+    """Print the transitions of shares, oldest first: when, which share, between which states, by whom, through which door."""
     wanted = JournalFilter(device, account, share)
     question = ask(settings(config, assignments), lambda reader: reader.journal(wanted, after, limit))
     print(table(run(question)))

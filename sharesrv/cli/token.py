@@ -1,4 +1,4 @@
-"""`sharesrv token`: mints an access token, beside a running server too."""
+"""`sharesrv token`: mints an access token, while a server runs or not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sharesrv.auth import digest, new_token
-from sharesrv.cli.beside import carry_out
+from sharesrv.cli.database import carry_out
 from sharesrv.cli.options import Assignments, Config, run, settings
 from sharesrv.clock import SystemClock
 from sharesrv.domain.record_checks import TokenRecord

@@ -1,4 +1,4 @@
-"""What other processes, which hold no connections, leave to be told: the server tells it once, to whom it concerns."""
+"""Other processes have no connections, so they leave their notices in the database; the server sends each of them once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from sharesrv.auth import digest
 from sharesrv.cli import composition
-from sharesrv.cli.beside import carry_out
+from sharesrv.cli.database import carry_out
 from sharesrv.domain.connect import LEFT_AT_ONCE, TellLeft
 from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import (
@@ -54,7 +54,7 @@ NOTICES: list[Notice] = [
 # The command.
 
 
-def test_what_was_left_is_told_in_its_order_and_once() -> None:
+def test_notices_that_were_left_are_told_once_and_in_order() -> None:
     world = World()
     world.store.left = [(number, packed(notice)) for number, notice in enumerate(NOTICES, 7)]
     assert world.do(TellLeft()) == ToldLeft(len(NOTICES))
@@ -63,14 +63,14 @@ def test_what_was_left_is_told_in_its_order_and_once() -> None:
     assert world.notices == NOTICES
 
 
-def test_more_than_fits_in_a_batch_is_told_in_turns() -> None:
+def test_more_notices_than_fit_in_a_batch_are_told_in_turns() -> None:
     world = World()
     world.store.left = [(number, packed(ComesDue(number))) for number in range(1, LEFT_AT_ONCE + 3)]
     assert [world.do(TellLeft()) for _ in range(3)] == [ToldLeft(LEFT_AT_ONCE), ToldLeft(2), ToldLeft(0)]
     assert world.notices == [ComesDue(number) for number in range(1, LEFT_AT_ONCE + 3)]
 
 
-async def test_what_could_not_be_forgotten_is_not_told_before_it_can() -> None:
+async def test_notices_are_told_only_after_they_were_deleted() -> None:
     world, told = World(), list[Notice]()
     world.store.left = [(1, packed(ENDED))]
     store = FailingStore(world.store)
@@ -86,7 +86,7 @@ async def test_what_could_not_be_forgotten_is_not_told_before_it_can() -> None:
 # Over a file.
 
 
-async def beside(path: Path, command: Command) -> None:
+async def elsewhere(path: Path, command: Command) -> None:
     await carry_out(settings_for(path), command, create=False)
 
 
@@ -111,10 +111,10 @@ GRANT = GrantRecord("lamp", GUEST, 1, "", 0)
 SALE = WriteRecords(devices=[device_row("lamp", owner_id=OTHER)], imported=True)
 
 
-async def test_a_sale_by_another_process_is_told_by_the_server_once(database: Path) -> None:
+async def test_the_server_tells_a_sale_by_another_process_once(database: Path) -> None:
     fill(database, grants=[GRANT])
     async with serving(database) as (ledger, told):
-        await beside(database, SALE)
+        await elsewhere(database, SALE)
         heard = await told_by(ledger, told)
         ends = [Ended(id, OWNER, "lamp", UIDS[GUEST], Cause.REMOVED) for id in (GUEST, OWNER)]
         assert heard == [*ends, DeviceDisowned("lamp"), DeviceMoved("lamp")]
@@ -126,31 +126,31 @@ async def test_a_token_that_another_process_revoked_and_a_grant_with_an_end_are_
     fill(database)
     async with serving(database) as (ledger, told):
         token_id = digest(at(GUEST))[:16]
-        await beside(database, RevokeToken(account_id=GUEST, token_id=token_id))
-        await beside(database, WriteRecords(grants=[GrantRecord("lamp", GUEST, 1, "", 10**14)]))
+        await elsewhere(database, RevokeToken(account_id=GUEST, token_id=token_id))
+        await elsewhere(database, WriteRecords(grants=[GrantRecord("lamp", GUEST, 1, "", 10**14)]))
         assert await told_by(ledger, told) == [TokenRevoked(GUEST, token_id), ComesDue(10**14)]
 
 
-async def test_what_another_process_was_refused_is_not_left(database: Path) -> None:
+async def test_a_refused_command_of_another_process_leaves_no_notices(database: Path) -> None:
     fill(database)
     async with serving(database) as (ledger, told):
         with pytest.raises(Refused):
-            await beside(
+            await elsewhere(
                 database, WriteRecords(devices=[SALE.devices[0]], grants=[GrantRecord("none", GUEST, 1, "", 0)])
             )
         assert await told_by(ledger, told) == []
 
 
-async def test_without_a_server_nothing_is_left(database: Path) -> None:
+async def test_without_a_server_no_notices_are_left(database: Path) -> None:
     fill(database, grants=[GRANT])
-    await beside(database, SALE)
+    await elsewhere(database, SALE)
     assert query(database, "SELECT count(*) FROM left_notice") == [(0,)]
 
 
-async def test_what_was_left_to_a_server_that_is_gone_is_not_told_by_the_next(database: Path) -> None:
+async def test_notices_left_to_a_server_that_is_gone_are_not_told_by_the_next(database: Path) -> None:
     fill(database, grants=[GRANT])
     async with serving(database):
-        await beside(database, SALE)
+        await elsewhere(database, SALE)
     assert query(database, "SELECT count(*) > 0 FROM left_notice") == [(1,)]
     async with serving(database) as (ledger, told):
         assert await told_by(ledger, told) == []
@@ -183,9 +183,7 @@ class Asked:
         [Refused(Refusal.INTERNAL), ToldLeft(LEFT_AT_ONCE), Refused(Refusal.INTERNAL), ToldLeft(1)],
     ],
 )
-async def test_it_asks_again_and_again_whatever_it_hears(
-    replies: Sequence[Reply], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_it_goes_on_asking_after_a_refusal_too(replies: Sequence[Reply], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(composition, "LEFT_EVERY_S", 0.0)
     ledger: Any = Asked(*replies)
     with capture_logs() as logs:
@@ -199,7 +197,7 @@ async def test_it_asks_again_and_again_whatever_it_hears(
     assert [entry["event"] for entry in logs] == ["notices left by an import could not be read"] * refused
 
 
-async def test_a_batch_full_of_what_was_left_is_followed_by_the_next_without_rest(
+async def test_a_full_batch_of_notices_is_followed_by_the_next_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(composition, "LEFT_EVERY_S", 3600.0)
@@ -213,7 +211,7 @@ async def test_a_batch_full_of_what_was_left_is_followed_by_the_next_without_res
 
 
 class Heard:
-    """Whatever is handed a notice: by which of its methods, and which."""
+    """Stands for a part of the server, and notes which of its methods is called with what."""
 
     def __init__(self, name: str, heard: list[tuple[str, object]]) -> None:
         self._name = name
@@ -234,7 +232,7 @@ class Heard:
         (Presence("guest", "owner", "lamp", online=True), "hub.tell", Presence("guest", "owner", "lamp", online=True)),
     ],
 )
-def test_each_notice_goes_to_whom_it_concerns(notice: Notice, called: str, told: object) -> None:
+def test_each_notice_goes_to_the_part_that_acts_on_it(notice: Notice, called: str, told: object) -> None:
     heard: list[tuple[str, object]] = []
     hub, devices, deadlines = (Heard(name, heard) for name in ("hub", "devices", "deadlines"))
     composition._tell(hub, devices, deadlines, notice)  # type: ignore[arg-type]

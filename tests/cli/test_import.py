@@ -313,7 +313,7 @@ async def test_a_running_server_sees_new_rows_at_once(database: Path) -> None:
         assert (await owner.ask(share(sequence="3")))["result"] == 4
 
 
-async def test_a_sharer_who_waits_and_those_who_hold_hear_that_a_device_has_gone(database: Path) -> None:
+async def test_a_waiting_sharer_and_grant_holders_hear_that_a_device_is_gone(database: Path) -> None:
     async with server(database) as running, running.app(OWNER) as owner, running.app(GUEST) as guest:
         await owner.send(share(sequence="1"))
         assert (await guest.heard())["action"] == "share"

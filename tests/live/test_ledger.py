@@ -144,7 +144,7 @@ async def test_what_failed_does_not_count_against_a_limit() -> None:
     assert await desk.do(guess) == [Refusal.UNKNOWN_UIDS]
 
 
-async def test_when_nobody_can_know_what_is_on_disk_the_ledger_ends_and_nobody_is_told() -> None:
+async def test_an_unknown_outcome_ends_the_ledger_and_nothing_is_told() -> None:
     desk = Desk()
     desk.store.fail("commit", OutcomeUnknown("I/O error"))
     replies = desk.submit(desk.world.request())
@@ -182,7 +182,7 @@ class Broken(Command, frozen=True):
         raise ZeroDivisionError
 
 
-async def test_a_rule_that_raises_costs_its_own_command_a_500_and_nobody_else_anything() -> None:
+async def test_a_rule_that_raises_costs_only_its_own_command_a_500() -> None:
     desk = Desk()
     with capture_logs():
         came = await desk.do(desk.world.request("lamp"), Broken(), desk.world.request("bridge"))
@@ -193,7 +193,7 @@ async def test_a_rule_that_raises_costs_its_own_command_a_500_and_nobody_else_an
     assert desk.ledger._recents.count(("never", "happened", "")) == 0
 
 
-async def test_what_had_lapsed_before_a_rule_raised_stands() -> None:
+async def test_an_expiry_before_a_rule_that_raises_stands() -> None:
     desk = Desk(Rules(resend_cooldown_ms=0))
     await desk.do(desk.world.request("lamp"))
     desk.told.clear()
@@ -254,7 +254,7 @@ async def test_in_halves_too_a_limit_counts_each_command_once() -> None:
     assert await desk.do(guess) == [Refusal.UNKNOWN_UIDS]
 
 
-async def test_a_half_after_which_nobody_can_know_what_is_on_disk_ends_the_ledger() -> None:
+async def test_an_unknown_outcome_of_a_half_ends_the_ledger() -> None:
     desk = Desk()
     desk.store.fail("commit", RuntimeError("a bug"), OutcomeUnknown("I/O error"))
     replies = desk.submit(desk.world.request("lamp"), desk.world.request("bridge"))
@@ -319,7 +319,7 @@ def telling(desk: Desk, breaks: Callable[[Notice], bool]) -> Callable[[Notice], 
         (Ended, [Waiting, Offered, Settled, Done, Waiting, Offered]),
     ],
 )
-async def test_telling_that_breaks_harms_nobody_else(broken: type[Notice], heard: list[type]) -> None:
+async def test_a_failing_notice_does_not_stop_the_others(broken: type[Notice], heard: list[type]) -> None:
     desk = Desk()
     tell = telling(desk, lambda notice: isinstance(notice, broken))
     desk.ledger = Ledger(desk.store, desk.world.clock, desk.world.rules, tell=tell)
@@ -327,7 +327,7 @@ async def test_telling_that_breaks_harms_nobody_else(broken: type[Notice], heard
     assert [type(told) for told in desk.told] == heard
 
 
-async def test_a_reply_that_cannot_be_given_harms_nobody_else() -> None:
+async def test_a_failing_reply_does_not_stop_the_others() -> None:
     def breaks(_reply: Reply) -> None:
         raise RuntimeError("a session broke")
 
@@ -461,7 +461,7 @@ QUERY = Query(account_id=GUEST, device_id="lamp")
 CONNECT = Connect(digest=digest(at(OWNER)), account_id=OWNER)
 AS_OWNER = Connect(digest=digest(at(GUEST)), account_id=OWNER)
 ENDED = f"UPDATE share SET state = {State.ENDED}, version = version + 1"
-BEHIND: list[tuple[Command, object, str, object]] = [
+ANOTHER_PROCESS: list[tuple[Command, object, str, object]] = [
     (CONTROL, Forward, ENDED, Refusal.NO_GRANT),
     (QUERY, Stored, ENDED, Refusal.NO_GRANT),
     (QUERY, Stored, "DELETE FROM device WHERE id = 'lamp'", Refusal.NO_GRANT),
@@ -472,8 +472,8 @@ BEHIND: list[tuple[Command, object, str, object]] = [
 ]
 
 
-@pytest.mark.parametrize(("command", "before", "statement", "after"), BEHIND)
-async def test_what_another_process_wrote_is_noticed_by_a_command_that_only_reads(
+@pytest.mark.parametrize(("command", "before", "statement", "after"), ANOTHER_PROCESS)
+async def test_a_command_that_only_reads_sees_the_writes_of_another_process(
     database: Path, command: Command, before: object, statement: str, after: object
 ) -> None:
     async with over_sqlite(database) as desk:
@@ -484,7 +484,7 @@ async def test_what_another_process_wrote_is_noticed_by_a_command_that_only_read
             assert await desk.do(command) == [after]
 
 
-async def test_what_another_process_wrote_is_noticed_by_a_command_that_writes(database: Path) -> None:
+async def test_a_command_that_writes_sees_the_writes_of_another_process(database: Path) -> None:
     async with over_sqlite(database) as desk:
         world = desk.world
         assert await desk.do(world.update(permit=2)) == [CHANGED]
@@ -511,7 +511,7 @@ async def test_a_batch_waits_while_another_process_writes_and_sees_what_it_wrote
         assert [came_to(reply) for reply in replies] == [NO_GRANT]
 
 
-async def test_a_neighbour_that_writes_between_all_batches_starves_nobody(database: Path) -> None:
+async def test_another_process_that_writes_between_all_batches_does_not_starve_the_ledger(database: Path) -> None:
     async with over_sqlite(database) as desk:
         for note in ("Porch", "Hall"):
             elsewhere(database, "UPDATE account SET nickname = nickname || '!'")
@@ -530,7 +530,7 @@ async def test_a_batch_that_changes_nothing_does_not_keep_the_write_lock(databas
 # What one batch leaves to the next.
 
 
-async def test_what_comes_due_between_two_batches_is_noticed_by_the_second() -> None:
+async def test_a_deadline_between_two_batches_is_noticed_by_the_second() -> None:
     desk = Desk()
     await desk.do(desk.world.request())
     desk.world.clock.advance(ms=180_000)
@@ -606,7 +606,7 @@ async def answered(desk: Desk, command: Command) -> list[Reply]:
     return replies
 
 
-async def test_a_mark_is_seen_by_the_handshake_behind_it() -> None:
+async def test_a_handshake_sees_the_mark_that_was_queued_before_it() -> None:
     desk = Desk()
     share = desk.world.row(State.REFUSED, told=False, settled_ms=desk.world.clock.now_ms())
     replies = await answered(desk, desk.world.connect("owner"))
@@ -638,7 +638,7 @@ class Repeating:
         return await self.inner.transact(work)
 
 
-async def test_work_that_is_run_again_comes_to_what_it_would_have_come_to_at_once() -> None:
+async def test_work_that_runs_again_has_the_same_outcome() -> None:
     desk = Desk()
     desk.ledger = Ledger(Repeating(desk.world.store), desk.world.clock, desk.world.rules, tell=desk.told.append)
     assert await desk.do(desk.world.request(), desk.world.request(sequence="2")) == [Waiting, Refusal.TOO_SOON]

@@ -255,7 +255,7 @@ async def test_work_is_done_in_one_thread_in_the_order_in_which_it_was_begun(con
     assert threading.get_ident() not in threads
 
 
-async def test_an_error_reaches_whoever_began_the_work_and_nobody_else(connection: Connection) -> None:
+async def test_an_error_reaches_only_the_caller_of_the_work(connection: Connection) -> None:
     results = await asyncio.gather(
         connection.run(selects("SELECT 1")),
         connection.run(raising(LookupError("in vain"))),
@@ -270,9 +270,7 @@ async def test_an_error_reaches_whoever_began_the_work_and_nobody_else(connectio
 
 
 @pytest.mark.parametrize("ending", [None, LookupError("in vain")])
-async def test_work_goes_on_to_its_end_when_whoever_waits_is_cancelled(
-    connection: Connection, ending: Exception | None
-) -> None:
+async def test_work_goes_on_when_its_caller_is_cancelled(connection: Connection, ending: Exception | None) -> None:
     gate, errors = Gate(ending), list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
     cancelled = asyncio.create_task(connection.run(gate))

@@ -80,7 +80,7 @@ SHARES = [
     make(25, State.ACTIVE, "cellar", "other", "owner", "", origin=Origin.CODE, device_name="Keller"),
     make(26, State.WITHDRAWN, "lamp", "owner", None, "", origin=Origin.CODE, cause=Cause.REPLACED),
 ]
-# Whoever asked over the WebSocket is owed an answer from the beginning.
+# The sharer of an offer has not received its answer yet.
 ALL = [
     msgspec.structs.replace(share, told=False)
     if share.state in (State.OPEN, State.JOINED) and share.origin is Origin.OFFER
@@ -368,7 +368,7 @@ async def test_a_change_is_seen_by_the_next_batch(kept: Kept) -> None:
     assert await kept.ask(lambda source: source.open_offers("owner", 0)) == 0
 
 
-async def test_a_code_that_is_accepted_gets_its_sharee(kept: Kept) -> None:
+async def test_an_accepted_code_gets_its_sharee(kept: Kept) -> None:
     code = SHARES[13]
     await kept.put(*made(code))
     change = moved(code, channel=HTTP, state=State.ACTIVE, sharee_id="guest", device_name="Veranda", accepted_ms=600)
@@ -453,7 +453,7 @@ async def test_a_device_comes_and_goes_with_its_state(kept: Kept) -> None:
     assert await kept.ask(lambda source: (source.device("new"), source.params("new"))) == (None, None)
 
 
-async def test_what_others_left_to_be_told_is_forgotten_when_it_was_told(kept: Kept, database: Path) -> None:
+async def test_notices_that_were_left_are_deleted_once_they_are_told(kept: Kept, database: Path) -> None:
     assert await kept.ask(lambda source: source.left_notices(10)) == []
     if isinstance(kept.store, PlainStore):
         kept.store.left = [(1, b"a"), (2, b"b"), (3, b"c")]
@@ -465,7 +465,7 @@ async def test_what_others_left_to_be_told_is_forgotten_when_it_was_told(kept: K
     assert await kept.ask(lambda source: source.left_notices(2)) == [(3, b"c")]
 
 
-async def test_what_the_work_raises_ends_the_batch_and_the_next_one_runs(kept: Kept) -> None:
+async def test_an_exception_of_the_work_fails_the_batch_and_the_next_one_runs(kept: Kept) -> None:
     def work(source: Source) -> Sequence[Outcome]:
         assert source.account("owner") is not None
         raise LookupError("asked in vain")

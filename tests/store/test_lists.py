@@ -273,7 +273,7 @@ def test_no_list_reads_a_whole_table(database: Path, ask: Callable[[sqlite3.Conn
     assert [step for step in read if step.startswith("SCAN") and step != counts_what_is_open] == []
 
 
-async def test_a_look_does_not_wait_for_who_writes(store: SqliteStore, database: Path) -> None:
+async def test_a_look_does_not_wait_for_a_writer(store: SqliteStore, database: Path) -> None:
     other = sqlite3.connect(database, isolation_level=None)
     try:
         other.execute("BEGIN IMMEDIATE")

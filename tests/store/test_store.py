@@ -71,7 +71,7 @@ def test_no_question_of_a_rule_builds_a_table_for_more_than_its_order(database: 
     assert [step for step in plan if "AUTOMATIC" in step] == []
 
 
-def test_what_is_asked_of_a_device_does_not_go_through_its_history(database: Path) -> None:
+def test_questions_about_a_device_do_not_read_its_history(database: Path) -> None:
     for name in ("live_on", "held_on", "live_of_device", "codes_of_device"):
         steps = [step for step in plan_of(database, STATEMENTS[name]) if step.startswith("SEARCH s ")]
         assert steps
@@ -122,9 +122,7 @@ def break_at(kept: Kept, path: Path, at: str, code: int = sqlite3.SQLITE_FULL) -
 @pytest.mark.parametrize(
     "at", ["BEGIN", "SELECT", "INSERT INTO share", "UPDATE share", "INSERT INTO journal", "COMMIT"]
 )
-async def test_a_statement_that_fails_costs_its_batch_and_the_next_one_works(
-    kept: Kept, database: Path, at: str
-) -> None:
+async def test_a_failing_statement_fails_its_batch_and_the_next_one_works(kept: Kept, database: Path, at: str) -> None:
     await kept.put(*made(OFFER))
     broken = break_at(kept, database, at)
     changes: list[Written] = [moved(OFFER, state=State.REFUSED), *made(GRANT)]
@@ -354,7 +352,7 @@ def telling(_source: Source) -> Sequence[Outcome]:
     return [Outcome(Done(), before=[MOVED], after=[MOVED])]
 
 
-async def test_what_is_decided_beside_a_server_is_left_to_it_to_tell(database: Path) -> None:
+async def test_another_process_leaves_its_notices_to_the_server(database: Path) -> None:
     fill(database)
     async with SqliteStore(database, FakeClock(1), serves=False) as alone:
         await alone.transact(telling)

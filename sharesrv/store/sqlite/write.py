@@ -127,7 +127,7 @@ def _entry(change: Put, now_ms: int) -> tuple[Any, ...]:
 
 
 def _write_records(connection: sqlite3.Connection, kinds: dict[type, list[Any]], now_ms: int) -> None:
-    """Accounts, devices and tokens, each behind what it refers to."""
+    """Accounts, devices and tokens, each after what it refers to."""
     accounts: list[PutAccount] = kinds.get(PutAccount, [])
     devices: list[PutDevice] = kinds.get(PutDevice, [])
     if not (accounts or devices or PutToken in kinds):

@@ -1,4 +1,4 @@
-"""Verbs that open the database themselves, beside a running server too: one command, or one question."""
+"""How a verb uses the database, while a server runs on it or not: one command, or one question."""
 
 from __future__ import annotations
 
