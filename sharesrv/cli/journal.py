@@ -25,7 +25,7 @@ def journal(
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Print the transitions of shares, oldest first: when, which share, between which states, by whom, through which door."""
+    """Print the transitions of shares, oldest first: when, which share, from and to which state, by whom, how."""
     wanted = JournalFilter(device, account, share)
     question = ask(settings(config, assignments), lambda reader: reader.journal(wanted, after, limit))
     print(table(run(question)))
