@@ -40,7 +40,7 @@ def explain(
 def sentence(found: Explanation) -> str:
     """An explanation as one line."""
     verdict = "allowed" if found.refusal is None else f"not allowed ({ERRORS[found.refusal]}: {found.refusal.value})"
-    parts = [f"{verdict}; decided by: {found.rule}"]
+    parts = [verdict if found.rule == "none" else f"{verdict}; decided by: {found.rule}"]
     if found.share is not None:
         parts.append(f"share {found.share.id}, permit {int(found.permit)}")
     if found.bridge_id is not None:

@@ -78,10 +78,10 @@ def test_words_that_are_not_utf_8_are_trouble(house: Path, words: tuple[str, ...
         ),
         (
             (GUEST, "lamp", "share"),
-            "not allowed (403: no such device, or the account is not its owner); decided by: none",
+            "not allowed (403: no such device, or the account is not its owner)\n",
         ),
         ((GUEST, "sub-1", "update"), "of the bridge bridge"),
-        (("other", "lamp", "update"), "not allowed (403: no such device, or no grant on it); decided by: none"),
+        (("other", "lamp", "update"), "not allowed (403: no such device, or no grant on it)\n"),
         ((OWNER, "none", "update"), "not allowed (403"),
     ],
     ids=str,
