@@ -22,9 +22,9 @@ Switch = Annotated[bool, msgspec.Meta(description="true or false")]
 Policy = Annotated[Literal["single", "multi"], msgspec.Meta(description="single or multi")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535, description="a whole number 0…65535")]
 Limit = Annotated[int, msgspec.Meta(ge=0, le=2**31, description="a whole number, 0 (no limit) or more")]
-Whole = Annotated[int, msgspec.Meta(gt=0, le=10**9, description="a whole number of seconds above 0")]
+WholeSeconds = Annotated[int, msgspec.Meta(gt=0, le=10**9, description="a whole number of seconds above 0")]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9, description="a number of seconds, 0 or more")]
-Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of seconds above 0")]
+PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of seconds above 0")]
 Days = Annotated[float, msgspec.Meta(gt=0, le=1e6, description="a number of days above 0")]
 
 
@@ -47,18 +47,18 @@ class Database(Section, frozen=True):
 
 class Sessions(Section, frozen=True):
     policy: Policy = "single"
-    heartbeat: Whole = 145
+    heartbeat: WholeSeconds = 145
 
 
 class Sharing(Section, frozen=True):
-    confirm_timeout: Positive = 180.0  # S4: "3 minutes"
+    confirm_timeout: PositiveSeconds = 180.0  # S4: "3 minutes"
     resend_cooldown: Seconds = 180.0
-    invitation_seconds: Positive = 86400.0
+    invitation_seconds: PositiveSeconds = 86400.0
     bridge_cascade: Switch = True
 
 
 class Devices(Section, frozen=True):
-    response_timeout: Positive = 5.0
+    response_timeout: PositiveSeconds = 5.0
 
 
 class Limits(Section, frozen=True):
