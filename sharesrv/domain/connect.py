@@ -11,7 +11,6 @@ from sharesrv.domain.outcome import (
     Connected,
     Done,
     ForgetNotices,
-    Identified,
     Registered,
     ToldLeft,
     unpacked,
@@ -56,19 +55,6 @@ class Connect(Called, frozen=True, kw_only=True):
     def _has_grant(self, draft: Draft, account_id: str) -> bool:
         grants = draft.facts.grants_between(self.account_id, account_id)
         return any(not share.due(draft.now_ms) for share in grants)
-
-
-class Identify(Called, frozen=True, kw_only=True):
-    """Whose token is it? With `refusal`, its parameters are wrong: that is said to whoever has a good token only."""
-
-    refusal: Refusal | None = None
-
-    def decide(self, draft: Draft) -> None:
-        """The account of the token."""
-        account = self.caller(draft)
-        if self.refusal is not None:
-            raise Refused(self.refusal)
-        draft.reply = Identified(account)
 
 
 class Received(Command, frozen=True):

@@ -91,12 +91,6 @@ class Stored(msgspec.Struct, frozen=True):
     params: dict[str, msgspec.Raw]
 
 
-class Identified(msgspec.Struct, frozen=True):
-    """Whose token it is."""
-
-    account: Account
-
-
 class ToldLeft(msgspec.Struct, frozen=True):
     """So many notices that other processes left were told."""
 
@@ -128,7 +122,6 @@ Reply = (
     | Responded
     | Stored
     | Refused
-    | Identified
     | DeviceFound
     | Coded
     | ToldLeft

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from time import monotonic
 from typing import Final, NamedTuple, TypeVar
 
@@ -70,6 +71,8 @@ class Ledger:
         self._rows: Rows | None = None
         self._queue: deque[Entry] = deque()
         self._received: deque[int] = deque()
+        self._batch: list[Entry] = []
+        self.failure = ""  # why the last batch could not be committed; empty where it was
         self._wake = asyncio.Event()
         self.stopping = False
         self._relieved: list[Callable[[], None]] = []
@@ -103,6 +106,12 @@ class Ledger:
         """Whether the queue is so long that sources should stop reading until `when_relieved` calls."""
         return len(self._queue) > CROWDED
 
+    @property
+    def waiting_s(self) -> float:
+        """For how long the oldest command has waited for its reply, in seconds."""
+        came_s = min((entry.came_s for entry in (*self._batch, *islice(self._queue, 1))), default=None)
+        return 0.0 if came_s is None else monotonic() - came_s
+
     def when_relieved(self, call: Callable[[], None]) -> None:
         """Call back once, when the queue is short again."""
         self._relieved.append(call)
@@ -126,7 +135,9 @@ class Ledger:
         batch = self._next_batch()
         metrics.BATCH.observe(len(batch))
         metrics.QUEUE.set(len(self._queue))
+        self._batch = batch
         await self._carry_out(batch)
+        self._batch = []
         if self._relieved and len(self._queue) <= CROWDED // 2:
             relieved, self._relieved = self._relieved, []
             for call in relieved:
@@ -162,9 +173,11 @@ class Ledger:
         try:
             await self._store.transact(work)
             self._rows = None if batch[-1].command.alone else rows
+            self.failure = ""
         except OutcomeUnknown:
             raise
         except StoreFailed as error:
+            self.failure = str(error)
             log.error("store failed, nothing was changed", reason=str(error), commands=len(batch))
             decided = _all_failed(batch)
         except Exception as error:

@@ -134,7 +134,3 @@ class Reader(Protocol):
     async def next_due_ms(self) -> int | None:
         """The nearest deadline or end of use; None where there is none."""
         ...
-
-    async def ping(self) -> None:
-        """Raise StoreFailed where the database cannot be read."""
-        ...

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sharesrv.domain import connect
-from sharesrv.domain.connect import HANDSHAKES, FindAudience, Identify, Register, TellLeft
+from sharesrv.domain.connect import HANDSHAKES, FindAudience, Register, TellLeft
 from sharesrv.domain.facts import Token
 from sharesrv.domain.outcome import (
     Audience,
@@ -16,7 +16,6 @@ from sharesrv.domain.outcome import (
     DeviceMoved,
     Done,
     Ended,
-    Identified,
     Notice,
     Registered,
     ToldLeft,
@@ -196,22 +195,6 @@ def test_a_limit_of_zero_allows_any_number_of_handshakes() -> None:
     world = World(Rules(handshakes_per_minute=0))
     for _ in range(500):
         assert came_to(world.do(world.connect("guest"))) is Connected
-
-
-# Whose token it is.
-
-
-def test_a_token_is_identified() -> None:
-    world = World()
-    assert world.do(Identify(digest="token of guest")) == Identified(world.store.accounts["guest"])
-    assert came_to(world.do(Identify(digest="nobody's"))) is Refusal.UNKNOWN_TOKEN
-    assert world.do(Identify(verified="guest")) == Identified(world.store.accounts["guest"])
-
-
-def test_wrong_parameters_are_reported_only_to_a_caller_with_a_good_token() -> None:
-    world = World()
-    assert came_to(world.do(Identify(digest="token of guest", refusal=Refusal.NO_PK))) is Refusal.NO_PK
-    assert came_to(world.do(Identify(digest="nobody's", refusal=Refusal.NO_PK))) is Refusal.UNKNOWN_TOKEN
 
 
 # The handshake of a device, and who hears of it.

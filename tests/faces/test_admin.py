@@ -70,32 +70,102 @@ async def test_the_life_of_a_device(database: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "where"),
+    ("method", "path", "body", "where", "reason"),
     [
-        ("POST", "accounts", {"apikey": "a"}, "$"),
-        ("POST", "accounts", {"apikey": "a", "uid": 1}, "$.uid"),
-        ("POST", "accounts", {"apikey": "a", "uid": "x\0"}, "$.uid"),
-        ("POST", "accounts", {"apikey": "a/b", "uid": "x"}, "$.apikey"),
-        ("POST", "accounts", [], "$"),
-        ("PATCH", f"accounts/{OWNER}", {"nickname": "x" * 65}, "$.nickname"),
-        ("POST", f"accounts/{OWNER}/tokens", {"days": 0}, "$.days"),
-        ("POST", "devices", {"deviceid": "..", "owner": OWNER, "devicekey": "k"}, "$.deviceid"),
-        ("PATCH", "devices/lamp", {"verified": "yes"}, "$.verified"),
-        ("POST", "shares", {"device": "lamp", "sharee": GUEST, "permit": 16}, "$.permit"),
-        ("PATCH", "shares/1", {"sharingExpireAt": -1}, "$.sharingExpireAt"),
+        ("POST", "accounts", {"apikey": "a"}, "uid", "uid is missing"),
+        ("POST", "accounts", {"apikey": "a", "uid": 1}, "uid", "uid must be a string, not a whole number"),
+        ("POST", "accounts", {"apikey": "a", "uid": "x\0"}, "uid", "without the character U+0000"),
+        ("POST", "accounts", {"apikey": "a/b", "uid": "x"}, "apikey", "that can stand in a path"),
+        ("POST", "accounts", {"apikey": "a", "uid": "x", "nick": ""}, "nick", "there is no field nick"),
+        ("POST", "accounts", [], "", "the body must be an object, not an array"),
+        ("PATCH", f"accounts/{OWNER}", {"nickname": "x" * 65}, "nickname", "must be a string of length <= 64"),
+        ("PATCH", f"accounts/{OWNER}", {"uid": None}, "uid", "uid must be a string, not null"),
+        ("PATCH", f"accounts/{OWNER}", {"createdAt": 1}, "createdAt", "there is no field createdAt"),
+        ("POST", f"accounts/{OWNER}/tokens", {"days": 0}, "days", "days must be a number"),
+        ("POST", "devices", {"deviceid": "..", "owner": OWNER, "devicekey": "k"}, "deviceid", "can stand in a path"),
+        ("POST", "devices", {"deviceid": "x", "owner": OWNER, "devicekey": "k", "pk": "p"}, "", "pk and dk"),
+        ("PATCH", "devices/lamp", {"verified": "yes"}, "verified", "verified must be true or false"),
+        ("PATCH", "devices/lamp", {"verified": "true"}, "verified", "verified must be true or false"),
+        ("PATCH", "devices/lamp", {"owner": None}, "owner", "owner must be a string, not null"),
+        ("POST", "shares", {"device": "lamp", "sharee": GUEST, "permit": 16}, "permit", "a whole number <= 15"),
+        ("POST", "shares", {"device": "lamp", "sharee": GUEST, "note": "\u6c49" * 11}, "note", "wider than 20"),
+        ("PATCH", "shares/1", {"note": "x" * 21}, "note", "note is wider than 20 columns"),
+        ("PATCH", "shares/1", {"sharingExpireAt": -1}, "sharingExpireAt", "a whole number >= 0"),
     ],
 )
-async def test_a_wrong_field_is_named(database: Path, method: str, path: str, body: object, where: str) -> None:
+async def test_3_3_a_wrong_field_is_named(
+    database: Path, method: str, path: str, body: object, where: str, reason: str
+) -> None:
     async with operating(database) as operator:
         refused = await operator.ask(method, path, body)
-        assert (refused.status_code, refused.json()["errors"]["path"]) == (422, where)
+        assert refused.status_code == 422
+        [error] = refused.json()["errors"]
+        assert error["path"] == where
+        assert reason in error["reason"]
+        assert refused.json()["reason"] == error["reason"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b'{"name": "\\ud800"}', b'{"params":' + b'{"x":' * 5_000])
+async def test_3_3_a_body_that_is_not_json_is_422(database: Path, body: bytes) -> None:
+    async with operating(database) as operator:
+        headers = {"Authorization": "Bearer secret"}
+        refused = await operator.client.post("/admin/v1/devices", content=body, headers=headers)
+        assert refused.status_code == 422
+        [error] = refused.json()["errors"]
+        assert error["path"] == ""
+        assert error["reason"].startswith("the body is not JSON: ")
 
 
 @pytest.mark.parametrize("wrong", ["limit=0", "limit=1001", "limit=x", f"after={'x' * 129}"])
-async def test_a_wrong_parameter_is_named(database: Path, wrong: str) -> None:
+async def test_3_3_a_wrong_parameter_is_named_as_a_wrong_field_is(database: Path, wrong: str) -> None:
     async with operating(database) as operator:
         refused = await operator.ask("GET", f"accounts?{wrong}")
-        assert (refused.status_code, refused.json()["errors"][0]["key"]) == (422, wrong.partition("=")[0])
+        assert refused.status_code == 422
+        [error] = refused.json()["errors"]
+        assert error["path"] == wrong.partition("=")[0]
+        assert error["reason"].startswith(f"{error['path']} must be a ")
+        missing = await operator.ask("GET", f"explain?account={OWNER}&action=update")
+        assert missing.json()["errors"] == [{"path": "device", "reason": "device is missing"}]
+
+
+async def test_3_3_null_removes(database: Path) -> None:
+    """RFC 7396: a field that is not named stays, one that is null is as it is in a record without it."""
+    fill(database, devices=[device_row("fan", name="Fan", bridge_id="bridge", auth_key="k", verified=False)])
+    async with operating(database) as operator:
+        await operator.done("PATCH", f"accounts/{GUEST}", {"nickname": "Guy"})
+        account = await operator.done("PATCH", f"accounts/{GUEST}", {"nickname": None})
+        assert (account["nickname"], account["uid"]) == ("", UIDS[GUEST])
+        before = await operator.done("GET", "devices/fan")
+        assert await operator.done("PATCH", "devices/fan", {}) == before
+        removed = {"name": None, "bridge": None, "verified": None}
+        assert await operator.done("PATCH", "devices/fan", removed) == before | removed | {"name": "", "verified": True}
+        assert query(database, "SELECT auth_key FROM device WHERE id = 'fan'") == [("k",)]
+        await operator.done("PATCH", "devices/fan", {"authKey": None})
+        assert query(database, "SELECT auth_key FROM device WHERE id = 'fan'") == [(None,)]
+        id = await granted(operator, permit=7, note="all", sharingExpireAt=4_102_444_800_000)
+        share_ = await operator.done("PATCH", f"shares/{id}", {"sharingExpireAt": None})
+        assert (share_["sharingExpireAt"], share_["permit"], share_["note"]) == (0, 7, "all")
+        share_ = await operator.done("PATCH", f"shares/{id}", {"permit": None, "note": None})
+        assert (share_["permit"], share_["note"]) == (0, "")
+
+
+async def test_3_3_one_is_shown_by_its_id_as_it_is_in_the_list(database: Path) -> None:
+    async with operating(database) as operator, operator.served.app(OWNER):
+        await granted(operator)
+        for kind in ("accounts", "devices", "shares", "sessions"):
+            for listed in await operator.items(kind):
+                assert await operator.done("GET", f"{kind}/{listed['id']}") == listed
+            assert (await operator.ask("GET", f"{kind}/{2**70}")).status_code == 404
+
+
+async def test_3_head_works_where_get_does(database: Path) -> None:
+    async with operating(database) as operator:
+        for path in ("accounts", f"accounts/{OWNER}", f"accounts/{OWNER}/tokens", "accounts/nobody"):
+            got, headed = await operator.ask("GET", path), await operator.ask("HEAD", path)
+            assert (headed.status_code, headed.content) == (got.status_code, b"")
+            assert headed.headers["content-length"] == str(len(got.content))
+        refused = await operator.client.head("/v2/binding/enduserapi/shareInfo")
+        assert refused.status_code == 405
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import struct
 import xml.etree.ElementTree as ET
 import zlib
@@ -7,13 +8,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import zxingcpp
-from structlog.testing import capture_logs
 
 from sharesrv.auth import digest
 from sharesrv.domain.record_checks import GrantRecord, TokenRecord
+from sharesrv.store.sqlite.store import SqliteStore
 from tests.web import HOUR_MS, LATE, PK, House, Web, add, coded, failed, house
-from tests.wire import GUEST, OTHER, OWNER, UIDS, at, device_row, share
+from tests.wire import GUEST, OTHER, OWNER, UIDS, at, device_row, query, share
 
 DEVICES = "/api/user/device"
 ADMIN = "auth.admin_token=the-admins-own"
@@ -243,10 +245,39 @@ async def test_the_list_is_paged(database: Path) -> None:
             await owner.ask(share("sub-1", action="cancelShare"))
         assert [id for page in await pages(web, GUEST, 1) for id in page] == ["bridge", "lamp", "sub-2", "zone"]
         assert ids(await listed(web, GUEST, after="lamp")) == ["sub-2", "zone"]
-        for limit in ("0", "1001", "-1", "x"):
-            answer = await web.fetch("GET", DEVICES, GUEST, params={"limit": limit})
-            assert answer.status == 422
-            assert answer.data["reason"]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["limit=0", "limit=1001", "limit=-1", "limit=abc", "limit=1.0", "limit=", "after=%00"]
+)
+async def test_3_2_the_token_is_looked_at_before_a_wrong_parameter(database: Path, wrong: str) -> None:
+    async with house(database) as at_home:
+        for account, expected in ((None, 401), ("nobody", 401), (LATE, 402), (GUEST, 400)):
+            assert await error(at_home.web, f"{DEVICES}?{wrong}", account) == expected
+        assert at_home.web.seen[-1].count(wrong.partition("=")[0]) == 1
+
+
+async def test_3_2_a_covered_sub_device_names_the_bridge_that_it_is_shared_by(database: Path) -> None:
+    grants = [GrantRecord("bridge", GUEST, 3, "all", 0), GrantRecord("sub-2", GUEST, 1, "one", 0)]
+    async with house(database, grants=grants) as at_home:
+        seen = {each["deviceid"]: each for each in await listed(at_home.web, GUEST)}
+        assert {id: each.get("via") for id, each in seen.items()} == {"bridge": None, "sub-1": "bridge", "sub-2": None}
+        assert seen["sub-1"]["sharedBy"] == seen["bridge"]["sharedBy"]
+        assert list(seen["sub-1"]) == [*KEYS, "sharedBy", "via"]
+        assert not [each for each in await listed(at_home.web, OWNER) if "via" in each]
+
+
+async def test_whose_token_it_is_takes_no_place_in_the_queue_of_the_ledger(database: Path) -> None:
+    async with house(database) as at_home:
+        store = at_home.failing()
+        store.hold()
+        waits = asyncio.create_task(at_home.web.made())
+        await store.committing.wait()
+        assert ids(await listed(at_home.web, OWNER)) == ["bridge", "lamp", "sub-1", "sub-2"]
+        assert await at_home.web.code("shareInfo", pk=PK) == 5067
+        assert not waits.done()
+        store.release()
+        assert await waits
 
 
 async def test_a_device_of_others_and_no_device_answer_alike(database: Path) -> None:
@@ -339,6 +370,37 @@ async def test_the_qr_codes_say_the_share_code(database: Path) -> None:
         assert (accepted["pk"], accepted["dk"]) == (PK, "lamp")
 
 
+async def test_3_2_a_qr_code_is_kept_by_nobody_and_the_svg_is_a_file_of_its_own(database: Path) -> None:
+    async with house(database) as at_home:
+        code = await at_home.web.made()
+        for kind in ("svg", "png"):
+            answer = await at_home.web.fetch("GET", f"/share/{code}/qr.{kind}", OWNER)
+            assert answer.headers["Cache-Control"] == "no-store"
+        root = ET.fromstring(await picture(at_home, code, "svg"))
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+
+
+async def test_3_2_only_a_code_that_waits_has_a_qr_code(database: Path) -> None:
+    async with (
+        house(database, ADMIN, grants=[GrantRecord("sub-1", GUEST, 0, "", 0)]) as at_home,
+        at_home.sides() as sides,
+    ):
+        taken, withdrawn = await at_home.web.made(), await at_home.web.made("bridge")
+        await at_home.web.done("shareDevice", GUEST, shareCode=taken)
+        await at_home.web.done("ownerUserUnshareDevice", shareCode=withdrawn)
+        overdue = await at_home.web.made("bridge")
+        at_home.clock.advance(ms=HOUR_MS)
+        await sides[0].send(share("sub-2"))
+        while (await sides[1].heard())["action"] != "share":
+            pass
+        codes = [code for (code,) in query(database, "SELECT code FROM share")]
+        assert {taken, withdrawn, overdue} < set(codes)
+        for code in codes:
+            for account, headers in ((OWNER, {}), (None, {"Authorization": "Bearer the-admins-own"})):
+                answer = await at_home.web.fetch("GET", f"/share/{code}/qr.svg", account, headers=headers)
+                assert answer.status == 404
+
+
 async def test_an_operator_may_have_the_qr_code(database: Path) -> None:
     async with house(database, ADMIN) as at_home:
         code = await at_home.web.made()
@@ -369,9 +431,13 @@ async def test_no_answer_shows_the_code_of_a_waiting_share(database: Path) -> No
         assert not [code for code in codes if code in "".join(at_home.web.seen)]
 
 
-async def test_a_store_that_fails_is_500(database: Path) -> None:
+async def broken(_store: SqliteStore, _work: object) -> None:
+    raise failed()
+
+
+async def test_a_store_that_fails_is_500(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with house(database) as at_home:
-        at_home.failing().fail("read", failed())
-        with capture_logs():
+        with monkeypatch.context() as patched:
+            patched.setattr(SqliteStore, "look", broken)
             assert await error(at_home.web, DEVICES, OWNER) == 500
         assert ids(await listed(at_home.web, OWNER)) == ["bridge", "lamp", "sub-1", "sub-2"]

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
+from litestar.routes import HTTPRoute
 
-from sharesrv.faces.http.operations import CALLS
+from sharesrv.faces.http import openapi
+from sharesrv.faces.http.server import application
+from sharesrv.faces.http.services import Services
 from sharesrv.protocol import quectel
 from tests.wire import TestServer, server
 
@@ -24,9 +29,11 @@ async def served(database: Path) -> AsyncIterator[TestServer]:
         yield running
 
 
-async def get(served: TestServer, path: str, method: str = "GET") -> httpx.Response:
+async def get(
+    served: TestServer, path: str, method: str = "GET", headers: dict[str, str] | None = None
+) -> httpx.Response:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.running.http_port}", timeout=30) as client:
-        return await client.request(method, path, headers={"Authorization": "Bearer secret"})
+        return await client.request(method, path, headers={"Authorization": "Bearer secret"} | (headers or {}))
 
 
 def calls(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -48,19 +55,42 @@ async def test_the_document_names_every_call_with_its_codes_and_an_example(serve
     document = (await get(served, "/openapi.json")).json()
     found = {(method, path): each for method, path, each in calls(document)}
     sharing = {(call.method.lower(), f"/v2/binding/enduserapi/{call.name}"): call for call in quectel.CALLS}
-    assert set(found) == {*sharing, *CALLS, ("get", "/metrics")}
+    app = application(cast("Services", None))
+    handled = {
+        (str(method).lower(), route.path_format)
+        for route in app.routes
+        if isinstance(route, HTTPRoute) and route.path not in ("/openapi.json", "/docs")
+        for method in route.methods - {"OPTIONS"}
+    }
+    assert set(found) == handled
     for key, call in sharing.items():
         described = found[key]["description"]
         assert all(f"`{call.code(refusal)}`" in described for refusal in call.refusals)
         assert found[key]["responses"]["200"]["content"]["application/json"]["examples"]
-    for key, says in CALLS.items():
-        assert set(map(str, says.refuses)) <= set(found[key]["responses"])
-        assert "400" not in found[key]["responses"]
-        if says.body is not None:
-            assert found[key]["requestBody"]["content"]["application/json"]["example"] == says.body_example
-        if key[1].startswith("/admin/"):
-            assert found[key]["security"] == [{"admin": []}]
+    for (_method, path), operation in found.items():
+        assert "400" not in operation["responses"]
+        assert all("example" in each for each in operation.get("parameters", []))
+        if path.startswith("/admin/"):
+            assert operation["security"] == [{"admin": []}]
+            assert {"401", "404"} <= set(operation["responses"])
+            assert ("requestBody" in operation) == ("409" in operation["responses"])
     assert set(document["components"]["securitySchemes"]) == {"admin", "token"}
+    named = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
+    assert named <= set(document["components"]["schemas"])
+    assert document["components"]["schemas"]["AccountChange"]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
+async def test_the_document_is_built_once_and_not_sent_again(
+    served: TestServer, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openapi, "document", None)
+    first = await get(served, path)
+    again = await get(served, path)
+    assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
+    unchanged = await get(served, path, headers={"If-None-Match": first.headers["etag"]})
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert (await get(served, path, headers={"If-None-Match": '"another"'})).status_code == 200
 
 
 async def test_the_page_shows_every_call_and_loads_nothing(served: TestServer) -> None:
@@ -77,7 +107,7 @@ async def test_the_page_shows_every_call_and_loads_nothing(served: TestServer) -
 async def test_the_methods_of_a_path_are_told(served: TestServer, method: str) -> None:
     answer = await get(served, "/admin/v1/accounts", method)
     assert answer.status_code == (204 if method == "OPTIONS" else 405)
-    assert set(answer.headers["allow"].split(", ")) == {"GET", "POST", "OPTIONS"}
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "POST", "OPTIONS"}
 
 
 async def test_an_unknown_path_and_a_large_body_are_json_too(served: TestServer) -> None:

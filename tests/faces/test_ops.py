@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-import sqlite3
+import asyncio
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
+from sharesrv.live import ledger as ledger_module
 from sharesrv.store.base import StoreFailed
-from sharesrv.store.sqlite.store import SqliteStore
+from tests.failing import FailingStore
 from tests.http import Operator, operating
 from tests.wire import GUEST, OWNER, answer, share
 
@@ -50,14 +53,39 @@ async def test_not_ready_while_draining(database: Path) -> None:
         assert (await operator.client.get("/healthz")).status_code == 200
 
 
-async def test_not_ready_without_its_database(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fails(_store: SqliteStore) -> None:
-        raise StoreFailed("gone") from sqlite3.OperationalError("gone")
-
+async def test_3_3_not_ready_while_commits_fail(database: Path) -> None:
     async with operating(database) as operator:
-        monkeypatch.setattr(SqliteStore, "ping", fails)
-        assert (await operator.client.get("/readyz")).status_code == 503
-        assert (await operator.client.get("/healthz")).status_code == 200
+        ledger = operator.served.running.ledger
+        ledger._store = store = FailingStore(ledger._store)
+        with capture_logs():
+            store.fail("commit", StoreFailed("the disk is full"), StoreFailed("the disk is full"))
+            assert (await operator.ask("DELETE", "devices/lamp")).status_code == 500
+            ready = await operator.client.get("/readyz")
+            assert (ready.status_code, ready.json()) == (503, {"status": "commits fail: the disk is full"})
+            assert (await operator.client.get("/healthz")).status_code == 200
+            while store.reads < 3:  # what imports leave to be told is looked for each second
+                await asyncio.sleep(0.05)
+            assert (await operator.client.get("/readyz")).status_code == 200
+
+
+async def test_3_3_not_ready_while_a_command_waits_for_over_two_seconds(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with operating(database) as operator:
+        ledger = operator.served.running.ledger
+        ledger._store = store = FailingStore(ledger._store)
+        store.hold()
+        removal = asyncio.create_task(operator.done("DELETE", "devices/lamp"))
+        await store.committing.wait()
+        assert (await operator.client.get("/readyz")).status_code == 200
+        now_s = monotonic()
+        monkeypatch.setattr(ledger_module, "monotonic", lambda: now_s + 2.5)
+        ready = await operator.client.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["status"].startswith("the oldest command has waited for 2.")
+        store.release()
+        await removal
+        assert (await operator.client.get("/readyz")).status_code == 200
 
 
 async def test_metrics_move(database: Path) -> None:

@@ -5,17 +5,19 @@ Closed, 404, unless `auth.admin_token` is set. Lists are paged by `limit` and `a
 
 from __future__ import annotations
 
-import re
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
-from litestar import Router, delete, get, patch, post
+from litestar import Request, delete, get, patch, post
 from litestar.connection import ASGIConnection
-from litestar.exceptions import NotAuthorizedException, NotFoundException
+from litestar.exceptions import ClientException, NotAuthorizedException, NotFoundException
 from litestar.handlers import BaseRouteHandler
-from litestar.params import FromPath
+from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import UNSET, Meta, UnsetType
 
 from sharesrv.auth import digest, new_token
+from sharesrv.domain.draft import Command
 from sharesrv.domain.record_checks import TokenRecord
 from sharesrv.domain.records import (
     TOKEN_ID_LENGTH,
@@ -26,185 +28,290 @@ from sharesrv.domain.records import (
     RevokeToken,
     WriteRecords,
 )
-from sharesrv.faces.http import oversight
-from sharesrv.faces.http.changes import AccountChange, DeviceChange, TokenOrder
-from sharesrv.faces.http.office import AnyRequest, Office, TheOffice
-from sharesrv.faces.http.operations import IN_PATH
-from sharesrv.faces.http.paging import After, Limit, Page, Unprocessable, carry_out
-from sharesrv.faces.http.paging import body as _body
-from sharesrv.faces.http.paging import page as _page
+from sharesrv.errors import Refusal, Refused
+from sharesrv.faces.http.services import IN_PATH, NO_NUL, Services, TheServices, Unprocessable, wrong_field
 from sharesrv.faces.records import record_of, write_command
 from sharesrv.protocol import importing
-from sharesrv.store.base import AccountInfo, DeviceInfo
+from sharesrv.store.base import AccountInfo, DeviceInfo, TokenInfo
 
-PREFIX: Final = "/admin/v1"
 DAY_MS: Final = 24 * 3600 * 1000
+NOT_FOUND: Final = {
+    Refusal.NO_SUCH_ACCOUNT,
+    Refusal.NO_SUCH_TOKEN,
+    Refusal.NO_SUCH_DEVICE,
+    Refusal.NO_SUCH_SHARE,
+    Refusal.SHARE_OVER,
+}
 
-Value = TypeVar("Value", bound=msgspec.Struct)
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this many items")]
+After = Annotated[str, QueryParameter(max_length=128, description="The last id of the page before")]
+Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=NO_NUL)]
+Text = Annotated[str, Meta(min_length=1, max_length=64, pattern=NO_NUL)]
+Name = Annotated[str, Meta(max_length=64, pattern=NO_NUL)]
+Secret = Annotated[str, Meta(min_length=1, max_length=128, pattern=NO_NUL)]
+NewApikey = Annotated[str, Meta(min_length=1, max_length=128, pattern=IN_PATH, examples=["guest-1"])]
+NewDeviceid = Annotated[str, Meta(min_length=1, max_length=64, pattern=IN_PATH, examples=["10000001"])]
+
+
+class HasId(Protocol):
+    @property
+    def id(self) -> str | int: ...
+
+
+Item = TypeVar("Item", bound=HasId)
+
+
+class Page(msgspec.Struct, Generic[Item]):
+    """A part of a list. `next`, where there are more, is the `after` of the next page."""
+
+    items: list[Item]
+    next: str | None
+
+
+class StrictRequest(Request[Any, Any, Any]):
+    """Reads a body as the type that its handler declares, nothing converted: the framework would take "1" for 1."""
+
+    async def json(self) -> Any:
+        """Raises Unprocessable with the path of what is wrong."""
+        field = self.route_handler.parsed_data_field
+        assert field is not None
+        try:
+            return msgspec.json.decode(await self.body() or b"{}", type=field.annotation)
+        except msgspec.ValidationError as error:
+            raise Unprocessable(wrong_field(str(error))) from error
+        except (ValueError, RecursionError) as error:
+            raise Unprocessable(wrong_field(f"the body is not JSON: {error}")) from error
 
 
 def guard(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
     """404 where no token is set, 401 where another or none is shown."""
-    office: Office = connection.app.state.office
-    if not office.settings.auth.admin_token:
+    services: Services = connection.app.state.services
+    if not services.settings.auth.admin_token:
         raise NotFoundException("there is nothing here")
-    if not office.is_admin(connection):
+    if not services.is_admin(connection):
         raise NotAuthorizedException("show the operators' token: Authorization: Bearer …")
 
 
-async def _record(request: AnyRequest, kind: type[Value]) -> Value:
-    """A record as `import` takes it, whose id can stand in a path."""
-    record = await _body(request, kind)
-    match record:
-        case importing.Account(apikey=id) | importing.Device(deviceid=id) if not re.fullmatch(IN_PATH, id):
-            key = "apikey" if isinstance(record, importing.Account) else "deviceid"
-            raise Unprocessable(
-                "an id that stands in paths begins with no dot and is without / % ? # \\", extra={"path": f"$.{key}"}
-            )
-    return record
+def page(items: Sequence[Item], limit: int) -> Page[Item]:
+    """The first `limit` of the items. One more was asked for, to know whether there are more."""
+    return Page(list(items[:limit]), str(items[limit - 1].id) if len(items) > limit else None)
+
+
+async def carry_out(services: Services, command: Command) -> None:
+    """Give an operator's command to the ledger. 404 for what is not there, 409 for a record that does not fit."""
+    try:
+        await services.ledger.ask(command)
+    except Refused as refused:
+        if refused.refusal in NOT_FOUND:
+            raise NotFoundException(refused.reason) from refused
+        if refused.refusal is Refusal.UNFIT:
+            raise ClientException(refused.reason, status_code=409) from refused
+        raise
+
+
+def given(change: msgspec.Struct, **removed: Any) -> dict[str, Any]:
+    """The fields that a merge patch names (RFC 7396). One that is null gets its value in `removed`, or None."""
+    fields = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not UNSET}
+    return {name: removed.get(name) if value is None else value for name, value in fields.items()}
 
 
 # Accounts and their tokens.
 
 
+class NewAccount(importing.Account, forbid_unknown_fields=True, kw_only=True):
+    """As a line of an import has it."""
+
+    apikey: NewApikey
+    uid: Text
+    nickname: Name = ""
+
+
+class AccountChange(msgspec.Struct, forbid_unknown_fields=True):
+    """A merge patch."""
+
+    uid: Text | UnsetType = UNSET
+    nickname: Name | UnsetType | None = UNSET
+
+
+class ShownAccount(msgspec.Struct, rename="camel"):
+    id: str
+    apikey: str
+    uid: str
+    nickname: str
+    created_at: int
+
+
+def _account(info: AccountInfo | None) -> ShownAccount:
+    if info is None:
+        raise NotFoundException(Refusal.NO_SUCH_ACCOUNT.value)
+    return ShownAccount(info.id, info.id, info.uid, info.nickname, info.created_ms)
+
+
 @get("/accounts", summary="List accounts")
-async def accounts(office: TheOffice, limit: Limit = 100, after: After = "") -> Page:
-    found = await office.reader.accounts(after, limit + 1)
-    return _page([_account(each) for each in found], limit)
+async def accounts(services: TheServices, limit: Limit = 100, after: After = "") -> Page[ShownAccount]:
+    return page([_account(each) for each in await services.reader.accounts(after, limit + 1)], limit)
 
 
-@post("/accounts", summary="Create or replace an account: apikey, uid, nickname", status_code=201)
-async def save_account(request: AnyRequest, office: TheOffice) -> importing.Account:
-    account = await _record(request, importing.Account)
-    await carry_out(office, write_command([record_of(account)]))
-    return account
+@post("/accounts", summary="Create or replace an account")
+async def save_account(services: TheServices, data: JSONBody[NewAccount]) -> NewAccount:
+    await carry_out(services, write_command([record_of(data)]))
+    return data
 
 
-@patch("/accounts/{apikey:str}", summary="Change an account: uid, nickname")
-async def change_account(request: AnyRequest, office: TheOffice, apikey: FromPath[str]) -> dict[str, Any]:
-    change = await _body(request, AccountChange)
-    await carry_out(office, ChangeAccount(account_id=apikey, uid=change.uid, nickname=change.nickname))
-    return _account(await _known_account(office, apikey))
+@get("/accounts/{apikey:str}", summary="Show an account")
+async def show_account(services: TheServices, apikey: FromPath[str]) -> ShownAccount:
+    return _account(await services.reader.account(apikey))
+
+
+@patch("/accounts/{apikey:str}", summary="Change an account")
+async def change_account(services: TheServices, apikey: FromPath[str], data: JSONBody[AccountChange]) -> ShownAccount:
+    await carry_out(services, ChangeAccount(account_id=apikey, **given(data, nickname="")))
+    return _account(await services.reader.account(apikey))
 
 
 @delete("/accounts/{apikey:str}", summary="Delete an account, its devices, and all that it shared or was given")
-async def remove_account(office: TheOffice, apikey: FromPath[str]) -> None:
-    await carry_out(office, DeleteAccount(account_id=apikey))
+async def remove_account(services: TheServices, apikey: FromPath[str]) -> None:
+    await carry_out(services, DeleteAccount(account_id=apikey))
 
 
-async def _known_account(office: Office, apikey: str) -> AccountInfo:
-    known = await office.reader.account(apikey)
-    if known is None:
-        raise NotFoundException("there is no such account")
-    return known
+class TokenOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """Without `days`, as many as `auth.token_days`."""
+
+    days: Annotated[float, Meta(gt=0, le=1e6, examples=[30])] | None = None
 
 
-def _account(info: AccountInfo) -> dict[str, Any]:
-    return {"id": info.id, "apikey": info.id, "uid": info.uid, "nickname": info.nickname, "createdAt": info.created_ms}
+class ShownToken(msgspec.Struct, rename="camel"):
+    """`expiresAt` in ms, 0 for never."""
+
+    id: str
+    serial: int
+    expires_at: int
+
+
+class NewToken(msgspec.Struct, rename="camel"):
+    """`at` is the token, shown this once."""
+
+    id: str
+    at: str
+    expires_at: int
 
 
 @get("/accounts/{apikey:str}/tokens", summary="List an account's tokens: their ids, never the tokens")
-async def tokens(office: TheOffice, apikey: FromPath[str]) -> Page:
-    await _known_account(office, apikey)
-    found = await office.reader.tokens(apikey)
-    return _page([{"id": each.id, "serial": each.serial, "expiresAt": each.expires_ms} for each in found], len(found))
+async def tokens(
+    services: TheServices, apikey: FromPath[str], limit: Limit = 100, after: After = ""
+) -> Page[ShownToken]:
+    _account(await services.reader.account(apikey))
+    found: list[TokenInfo] = await services.reader.tokens(apikey)
+    ids = [each.id for each in found]
+    rest = found[ids.index(after) + 1 if after in ids else 0 :]
+    return page([ShownToken(each.id, each.serial, each.expires_ms) for each in rest], limit)
 
 
-@post("/accounts/{apikey:str}/tokens", summary="Mint a token; it is shown this once", status_code=201)
-async def mint_token(request: AnyRequest, office: TheOffice, apikey: FromPath[str]) -> dict[str, Any]:
-    order = await _body(request, TokenOrder)
-    await _known_account(office, apikey)
+@post("/accounts/{apikey:str}/tokens", summary="Mint a token; it is shown this once")
+async def mint_token(services: TheServices, apikey: FromPath[str], data: JSONBody[TokenOrder]) -> NewToken:
+    _account(await services.reader.account(apikey))
     at = new_token()
-    expires_ms = office.clock.now_ms() + round((order.days or office.settings.auth.token_days) * DAY_MS)
-    await carry_out(office, WriteRecords(tokens=[TokenRecord(apikey, digest(at), expires_ms)]))
-    return {"id": digest(at)[:TOKEN_ID_LENGTH], "at": at, "expiresAt": expires_ms}
+    expires_ms = services.clock.now_ms() + round((data.days or services.settings.auth.token_days) * DAY_MS)
+    await carry_out(services, WriteRecords(tokens=[TokenRecord(apikey, digest(at), expires_ms)]))
+    return NewToken(digest(at)[:TOKEN_ID_LENGTH], at, expires_ms)
 
 
 @delete("/accounts/{apikey:str}/tokens/{token_id:str}", summary="Revoke a token; its connections are closed at once")
-async def revoke_token(office: TheOffice, apikey: FromPath[str], token_id: FromPath[str]) -> None:
-    await carry_out(office, RevokeToken(account_id=apikey, token_id=token_id))
+async def revoke_token(services: TheServices, apikey: FromPath[str], token_id: FromPath[str]) -> None:
+    await carry_out(services, RevokeToken(account_id=apikey, token_id=token_id))
 
 
 # Devices.
 
 
+class NewDevice(importing.Device, forbid_unknown_fields=True, kw_only=True):
+    """As a line of an import has it; pk and dk come together."""
+
+    deviceid: NewDeviceid
+    owner: Annotated[Id, Meta(examples=["owner"])]
+    devicekey: Annotated[Secret, Meta(examples=["a-secret"])]
+    name: Name = ""
+    pk: Text | None = None
+    dk: Text | None = None
+    bridge: Text | None = None
+    authKey: Secret | None = None  # noqa: N815 - the wire's spelling, as its base class has it
+
+
+class DeviceChange(
+    msgspec.Struct,
+    forbid_unknown_fields=True,
+    rename={"owner_id": "owner", "bridge_id": "bridge", "auth_key": "authKey"},
+):
+    """A merge patch. A devicekey replaces the device's; nothing shows it again."""
+
+    owner_id: Id | UnsetType = UNSET
+    name: Name | UnsetType | None = UNSET
+    devicekey: Secret | UnsetType = UNSET
+    bridge_id: Text | UnsetType | None = UNSET
+    auth_key: Secret | UnsetType | None = UNSET
+    verified: bool | UnsetType | None = UNSET
+    shareable: bool | UnsetType | None = UNSET
+
+
+class ShownDevice(msgspec.Struct, rename="camel"):
+    """All but its devicekey, of which only the digest is kept."""
+
+    id: str
+    deviceid: str
+    owner: str
+    name: str
+    pk: str | None
+    dk: str | None
+    uiid: int | None
+    bridge: str | None
+    verified: bool
+    shareable: bool
+    created_at: int
+    online: bool
+    params: msgspec.Raw
+
+
+def _device(info: DeviceInfo | None, services: Services) -> ShownDevice:
+    if info is None:
+        raise NotFoundException(Refusal.NO_SUCH_DEVICE.value)
+    return ShownDevice(
+        id=info.id, deviceid=info.id, owner=info.owner_id, name=info.name, pk=info.pk, dk=info.dk, uiid=info.uiid,
+        bridge=info.bridge_id, verified=info.verified, shareable=info.shareable, created_at=info.created_ms,
+        online=services.devices.link(info.id, info.bridge_id) is not None, params=msgspec.Raw(info.params.encode()),
+    )  # fmt: skip
+
+
 @get("/devices", summary="List devices")
-async def devices(office: TheOffice, limit: Limit = 100, after: After = "") -> Page:
-    found = await office.reader.devices(after, limit + 1)
-    return _page([_device(each, office) for each in found], limit)
+async def devices(services: TheServices, limit: Limit = 100, after: After = "") -> Page[ShownDevice]:
+    return page([_device(each, services) for each in await services.reader.devices(after, limit + 1)], limit)
 
 
-@post("/devices", summary="Create or replace a device, as `import` takes it", status_code=201)
-async def save_device(request: AnyRequest, office: TheOffice) -> dict[str, Any]:
-    device = await _record(request, importing.Device)
-    await carry_out(office, write_command([record_of(device)]))
-    return _device(await _known_device(office, device.deviceid), office)
+@post("/devices", summary="Create or replace a device")
+async def save_device(services: TheServices, data: JSONBody[NewDevice]) -> ShownDevice:
+    await carry_out(services, write_command([record_of(data)]))
+    return _device(await services.reader.device(data.deviceid), services)
+
+
+@get("/devices/{device_id:str}", summary="Show a device")
+async def show_device(services: TheServices, device_id: FromPath[str]) -> ShownDevice:
+    return _device(await services.reader.device(device_id), services)
 
 
 @patch("/devices/{device_id:str}", summary="Change a device; another owner ends its shares")
-async def change_device(request: AnyRequest, office: TheOffice, device_id: FromPath[str]) -> dict[str, Any]:
-    change = await _body(request, DeviceChange)
-    await carry_out(office, ChangeDevice(device_id=device_id, fields=_fields(change)))
-    return _device(await _known_device(office, device_id), office)
+async def change_device(services: TheServices, device_id: FromPath[str], data: JSONBody[DeviceChange]) -> ShownDevice:
+    fields = given(data, name="", verified=True, shareable=True)
+    if "devicekey" in fields:
+        fields["key_digest"] = digest(fields.pop("devicekey"))
+    await carry_out(services, ChangeDevice(device_id=device_id, fields=fields))
+    return _device(await services.reader.device(device_id), services)
 
 
 @delete("/devices/{device_id:str}", summary="Delete a device; its shares end")
-async def remove_device(office: TheOffice, device_id: FromPath[str]) -> None:
-    await carry_out(office, DeleteDevice(device_id=device_id))
-
-
-async def _known_device(office: Office, device_id: str) -> DeviceInfo:
-    known = await office.reader.device(device_id)
-    if known is None:
-        raise NotFoundException("there is no such device")
-    return known
-
-
-def _fields(change: DeviceChange) -> dict[str, Any]:
-    """What is given, by the names that the domain has for it."""
-    given = {
-        "owner_id": change.owner,
-        "name": change.name,
-        "key_digest": digest(change.devicekey) if change.devicekey else None,
-        "bridge_id": change.bridge,
-        "auth_key": change.authKey or None,
-        "verified": change.verified,
-        "shareable": change.shareable,
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _device(info: DeviceInfo, office: Office) -> dict[str, Any]:
-    """All but its devicekey, of which only the digest is kept."""
-    return {
-        "id": info.id,
-        "deviceid": info.id,
-        "owner": info.owner_id,
-        "name": info.name,
-        "pk": info.pk,
-        "dk": info.dk,
-        "uiid": info.uiid,
-        "bridge": info.bridge_id,
-        "verified": info.verified,
-        "shareable": info.shareable,
-        "createdAt": info.created_ms,
-        "online": office.devices.link(info.id, info.bridge_id) is not None,
-        "params": msgspec.Raw(info.params.encode()),
-    }
+async def remove_device(services: TheServices, device_id: FromPath[str]) -> None:
+    await carry_out(services, DeleteDevice(device_id=device_id))
 
 
 HANDLERS: Final = [
-    accounts, save_account, change_account, remove_account, tokens, mint_token, revoke_token,
-    devices, save_device, change_device, remove_device,
+    accounts, save_account, show_account, change_account, remove_account, tokens, mint_token, revoke_token,
+    devices, save_device, show_device, change_device, remove_device,
 ]  # fmt: skip
-
-
-def router() -> Router:
-    """All of `/admin/v1`."""
-    return Router(
-        PREFIX,
-        route_handlers=[*HANDLERS, *oversight.HANDLERS],
-        guards=[guard],
-        tags=["operators"],
-        security=[{"admin": []}],
-    )

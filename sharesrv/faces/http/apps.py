@@ -2,103 +2,173 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
-from typing import Any, Final
+from typing import Annotated, Final
 
 import msgspec
 import segno
-from litestar import HttpMethod, Response, get, route
+from litestar import HttpMethod, Response, Router, get, route
 from litestar.exceptions import NotFoundException
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
+from msgspec import UNSET, UnsetType
 
-from sharesrv.domain.connect import Identify
 from sharesrv.domain.facts import Account, Device, Facts, Source
 from sharesrv.domain.grants import combined_permit, deciding
-from sharesrv.domain.share import Share
+from sharesrv.domain.share import Origin, Share, State
 from sharesrv.errors import Refusal, Refused
-from sharesrv.faces.http.office import AnyRequest, Office, TheOffice
-from sharesrv.faces.http.paging import After, Limit
-from sharesrv.store.base import DeviceInfo
+from sharesrv.faces.http.services import AnyRequest, Services, TheServices
+from sharesrv.names import is_storable
+from sharesrv.store.base import DeviceInfo, StoreFailed
 
-PAGE: Final = 100
-# 401 no or bad token, 402 expired, 406 superseded, 403 not one's device; the HTTP status is 200.
-ERRORS: Final = {Refusal.NO_TOKEN: 401, Refusal.UNKNOWN_TOKEN: 401, Refusal.TOKEN_EXPIRED: 402, Refusal.SUPERSEDED: 406}
-NOT_ITS_DEVICE: Final = 403
+ERRORS: Final = {
+    Refusal.MALFORMED: 400,
+    Refusal.NO_TOKEN: 401,
+    Refusal.UNKNOWN_TOKEN: 401,
+    Refusal.TOKEN_EXPIRED: 402,
+    Refusal.NO_GRANT: 403,
+    Refusal.SUPERSEDED: 406,
+}
+LIMIT: Final = re.compile(r"[1-9][0-9]{0,2}|1000", re.ASCII)
 
-Answer = Response[dict[str, Any]]
+
+class Failed(msgspec.Struct):
+    """Every failure of these calls, with HTTP status 200."""
+
+    error: int
+    reason: str
 
 
-def _failed(refused: Refused) -> Answer:
-    return Response({"error": ERRORS.get(refused.refusal, 500), "reason": refused.reason}, status_code=200)
+class Place(msgspec.Struct):
+    """Where the WebSocket is."""
+
+    error: int
+    reason: str
+    IP: str
+    domain: str
+    port: int
 
 
-@route("/dispatch/app", http_method=[HttpMethod.GET, HttpMethod.POST], status_code=200, tags=["apps"])
-async def dispatch(request: AnyRequest, office: TheOffice) -> Answer:
-    """Where the WebSocket is. A token is not needed, but one that is shown must be good."""
+class SharedWith(msgspec.Struct, rename="camel"):
+    """The other side of a grant, and what it allows. `shareTime` in ms."""
+
+    apikey: str
+    uid: str
+    permit: int
+    note: str
+    share_time: int
+    share_code: str
+
+
+class AppDevice(msgspec.Struct, rename="camel"):
+    """A device as one account sees it. `apikey` is its owner's; `via` is the bridge whose grant covers it."""
+
+    name: str
+    deviceid: str
+    apikey: str
+    online: bool
+    params: msgspec.Raw
+    created_at: int
+    uiid: int | None
+    shared_to: list[SharedWith] | UnsetType = UNSET
+    shared_by: SharedWith | UnsetType = UNSET
+    via: str | UnsetType = UNSET
+
+
+class DeviceList(msgspec.Struct):
+    """`next` is there where there are more: the `after` of the next page."""
+
+    error: int
+    devicelist: list[AppDevice]
+    next: str | UnsetType = UNSET
+
+
+class OneDevice(msgspec.Struct):
+    error: int
+    device: AppDevice
+
+
+@route(
+    "/dispatch/app",
+    http_method=[HttpMethod.GET, HttpMethod.POST],
+    status_code=200,
+    summary="Where the WebSocket is",
+    security=[{}, {"token": []}],
+)
+async def dispatch(request: AnyRequest, services: TheServices) -> Place | Failed:
+    """A token is not needed, but one that is shown must be good."""
     if request.headers.get("authorization", "").strip():
-        try:
-            who = await office.identity(request)
-            await office.ledger.ask(Identify(digest=who.digest, verified=who.account_id))
-        except Refused as refused:
-            return _failed(refused)
-    host = office.settings.server.public_host or request.url.hostname or office.settings.server.host
-    return Response({"error": 0, "reason": "ok", "IP": host, "domain": host, "port": office.ws_port}, status_code=200)
+        await services.caller(request)
+    host = services.settings.server.public_host or request.url.hostname or services.settings.server.host
+    return Place(0, "ok", IP=host, domain=host, port=services.ws_port)
 
 
-@get("/api/user/device", tags=["apps"])
-async def devices(request: AnyRequest, office: TheOffice, after: After = "", limit: Limit = PAGE) -> Answer:
-    """The account's own devices and those shared with it, ordered by deviceid; `next` is given where there are more."""
-    try:
-        account = await office.caller(request)
-    except Refused as refused:
-        return _failed(refused)
-    found = await office.reader.devices_of(account.id, after.replace("\0", ""), limit + 1)
-    shown = await _shown(found[:limit], account, office)
-    answer: dict[str, Any] = {"error": 0, "devicelist": shown}
-    if len(found) > limit:
-        answer["next"] = found[limit - 1].id
-    return Response(answer, status_code=200)
+@get("/api/user/device", summary="List the account's own devices and those shared with it")
+async def devices(
+    request: AnyRequest,
+    services: TheServices,
+    after: Annotated[str, QueryParameter(description="The `next` of the page before")] = "",
+    limit: Annotated[str, QueryParameter(description="At most this many devices, 1 to 1000")] = "100",
+) -> DeviceList | Failed:
+    """Ordered by deviceid."""
+    account = await services.caller(request)
+    if not LIMIT.fullmatch(limit):
+        raise Refused(Refusal.MALFORMED, "limit must be a whole number from 1 to 1000")
+    if not is_storable(after):
+        raise Refused(Refusal.MALFORMED, "after must be a deviceid")
+    count = int(limit)
+    found = await services.reader.devices_of(account.id, after, count + 1)
+    shown = await _visible(found[:count], account, services)
+    return DeviceList(0, shown, found[count - 1].id if len(found) > count else UNSET)
 
 
-@get("/api/user/device/{device_id:str}", tags=["apps"])
-async def device(request: AnyRequest, office: TheOffice, device_id: FromPath[str]) -> Answer:
-    """One device."""
-    try:
-        account = await office.caller(request)
-    except Refused as refused:
-        return _failed(refused)
-    found = await office.reader.device(device_id)
-    shown = await _shown([found], account, office) if found is not None else []
+@get("/api/user/device/{device_id:str}", summary="Show one device")
+async def device(request: AnyRequest, services: TheServices, device_id: FromPath[str]) -> OneDevice | Failed:
+    """One's own, or one that is shared with the account."""
+    account = await services.caller(request)
+    found = await services.reader.device(device_id)
+    shown = await _visible([found], account, services) if found is not None else []
     if not shown:
-        return Response({"error": NOT_ITS_DEVICE, "reason": "no such device, or no grant on it"}, status_code=200)
-    return Response({"error": 0, "device": shown[0]}, status_code=200)
+        raise Refused(Refusal.NO_GRANT)
+    return OneDevice(0, shown[0])
 
 
-async def _shown(found: list[DeviceInfo], account: Account, office: Office) -> list[dict[str, Any]]:
+async def _visible(found: list[DeviceInfo], account: Account, services: Services) -> list[AppDevice]:
     """Those of the devices that this account may see, as it sees them."""
 
-    def look(source: Source) -> list[dict[str, Any]]:
-        facts = office.draft(source).facts
-        return [entry for info in found if (entry := _entry(info, account, office, facts)) is not None]
+    def look(source: Source) -> list[AppDevice]:
+        facts = services.draft(source).facts
+        return [entry for info in found if (entry := _entry(info, account, services, facts)) is not None]
 
-    return await office.reader.look(look)
+    return await services.reader.look(look)
 
 
-def _entry(info: DeviceInfo, account: Account, office: Office, facts: Facts) -> dict[str, Any] | None:
+def _entry(info: DeviceInfo, account: Account, services: Services, facts: Facts) -> AppDevice | None:
     device = facts.device(info.id)
     if device is None:
         return None
+    shown = AppDevice(
+        name=info.name, deviceid=info.id, apikey=info.owner_id,
+        online=services.devices.link(info.id, info.bridge_id) is not None, params=msgspec.Raw(info.params.encode()),
+        created_at=info.created_ms, uiid=info.uiid,
+    )  # fmt: skip
     if device.owner_id == account.id:
-        return _device(info, office) | {"sharedTo": _shared_to(grants_by_account(device, facts), facts)}
-    tree = [share for share in facts.tree(device, account.id) if not share.due(facts.now_ms)]
-    held = deciding(tree, device, facts)
-    if not held:
+        shared = [_shared(holder_id, grants, facts) for holder_id, grants in _grants_by_account(device, facts).items()]
+        shown.shared_to = sorted(shared, key=lambda entry: (entry.share_time, entry.apikey))
+        return shown
+    grants = deciding([share for share in facts.tree(device, account.id) if not share.due(facts.now_ms)], device, facts)
+    if not grants:
         return None
-    return _device(info, office, held) | {"sharedBy": _share(device.owner_id, held, facts)}
+    shown.shared_by = _shared(device.owner_id, grants, facts)
+    if grants[-1].device_id == info.id:
+        shown.name = grants[-1].device_name or info.name
+    else:
+        shown.via = grants[-1].device_id
+    return shown
 
 
-def grants_by_account(device: Device, facts: Facts) -> dict[str, list[Share]]:
-    """The grants that decide about a device now, by account."""
+def _grants_by_account(device: Device, facts: Facts) -> dict[str, list[Share]]:
+    """The grants that decide about a device now, by the account that holds them."""
     rows: dict[str, list[Share]] = {}
     for share in facts.held_on(device):
         if share.sharee_id is not None and not share.due(facts.now_ms):
@@ -107,63 +177,54 @@ def grants_by_account(device: Device, facts: Facts) -> dict[str, list[Share]]:
     return {id: grants for id, grants in by_account.items() if grants}
 
 
-def _device(info: DeviceInfo, office: Office, grants: list[Share] | None = None) -> dict[str, Any]:
-    # A grant of its bridge covers it, but has the name that the bridge goes by.
-    own_name = grants[-1].device_name if grants and grants[-1].device_id == info.id else ""
-    return {
-        "name": own_name or info.name,
-        "deviceid": info.id,
-        "apikey": info.owner_id,
-        "online": office.devices.link(info.id, info.bridge_id) is not None,
-        "params": msgspec.Raw(info.params.encode()),
-        "createdAt": info.created_ms,
-        "uiid": info.uiid,
-    }
+def _shared(account_id: str, grants: list[Share], facts: Facts) -> SharedWith:
+    account, newest = facts.account(account_id), grants[-1]
+    return SharedWith(
+        apikey=account_id, uid=account.uid if account else "", permit=combined_permit(grants), note=newest.note,
+        share_time=int(newest.asked.share_time), share_code=newest.code,
+    )  # fmt: skip
 
 
-def _shared_to(grants: dict[str, list[Share]], facts: Facts) -> list[dict[str, Any]]:
-    entries = [_share(account_id, shares, facts) for account_id, shares in grants.items()]
-    return sorted(entries, key=lambda entry: (entry["shareTime"], entry["apikey"]))
+@get(
+    ["/share/{code:str}/qr.svg", "/share/{code:str}/qr.png"],
+    summary="Show a share code that waits as a QR code",
+    media_type="image/svg+xml",
+    security=[{"token": []}, {"admin": []}],
+)
+async def qr(request: AnyRequest, services: TheServices, code: FromPath[str]) -> Response[bytes]:
+    """For its owner or an operator; 404 to everybody else."""
+    if not services.is_admin(request):
+        try:
+            account_id = (await services.caller(request)).id
+        except Refused:
+            account_id = ""
+    else:
+        account_id = None
+    share = await services.reader.look(lambda source: source.share_of_code(code))
+    waits = share is not None and share.state is State.OPEN and not share.due(services.clock.now_ms())
+    if share is None or not waits or share.origin is Origin.OFFER or account_id not in (None, share.sharer_id):
+        raise NotFoundException("no share code of yours that waits has this name")
+    kind = request.url.path.rpartition(".")[2]
+    picture = BytesIO()
+    segno.make(share.code, error="m", micro=False).save(picture, kind=kind, scale=8, border=4)
+    media_type = "image/png" if kind == "png" else "image/svg+xml"
+    return Response(picture.getvalue(), media_type=media_type, headers={"Cache-Control": "no-store"})
 
 
-def _share(account_id: str, shares: list[Share], facts: Facts) -> dict[str, Any]:
-    account, newest = facts.account(account_id), shares[-1]
-    return {
-        "apikey": account_id,
-        "uid": account.uid if account else "",
-        "permit": combined_permit(shares),
-        "note": newest.note,
-        "shareTime": int(newest.asked.share_time),
-        "shareCode": newest.code,
-    }
+def _failed(_request: AnyRequest, refused: Refused) -> Response[Failed]:
+    return Response(Failed(ERRORS.get(refused.refusal, 500), refused.reason), status_code=200)
 
 
-@get(["/share/{code:str}/qr.svg", "/share/{code:str}/qr.png"], tags=["apps"], media_type="image/svg+xml")
-async def qr(request: AnyRequest, office: TheOffice, code: FromPath[str]) -> Response[bytes]:
-    """The QR code of a share code, for its owner or an operator; 404 to everybody else."""
-    share = await office.reader.look(lambda source: source.share_of_code(code))
-    if share is None or not await _may_show(share, request, office):
-        raise NotFoundException("there is no such share code of yours")
-    picture = segno.make(share.code, error="m", micro=False)
-    if request.url.path.endswith(".svg"):
-        return Response(picture.svg_inline(scale=8, border=4).encode(), media_type="image/svg+xml")
-    return Response(png(picture), media_type="image/png")
+def _store_failed(_request: AnyRequest, _error: StoreFailed) -> Response[Failed]:
+    return Response(Failed(500, Refusal.INTERNAL.value), status_code=200)
 
 
-def png(picture: segno.QRCode) -> bytes:
-    """A PNG, eight pixels a module."""
-    out = BytesIO()
-    picture.save(out, kind="png", scale=8, border=4)
-    return out.getvalue()
-
-
-async def _may_show(share: Share, request: AnyRequest, office: Office) -> bool:
-    if office.is_admin(request):
-        return True
-    try:
-        return (await office.caller(request)).id == share.sharer_id
-    except Refused:
-        return False
-
-
-HANDLERS: Final = [dispatch, devices, device, qr]
+def router() -> Router:
+    """The calls for apps."""
+    return Router(
+        "/",
+        route_handlers=[dispatch, devices, device, qr],
+        exception_handlers={Refused: _failed, StoreFailed: _store_failed},
+        tags=["apps"],
+        security=[{"token": []}],
+    )

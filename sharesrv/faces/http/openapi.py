@@ -1,152 +1,177 @@
-"""What the OpenAPI document says of the nine calls, from the same table that checks them; and the page that shows it."""
+"""The OpenAPI document: what the framework reads from the handlers, and what it cannot know.
+
+That is: the nine calls of device sharing, from the table that checks them; the exact schemas of the structs; which failures
+a call has; examples.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from html import escape
-from typing import Any, Final
+import re
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any, Final, get_args, get_origin
 
-from litestar import MediaType, Request, get
-from litestar.openapi.spec import (
-    Example,
-    OpenAPIMediaType,
-    OpenAPIResponse,
-    OpenAPIType,
-    Operation,
-    Parameter,
-    Reference,
-    RequestBody,
-    Schema,
-)
+import msgspec
+from litestar import Litestar
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.routes import HTTPRoute
+from litestar.types import ControllerRouterHandler, Dependencies
 
-from sharesrv.faces.http.operations import completed
+from sharesrv.faces.http.services import Failure
 from sharesrv.protocol import quectel
 from sharesrv.protocol.quectel import Call
 
-_STRING: Final = Schema(type=OpenAPIType.STRING)
-_DATA: Final[dict[str, list[OpenAPIType]]] = {
-    quectel.SHARE_INFO.name: [OpenAPIType.STRING, OpenAPIType.NULL],
-    quectel.SHARE_BY_UID.name: [OpenAPIType.STRING, OpenAPIType.NULL],
-    quectel.USER_LIST.name: [OpenAPIType.ARRAY, OpenAPIType.NULL],
-}
-_OBJECT: Final = [OpenAPIType.OBJECT, OpenAPIType.NULL]
-_DONE: Final[dict[str, Any]] = {
-    quectel.SHARE_INFO.name: "Zm9vYmFyYmF6cXV4",
-    quectel.SHARE_BY_UID.name: "Zm9vYmFyYmF6cXV4",
-    quectel.USER_LIST.name: [],
-}
+REF: Final = "#/components/schemas/{name}"
+JSON: Final = "application/json"
+FORM: Final = "application/x-www-form-urlencoded"
+SHARING: Final = "/v2/binding/enduserapi"
+Schema = dict[str, Any]
 
-
-def operation_of(call: Call) -> type[Operation]:
-    """The description of one call."""
-
-    @dataclass
-    class CallOperation(Operation):
-        def __post_init__(self) -> None:
-            self.summary = call.summary
-            self.description = _codes(call)
-            self.tags = ["device sharing"]
-            self.security = [{"token": []}]
-            self.parameters = _parameters(call)
-            self.responses = {"200": _answer(call), "413": _plain("The body is larger than 64 KiB")}
-            if call is quectel.SHARE_BY_UID:
-                self.responses["429"] = _plain("Too many unknown recipients were named in the last minute")
-            if call.method != "GET":
-                self.request_body = _body(call)
-
-    return CallOperation
-
-
-def _codes(call: Call) -> str:
-    rows = {call.code(refusal): refusal.value for refusal in call.refusals}
-    listed = "\n".join(f"- `{code}`: {reason}" for code, reason in sorted(rows.items()))
-    return f"HTTP status 200; the code is in the body.\n\n- `{quectel.OK}`: done\n{listed}"
-
-
-def _parameters(call: Call) -> list[Parameter | Reference]:
-    return [
-        Parameter(name=each.name, param_in="query", schema=_STRING, description=each.description, example=each.example)
-        for each in call.parameters
-    ]
-
-
-def _body(call: Call) -> RequestBody:
-    schema = Schema(
-        type=OpenAPIType.OBJECT,
-        properties={each.name: Schema(type=[OpenAPIType.STRING, OpenAPIType.INTEGER]) for each in call.parameters},
-    )
-    example = {each.name: each.example for each in call.parameters}
-    media = OpenAPIMediaType(schema=schema, example=example)
-    return RequestBody(
-        content={"application/json": media, "application/x-www-form-urlencoded": OpenAPIMediaType(schema=schema)},
-        description="The same parameters; the query string wins",
-        required=False,
-    )
-
-
-def _answer(call: Call) -> OpenAPIResponse:
-    codes = sorted({call.code(refusal) for refusal in call.refusals} | {quectel.OK, 5000})
-    envelope = Schema(
-        type=OpenAPIType.OBJECT,
-        required=["code", "msg", "data", "extMsg"],
-        properties={
-            "code": Schema(type=OpenAPIType.INTEGER, enum=codes),
-            "msg": _STRING,
-            "data": Schema(type=_DATA.get(call.name, _OBJECT)),
-            "extMsg": _STRING,
-        },
-    )
-    done = {"code": quectel.OK, "msg": "", "data": _DONE.get(call.name, {}), "extMsg": ""}
-    media = OpenAPIMediaType(schema=envelope, examples={"done": Example(summary="Done", value=done)})
-    return OpenAPIResponse(description="Done, or why not", content={"application/json": media})
-
-
-def _plain(description: str) -> OpenAPIResponse:
-    return OpenAPIResponse(
-        description=description, content={"application/json": OpenAPIMediaType(schema=Schema(type=OpenAPIType.OBJECT))}
-    )
-
-
-@get("/openapi.json", include_in_schema=False, sync_to_thread=False)
-def document(request: Request[Any, Any, Any]) -> dict[str, Any]:
-    """The OpenAPI document."""
-    return completed(request.app.openapi_schema.to_schema())
-
-
-@get("/docs", include_in_schema=False, sync_to_thread=False, media_type=MediaType.HTML)
-def page(request: Request[Any, Any, Any]) -> str:
-    """The document as one plain page that loads nothing from elsewhere."""
-    found = completed(request.app.openapi_schema.to_schema())
-    info = found["info"]
-    sections = [
-        _section(path, method, operation)
-        for path, operations in found["paths"].items()
-        for method, operation in operations.items()
-        if method in ("get", "post", "put", "patch", "delete")
-    ]
-    head = f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info.get('description', ''))}</p>"
-    return _HEAD + head + "".join(sections) + "</body></html>"
-
-
-HANDLERS: Final = [document, page]
-
-_HEAD: Final = (
-    "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>sharesrv</title><style>"
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "h2{font:600 1rem ui-monospace,monospace;border-top:1px solid #ddd;padding-top:1rem;margin-top:2rem}"
-    "h2 b{background:#124;color:#fff;padding:.1rem .5rem;border-radius:.3rem;margin-right:.5rem}"
-    "td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}pre{white-space:pre-wrap;color:#444}"
-    "</style></head><body>"
+CONFIG: Final = OpenAPIConfig(
+    title="sharesrv",
+    version=version("sharesrv"),
+    description="Sharing smart-home devices: share codes, lists for apps, operating.",
+    render_plugins=[JsonRenderPlugin()],
+    use_handler_docstrings=True,
 )
+EXAMPLES: Final[Schema] = {
+    "limit": 100, "after": "1", "apikey": "guest-1", "token_id": "0123456789abcdef", "device_id": "10000001",
+    "device": "10000001", "account": "guest-1", "action": "update", "share": 17, "share_id": 17, "session_id": 3,
+    "code": "Zm9vYmFyYmF6cXV4",
+}  # fmt: skip
+SCHEMES: Final = {
+    "admin": {"type": "http", "scheme": "bearer", "description": "The operators' token, `auth.admin_token`"},
+    "token": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "An account's access token, bare or behind `Bearer ` or `Token `",
+    },
+}
+_CODE: Final = "Zm9vYmFyYmF6cXV4"
+# What `data` is where a call was done, and an example of it.
+_DATA: Final[dict[str, tuple[str, Any]]] = {
+    quectel.SHARE_INFO.name: ("string", _CODE),
+    quectel.SHARE_BY_UID.name: ("string", _CODE),
+    quectel.USER_LIST.name: ("array", []),
+}
 
 
-def _section(path: str, method: str, operation: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td><code>{escape(each['name'])}</code></td><td>{escape(each['in'])}</td>"
-        f"<td>{escape(each.get('description') or '')}</td></tr>"
-        for each in operation.get("parameters") or []
-    )
-    return (
-        f"<h2><b>{method.upper()}</b>{escape(path)}</h2><p>{escape(operation.get('summary') or '')}</p>"
-        f"<table>{rows}</table><pre>{escape(operation.get('description') or '')}</pre>"
-    )
+def document(handlers: Sequence[ControllerRouterHandler], dependencies: Dependencies) -> Schema:
+    """The whole document. The app that makes it serves nothing: it would serve what the framework knows alone."""
+    app = Litestar(handlers, dependencies=dependencies, logging_config=None, openapi_config=CONFIG)
+    made = msgspec.json.encode(app.openapi_schema.to_schema()).decode()
+    # A struct that is not one of several in a union is `oneOf` there; and a page is named by the module of its items.
+    made = re.sub(r"/Page_[\w.]*?(\w+_\")", r"/Page_\1", made.replace('"oneOf"', '"anyOf"'))
+    found: Schema = msgspec.json.decode(made)
+    kinds = sorted({*_structs(app), Failure}, key=str)
+    _refs, schemas = msgspec.json.schema_components(kinds, ref_template=REF)
+    schemas["NewDevice"]["anyOf"] = _PRODUCT_KEYS
+    found["components"] = {"schemas": schemas, "securitySchemes": SCHEMES}
+    for path, operations in found["paths"].items():
+        for method, operation in operations.items():
+            _complete(path, method, operation, schemas)
+    found["paths"] |= {f"{SHARING}/{call.name}": {call.method.lower(): _sharing(call)} for call in quectel.CALLS}
+    return found
+
+
+# What the struct checks beyond its fields: pk and dk come together.
+_PRODUCT_KEYS: Final[list[Schema]] = [
+    {"required": ["pk", "dk"], "properties": {"pk": {"type": "string"}, "dk": {"type": "string"}}},
+    {"properties": {"pk": {"type": "null"}, "dk": {"type": "null"}}},
+]
+
+
+def _structs(app: Litestar) -> Iterator[Any]:
+    """The types of all bodies and answers."""
+    for route in app.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            for field in (handler.parsed_data_field, handler.parsed_return_field):
+                yield from _structs_in(field.annotation if field else None)
+
+
+def _structs_in(kind: Any) -> Iterator[Any]:
+    origin = get_origin(kind) or kind
+    if isinstance(origin, type) and issubclass(origin, msgspec.Struct):
+        yield kind
+    else:
+        for inner in get_args(kind):
+            yield from _structs_in(inner)
+
+
+def _complete(path: str, method: str, operation: Schema, schemas: Schema) -> None:
+    responses, parameters = operation["responses"], operation.get("parameters") or []
+    responses.pop("400", None)
+    statuses = {404} if "{" in path else set()
+    if method == "post":
+        statuses |= {413}
+    if path.startswith("/admin/"):
+        statuses |= {401, 404} | ({422} if any(each["in"] == "query" for each in parameters) else set())
+        statuses |= {409, 413, 422} if "requestBody" in operation else set()
+    for status in sorted(statuses):
+        responses[str(status)] = _failure(HTTPStatus(status).phrase)
+    if path == "/readyz":
+        responses["503"] = {**responses["200"], "description": "Why it takes no work"}
+    if "requestBody" in operation:
+        name = operation["requestBody"]["content"][JSON]["schema"]["$ref"].rpartition("/")[2]
+        operation["requestBody"]["required"] = bool(schemas[name].get("required"))
+    for parameter in parameters:
+        parameter["example"] = EXAMPLES[parameter["name"]]
+        if parameter["schema"].get("type") == "string":
+            parameter["example"] = str(parameter["example"])
+
+
+def _failure(description: str) -> Schema:
+    return {"description": description, "content": {JSON: {"schema": {"$ref": REF.format(name="Failure")}}}}
+
+
+def _sharing(call: Call) -> Schema:
+    """One of the nine calls."""
+    reasons = {call.code(refusal): refusal.value for refusal in call.refusals}
+    codes = "\n".join(f"- `{code}`: {reason}" for code, reason in sorted(reasons.items()))
+    kind, example = _DATA.get(call.name, ("object", {}))
+    envelope = {
+        "type": "object",
+        "required": ["code", "msg", "data", "extMsg"],
+        "properties": {
+            "code": {"type": "integer", "enum": sorted({*reasons, quectel.OK, 5000})},
+            "msg": {"type": "string"},
+            "data": {"type": [kind, "null"]},
+            "extMsg": {"type": "string"},
+        },
+    }
+    done = {"code": quectel.OK, "msg": "", "data": example, "extMsg": ""}
+    answer = {"schema": envelope, "examples": {"done": {"summary": "Done", "value": done}}}
+    operation: Schema = {
+        "operationId": call.name,
+        "summary": call.summary,
+        "description": f"HTTP status 200; the code is in the body.\n\n- `{quectel.OK}`: done\n{codes}",
+        "tags": ["device sharing"],
+        "security": [{"token": []}],
+        "parameters": [
+            {
+                "name": each.name,
+                "in": "query",
+                "schema": {"type": "string"},
+                "description": each.description,
+                "example": each.example,
+            }
+            for each in call.parameters
+        ],
+        "responses": {
+            "200": {"description": "Done, or why not", "content": {JSON: answer}},
+            "413": _failure("The body is larger than 64 KiB"),
+        },
+    }
+    if call is quectel.SHARE_BY_UID:
+        operation["responses"]["429"] = _failure("Too many unknown recipients were named in the last minute")
+        operation["responses"]["429"]["content"][JSON]["schema"] = {"type": "object"}
+    if call.method != "GET":
+        names = {each.name: {"type": ["string", "integer"]} for each in call.parameters}
+        schema = {"type": "object", "properties": names}
+        example = {each.name: each.example for each in call.parameters}
+        content = {JSON: {"schema": schema, "example": example}, FORM: {"schema": schema}}
+        operation["requestBody"] = {"description": "The same parameters; the query string wins", "content": content}
+    return operation

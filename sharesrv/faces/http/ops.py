@@ -1,37 +1,108 @@
-"""For operators: is it alive, does it take work, what does it measure (PROTOCOL 3.3)."""
+"""Without a token: is it alive, does it take work, what does it measure, and what can be called (PROTOCOL 3.3)."""
 
 from __future__ import annotations
 
+from hashlib import sha256
+from html import escape
 from typing import Any, Final
 
+import msgspec
 from litestar import MediaType, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from sharesrv import metrics
-from sharesrv.faces.http.office import TheOffice
-from sharesrv.store.base import StoreFailed
+from sharesrv.faces.http.services import AnyRequest, TheServices
+
+OLD_S: Final = 2.0  # that the oldest command may wait
+
+
+class Status(msgspec.Struct):
+    status: str
 
 
 @get("/healthz", tags=["operating"], summary="Whether the process is alive", sync_to_thread=False)
-def healthz() -> dict[str, str]:
-    return {"status": "alive"}
+def healthz() -> Status:
+    return Status("alive")
 
 
-@get("/readyz", tags=["operating"], summary="Whether the database can be reached and the server takes work", raises=[])
-async def readyz(office: TheOffice) -> Response[dict[str, Any]]:
-    if office.ledger.stopping:
-        return Response({"status": "draining"}, status_code=503)
-    try:
-        await office.reader.ping()
-    except StoreFailed:
-        return Response({"status": "the database cannot be reached"}, status_code=503)
-    return Response({"status": "ready"}, status_code=200)
+@get("/readyz", tags=["operating"], summary="Whether the server takes work; 503 with the reason where it does not")
+async def readyz(services: TheServices) -> Response[Status]:
+    ledger = services.ledger
+    if ledger.stopping:
+        status = "draining"
+    elif ledger.failure:
+        status = f"commits fail: {ledger.failure}"
+    elif ledger.waiting_s > OLD_S:
+        status = f"the oldest command has waited for {ledger.waiting_s:.1f} s"
+    else:
+        return Response(Status("ready"))
+    return Response(Status(status), status_code=503)
 
 
 @get("/metrics", tags=["operating"], summary="Prometheus metrics", media_type=MediaType.TEXT)
-async def expose(office: TheOffice) -> Response[bytes]:
-    metrics.OPEN_OFFERS.set(await office.reader.open_offers())
+async def expose(services: TheServices) -> Response[bytes]:
+    metrics.OPEN_OFFERS.set(await services.reader.open_offers())
     return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 
-HANDLERS: Final = [healthz, readyz, expose]
+@get("/openapi.json", include_in_schema=False, sync_to_thread=False)
+def document(request: AnyRequest) -> Response[bytes]:
+    """The OpenAPI document."""
+    return _document(request, "application/json")
+
+
+@get("/docs", include_in_schema=False, sync_to_thread=False)
+def page(request: AnyRequest) -> Response[bytes]:
+    """The document as one plain page that loads nothing from elsewhere."""
+    return _document(request, "text/html; charset=utf-8")
+
+
+def _document(request: AnyRequest, media_type: str) -> Response[bytes]:
+    """304 where the caller has it already."""
+    body, etag = request.app.state.documents[media_type]
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(b"", status_code=304, headers=headers)
+    return Response(body, media_type=media_type, headers=headers)
+
+
+def documents(found: dict[str, Any]) -> dict[str, tuple[bytes, str]]:
+    """The OpenAPI document as JSON and as a page, by media type, each with its ETag."""
+    built = {"application/json": msgspec.json.encode(found), "text/html; charset=utf-8": _page(found).encode()}
+    return {media_type: (body, f'"{sha256(body).hexdigest()[:32]}"') for media_type, body in built.items()}
+
+
+_HEAD: Final = (
+    "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>sharesrv</title><style>"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "h2{font:600 1rem ui-monospace,monospace;border-top:1px solid #ddd;padding-top:1rem;margin-top:2rem}"
+    "h2 b{background:#124;color:#fff;padding:.1rem .5rem;border-radius:.3rem;margin-right:.5rem}"
+    "td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}pre{white-space:pre-wrap;color:#444}"
+    "</style></head><body>"
+)
+
+
+def _page(found: dict[str, Any]) -> str:
+    info = found["info"]
+    sections = [
+        _section(path, method, operation)
+        for path, operations in found["paths"].items()
+        for method, operation in operations.items()
+    ]
+    head = f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info.get('description', ''))}</p>"
+    return _HEAD + head + "".join(sections) + "</body></html>"
+
+
+def _section(path: str, method: str, operation: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td><code>{escape(each['name'])}</code></td><td>{escape(each['in'])}</td>"
+        f"<td>{escape(each.get('description') or '')}</td></tr>"
+        for each in operation.get("parameters") or []
+    )
+    return (
+        f"<h2><b>{method.upper()}</b>{escape(path)}</h2><p>{escape(operation.get('summary') or '')}</p>"
+        f"<table>{rows}</table><pre>{escape(operation.get('description') or '')}</pre>"
+    )
+
+
+HANDLERS: Final = [healthz, readyz, expose, document, page]

@@ -1,150 +1,240 @@
-"""For operators: shares, sessions, the journal, and why somebody may do something (PROTOCOL 3.3)."""
+"""For operators: shares, sessions, the journal, and why an account may do something (PROTOCOL 3.3)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
+import msgspec
 from litestar import delete, get, patch, post
 from litestar.exceptions import NotFoundException
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from msgspec import UNSET, Meta, UnsetType
 
 from sharesrv.domain.change import AmendGrant
 from sharesrv.domain.explain import ACTIONS, explain
 from sharesrv.domain.share import Share
 from sharesrv.domain.take_back import EndShare
-from sharesrv.errors import Goodbye
-from sharesrv.faces.http.changes import ShareChange
+from sharesrv.errors import Goodbye, Refusal
+from sharesrv.faces.http.admin import Id, Limit, Name, Page, Text, carry_out, given, page
 from sharesrv.faces.http.listing import failure
-from sharesrv.faces.http.office import AnyRequest, TheOffice
-from sharesrv.faces.http.paging import LAST, AfterNumber, Limit, Page, body, carry_out, page
+from sharesrv.faces.http.services import Services, TheServices, Unprocessable, WrongField
 from sharesrv.faces.records import record_of, write_command
+from sharesrv.names import NOTE_COLUMNS, columns
 from sharesrv.protocol import importing
 from sharesrv.protocol.coolkit.codes import ERRORS
 from sharesrv.store.base import JournalFilter, JournalRow
 
-Name = Annotated[str, QueryParameter(max_length=128)]
+LAST: Final = 2**63 - 1  # no id is larger
+
+AfterNumber = Annotated[int, QueryParameter(ge=0, description="The last id of the page before")]
+Key = Annotated[str, QueryParameter(max_length=128)]
+OptionalKey = Annotated[str | None, QueryParameter(max_length=128)]
+Action = Literal["update", "query", "share", "timers.add", "timers.edit", "timers.delete", "timers.enable"]
+
+
+# Shares.
+
+
+class NewShare(importing.Share, forbid_unknown_fields=True, kw_only=True):
+    """As a line of an import has it: a grant that nobody is asked for."""
+
+    device: Annotated[Text, Meta(examples=["10000001"])]
+    sharee: Annotated[Id, Meta(examples=["guest-1"])]
+    note: Name = ""
+
+
+class ShareChange(msgspec.Struct, forbid_unknown_fields=True, rename={"ends_ms": "sharingExpireAt"}):
+    """A merge patch. `sharingExpireAt` in ms; without it the grant is for life."""
+
+    permit: importing.Permit | UnsetType | None = UNSET
+    note: Name | UnsetType | None = UNSET
+    ends_ms: importing.Millis | UnsetType | None = UNSET
+
+
+class ShownShare(msgspec.Struct, rename="camel"):
+    """A share, but for its code, which is its parties' alone. Times in ms, 0 for none."""
+
+    id: str
+    state: str
+    cause: str
+    failure_cause: int
+    door: str
+    device: str
+    sharer: str
+    sharee: str | None
+    permit: int
+    note: str
+    created_at: int
+    accepting_expire_at: int
+    accepted_at: int
+    sharing_expire_at: int
+    updated_at: int
+
+
+def _share(share: Share) -> ShownShare:
+    return ShownShare(
+        id=str(share.id), state=share.state.word, cause=share.cause.word, failure_cause=failure(share),
+        door=share.origin.word, device=share.device_id, sharer=share.sharer_id, sharee=share.sharee_id,
+        permit=share.permit, note=share.note, created_at=share.created_ms, accepting_expire_at=share.deadline_ms,
+        accepted_at=share.accepted_ms, sharing_expire_at=share.ends_ms, updated_at=share.updated_ms,
+    )  # fmt: skip
+
+
+def _check_note(note: object) -> None:
+    if isinstance(note, str) and columns(note) > NOTE_COLUMNS:
+        raise Unprocessable(WrongField("note", f"note is wider than {NOTE_COLUMNS} columns"))
 
 
 @get("/shares", summary="List shares, ended ones too")
-async def shares(office: TheOffice, limit: Limit = 100, after: AfterNumber = 0) -> Page:
-    return page([share_row(each) for each in await office.reader.shares(min(after, LAST), limit + 1)], limit)
+async def shares(services: TheServices, limit: Limit = 100, after: AfterNumber = 0) -> Page[ShownShare]:
+    return page([_share(each) for each in await services.reader.shares(min(after, LAST), limit + 1)], limit)
 
 
-@post(
-    "/shares", summary="Grant a device without asking, as `import` does: device, sharee, permit, note, sharingExpireAt"
-)
-async def grant(request: AnyRequest, office: TheOffice) -> importing.Share:
-    record = await body(request, importing.Share)
-    await carry_out(office, write_command([record_of(record)]))
-    return record
+@post("/shares", summary="Grant a device without asking the account")
+async def grant(services: TheServices, data: JSONBody[NewShare]) -> NewShare:
+    _check_note(data.note)
+    await carry_out(services, write_command([record_of(data)]))
+    return data
+
+
+@get("/shares/{share_id:int}", summary="Show a share")
+async def show_share(services: TheServices, share_id: FromPath[int]) -> ShownShare:
+    share = await services.reader.look(lambda source: source.share(min(share_id, LAST)))
+    if share is None:
+        raise NotFoundException(Refusal.NO_SUCH_SHARE.value)
+    return _share(share)
 
 
 @patch("/shares/{share_id:int}", summary="Change a grant; both sides are told")
-async def amend(request: AnyRequest, office: TheOffice, share_id: FromPath[int]) -> dict[str, str]:
-    change = await body(request, ShareChange)
-    amended = AmendGrant(share_id, permit=change.permit, note=change.note, ends_ms=change.sharingExpireAt)
-    await carry_out(office, amended)
-    return {"id": str(share_id)}
+async def amend(services: TheServices, share_id: FromPath[int], data: JSONBody[ShareChange]) -> ShownShare:
+    _check_note(data.note)
+    await carry_out(services, AmendGrant(min(share_id, LAST), **given(data, permit=0, note="", ends_ms=0)))
+    found = await services.reader.look(lambda source: source.share(share_id))
+    assert found is not None  # a share is never deleted
+    return _share(found)
 
 
-@delete("/shares/{share_id:int}", summary="End a grant, or withdraw what waits; both sides are told")
-async def close(office: TheOffice, share_id: FromPath[int]) -> None:
-    await carry_out(office, EndShare(share_id))
+@delete("/shares/{share_id:int}", summary="End a grant, or withdraw an offer; both sides are told")
+async def close(services: TheServices, share_id: FromPath[int]) -> None:
+    await carry_out(services, EndShare(min(share_id, LAST)))
 
 
-def share_row(share: Share) -> dict[str, Any]:
-    """A share as operators see it; its code is its parties' alone."""
-    return {
-        "id": str(share.id),
-        "state": share.state.word,
-        "cause": share.cause.word,
-        "failureCause": failure(share),
-        "door": share.origin.word,
-        "device": share.device_id,
-        "sharer": share.sharer_id,
-        "sharee": share.sharee_id,
-        "permit": share.permit,
-        "note": share.note,
-        "createdAt": share.created_ms,
-        "acceptingExpireAt": share.deadline_ms,
-        "acceptedAt": share.accepted_ms,
-        "sharingExpireAt": share.ends_ms,
-        "updatedAt": share.updated_ms,
-    }
+# Sessions.
+
+
+class ShownSession(msgspec.Struct, omit_defaults=True):
+    """`account` of an app's, `device` of a device's."""
+
+    id: int
+    kind: Literal["app", "device"]
+    account: str | None = None
+    device: str | None = None
+
+
+def _sessions(services: Services) -> dict[int, ShownSession]:
+    """All that have made their handshake, by id."""
+    apps = [ShownSession(each.id, "app", account=each.account_id) for each in services.hub.everyone()]
+    things = [ShownSession(each.id, "device", device=each.device_id) for each in services.devices.everyone()]
+    return {session.id: session for session in sorted(apps + things, key=lambda session: session.id)}
 
 
 @get("/sessions", summary="List the connections that have made their handshake")
-async def sessions(office: TheOffice, limit: Limit = 100, after: AfterNumber = 0) -> Page:
-    rows: dict[int, dict[str, Any]] = {}
-    rows |= {each.id: {"id": each.id, "kind": "app", "account": each.account_id} for each in office.hub.everyone()}
-    rows |= {each.id: {"id": each.id, "kind": "device", "device": each.device_id} for each in office.devices.everyone()}
-    found = [rows[id] for id in sorted(rows) if id > after]
-    return page(found[: limit + 1], limit)
+async def sessions(services: TheServices, limit: Limit = 100, after: AfterNumber = 0) -> Page[ShownSession]:
+    return page([session for id, session in _sessions(services).items() if id > after], limit)
+
+
+@get("/sessions/{session_id:int}", summary="Show a connection")
+async def show_session(services: TheServices, session_id: FromPath[int]) -> ShownSession:
+    found = _sessions(services).get(session_id)
+    if found is None:
+        raise NotFoundException("there is no such session")
+    return found
 
 
 @delete("/sessions/{session_id:int}", summary="Close a connection")
-async def end_session(office: TheOffice, session_id: FromPath[int]) -> None:
-    apps = {session.id: session.goodbye for session in office.hub.everyone()}
-    devices = {link.id: link.goodbye for link in office.devices.everyone()}
-    goodbye = (apps | devices).get(session_id)
-    if goodbye is None:
+async def end_session(services: TheServices, session_id: FromPath[int]) -> None:
+    goodbyes = {session.id: session.goodbye for session in services.hub.everyone()}
+    goodbyes |= {link.id: link.goodbye for link in services.devices.everyone()}
+    if session_id not in goodbyes:
         raise NotFoundException("there is no such session")
-    goodbye(Goodbye.UNAUTHORIZED)
+    goodbyes[session_id](Goodbye.UNAUTHORIZED)
 
 
-@get("/journal", summary="Every transition of a share, the oldest first")
+# What happened, and what would.
+
+
+class Transition(msgspec.Struct, rename={"from_state": "from", "to_state": "to"}):
+    """One step of a share, `at` in ms. `from` is empty where the share was made."""
+
+    id: int
+    at: int
+    share: str
+    device: str
+    sharer: str
+    sharee: str | None
+    from_state: str
+    to_state: str
+    cause: str
+    by: str
+    door: str
+
+
+def _transition(row: JournalRow) -> Transition:
+    return Transition(
+        id=row.id, at=row.at_ms, share=str(row.share_id), device=row.device_id, sharer=row.sharer_id,
+        sharee=row.sharee_id, from_state="" if row.from_state is None else row.from_state.word,
+        to_state=row.to_state.word, cause=row.cause.word, by=row.by, door=row.channel.word,
+    )  # fmt: skip
+
+
+@get("/journal", summary="List every transition of a share, the oldest first")
 async def journal(
-    office: TheOffice,
-    device: Annotated[str | None, QueryParameter(max_length=128)] = None,
-    account: Annotated[str | None, QueryParameter(max_length=128)] = None,
+    services: TheServices,
+    device: OptionalKey = None,
+    account: OptionalKey = None,
     share: Annotated[int, QueryParameter(ge=0, description="0 is any")] = 0,
     limit: Limit = 100,
     after: AfterNumber = 0,
-) -> Page:
+) -> Page[Transition]:
     wanted = JournalFilter(device_id=device, account_id=account, share_id=min(share, LAST) or None)
-    return page([journal_row(row) for row in await office.reader.journal(wanted, min(after, LAST), limit + 1)], limit)
+    rows = await services.reader.journal(wanted, min(after, LAST), limit + 1)
+    return page([_transition(row) for row in rows], limit)
 
 
-def journal_row(row: JournalRow) -> dict[str, Any]:
-    """A row as PROTOCOL 3.3 spells it."""
-    return {
-        "id": row.id,
-        "at": row.at_ms,
-        "share": str(row.share_id),
-        "device": row.device_id,
-        "sharer": row.sharer_id,
-        "sharee": row.sharee_id,
-        "from": "" if row.from_state is None else row.from_state.word,
-        "to": row.to_state.word,
-        "cause": row.cause.word,
-        "by": row.by,
-        "door": row.channel.word,
-    }
+class Decider(msgspec.Struct):
+    """What decides. `until` in ms, null for ever."""
+
+    rule: Literal["owner", "grant", "bridge", "permit", "device", "none"]
+    share: str | None
+    bridge: str | None
+    permit: int
+    until: int | None
+
+
+class Explained(msgspec.Struct):
+    allowed: bool
+    error: int
+    reason: str
+    by: Decider
 
 
 @get("/explain", summary="Whether an account may do something with a device, and what decides")
-async def explained(
-    office: TheOffice,
-    account: Name,
-    device: Name,
-    action: FromQuery[
-        Literal["update", "query", "share", "timers.add", "timers.edit", "timers.delete", "timers.enable"]
-    ],
-) -> dict[str, Any]:
-    found = await office.reader.look(lambda source: explain(account, device, ACTIONS[action], office.draft(source)))
-    error = 0 if found.refusal is None else ERRORS[found.refusal]
-    return {
-        "allowed": found.refusal is None,
-        "error": error,
-        "reason": "" if found.refusal is None else found.refusal.value,
-        "by": {
-            "rule": found.rule,
-            "share": None if found.share is None else str(found.share.id),
-            "bridge": found.bridge_id,
-            "permit": int(found.permit),
-            "until": found.until_ms,
-        },
-    }
+async def explained(services: TheServices, account: Key, device: Key, action: FromQuery[Action]) -> Explained:
+    found = await services.reader.look(lambda source: explain(account, device, ACTIONS[action], services.draft(source)))
+    return Explained(
+        allowed=found.refusal is None,
+        error=0 if found.refusal is None else ERRORS[found.refusal],
+        reason="" if found.refusal is None else found.refusal.value,
+        by=Decider(
+            rule=found.rule,  # type: ignore[arg-type]
+            share=None if found.share is None else str(found.share.id),
+            bridge=found.bridge_id,
+            permit=int(found.permit),
+            until=found.until_ms,
+        ),
+    )
 
 
-HANDLERS: Final = [shares, grant, amend, close, sessions, end_session, journal, explained]
+HANDLERS: Final = [
+    shares, grant, show_share, amend, close, sessions, show_session, end_session, journal, explained,
+]  # fmt: skip

@@ -1,144 +1,237 @@
-"""The HTTP door: Litestar on uvicorn, on a port of its own, in the same event loop as everything else."""
+"""The HTTP door: Litestar on uvicorn's protocol, on a port of its own, in the same event loop as everything else."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from importlib.metadata import version
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
+import h11
 import structlog
 import uvicorn
-from litestar import HttpMethod, Litestar, Response
+from litestar import Litestar, Response, Router
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, ValidationException
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.routes import BaseRoute, HTTPRoute
+from litestar.routes import HTTPRoute
+from litestar.types import ASGIApp, ControllerRouterHandler, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from sharesrv.config import Settings
 from sharesrv.errors import Trouble
-from sharesrv.faces.http import admin, apps, openapi, ops, sharing
-from sharesrv.faces.http.office import AnyRequest, Office
+from sharesrv.faces.http import admin, apps, openapi, ops, oversight, sharing
+from sharesrv.faces.http.services import AnyRequest, Failure, Services, Unprocessable, WrongField, wrong_field
 from sharesrv.protocol import quectel
 
 BODY_MAX: Final = 64 * 1024  # bytes
 GRACE_S: Final = 2  # for requests under way, when going down
+SPARE: Final = 100  # connections beyond the limit that are told 503; more are closed at once
+HOST: Final = re.compile(r"([\w.-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 
 log = structlog.get_logger()
 
 
-def application(office: Office) -> Litestar:
+def application(services: Services) -> Litestar:
     """All HTTP handlers."""
+    operators = Router(
+        "/admin/v1",
+        route_handlers=[*admin.HANDLERS, *oversight.HANDLERS],
+        guards=[admin.guard],
+        request_class=admin.StrictRequest,
+        tags=["operators"],
+        security=[{"admin": []}],
+    )
+    handlers: list[ControllerRouterHandler] = [sharing.route(call) for call in quectel.CALLS]
+    handlers += [apps.router(), operators, *ops.HANDLERS]
+    dependencies = {"services": Provide(lambda: services, sync_to_thread=False, use_cache=True)}
+    state = {"services": services, "documents": ops.documents(openapi.document(handlers, dependencies))}
     return Litestar(
-        route_handlers=[
-            *(sharing.route(call) for call in quectel.CALLS),
-            *apps.HANDLERS,
-            *ops.HANDLERS,
-            *openapi.HANDLERS,
-            admin.router(),
-        ],
-        dependencies={"office": Provide(lambda: office, sync_to_thread=False, use_cache=True)},
+        handlers,
+        dependencies=dependencies,
+        state=State(state),
         before_request=_before,
         exception_handlers={HTTPException: _refused, Exception: _failed},
         request_max_body_size=BODY_MAX,
-        openapi_config=OpenAPIConfig(
-            title="sharesrv",
-            version=version("sharesrv"),
-            description="Sharing smart-home devices: share codes, lists for apps, operating.",
-            path="/openapi",
-            render_plugins=[JsonRenderPlugin(path="/")],
-            use_handler_docstrings=True,
-        ),
+        openapi_config=None,
         logging_config=None,
     )
 
 
-async def _before(request: AnyRequest) -> Response[None] | None:
-    """Read what was sent, so that too large a body is refused by those handlers too that do not look at theirs."""
+def _with_head(app: ASGIApp) -> ASGIApp:
+    """Let HEAD work where GET does: uvicorn sends no body for it."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)  # type: ignore[arg-type]
+
+    return answer
+
+
+async def _before(request: AnyRequest) -> Response[Any] | None:
+    """Refuse a Host that is none, and read the body, so that a large one is refused where no handler looks at it."""
+    if not HOST.fullmatch(request.headers.get("host", "")):
+        return Response(Failure(400, "the header Host is not a host"), status_code=400)
     if "content-length" in request.headers or "transfer-encoding" in request.headers:
         await request.body()
-    return _options(request) if request.method == "OPTIONS" else None
+    if request.method == "OPTIONS":
+        return Response(None, status_code=204, headers={"Allow": _allowed(request)})
+    return None
 
 
-def _options(request: AnyRequest) -> Response[None]:
-    """OPTIONS with every method of the path: the framework's own answer forgets those of other handlers."""
+def _allowed(request: AnyRequest) -> str:
+    """Every method of the path: the framework's own answers forget those of other handlers, and HEAD."""
     template = request.scope["path_template"]
-    methods = {str(name) for route in request.app.routes if route.path == template for name in _methods(route)}
-    return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(methods))})
+    routes = [route for route in request.app.routes if isinstance(route, HTTPRoute) and route.path == template]
+    methods = {str(method) for route in routes for method in route.methods}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
-def _methods(route: BaseRoute) -> set[HttpMethod | str]:
-    return set(route.methods) if isinstance(route, HTTPRoute) else set()
-
-
-def _refused(_request: AnyRequest, error: HTTPException) -> Response[dict[str, Any]]:
+def _refused(_request: AnyRequest, error: HTTPException) -> Response[Failure]:
     """JSON, errors too. A wrong field is 422, whether of the query or of the body (PROTOCOL 3.3)."""
-    status = 422 if isinstance(error, ValidationException) else error.status_code
-    body: dict[str, Any] = {"status": status, "reason": error.detail}
-    if error.extra:
-        body["errors"] = error.extra
-    return Response(body, status_code=status, headers=error.headers)
+    if isinstance(error, ValidationException):
+        error = _unprocessable(error)
+    failure, headers = Failure(error.status_code, error.detail), dict(error.headers or {})
+    if "GET" in headers.get("allow", ""):
+        headers["allow"] += ", HEAD"
+    if isinstance(error, Unprocessable):
+        failure.errors = error.fields
+    return Response(failure, status_code=error.status_code, headers=headers)
 
 
-def _failed(_request: AnyRequest, error: Exception) -> Response[dict[str, Any]]:
+def _unprocessable(error: ValidationException) -> Unprocessable:
+    """What the framework says of a query, as one of our own."""
+    if isinstance(error.extra, list):
+        return Unprocessable(*(wrong_field(each["message"], each.get("key", "")) for each in error.extra))
+    missing = re.search(r"parameter '?(\w+)'?", error.detail)
+    path = missing[1] if missing else ""
+    return Unprocessable(WrongField(path, f"{path} is missing" if path else error.detail))
+
+
+def _failed(_request: AnyRequest, error: Exception) -> Response[Failure]:
     log.error("request failed", exc_info=error)
-    return Response({"status": 500, "reason": "internal error"}, status_code=500)
+    return Response(Failure(500, "internal error"), status_code=500)
 
 
-class Server(uvicorn.Server):
-    """uvicorn as a guest: signals are the composition root's, and instead of ten ticks a second it waits to be stopped."""
+class ToStructlog(logging.Handler):
+    """Hands what uvicorn logs to the server's own log."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.stopping = asyncio.Event()
+    def emit(self, record: logging.LogRecord) -> None:
+        log.log(record.levelno, record.getMessage().strip(), exc_info=record.exc_info)
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
-    async def main_loop(self) -> None:
-        """Wait for `stopping`."""
-        self.server_state.default_headers = self.config.encoded_headers
-        await self.stopping.wait()
+class Connections(ServerState):
+    """All connections of this door: how many there may be, and for how long one may keep the server waiting."""
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, and wait for those who are being answered, if there are any."""
-        if self.server_state.connections or self.server_state.tasks:
-            await super().shutdown(sockets)
-        for server in self.servers:
-            server.close()
+    def __init__(self, config: uvicorn.Config, limit: int, patience_s: float) -> None:
+        super().__init__()
+        self._config = config
+        self.limit = limit
+        self.patience_s = patience_s
+
+    def accept(self) -> Connection:
+        """The protocol of a new connection."""
+        return Connection(self._config, self)
+
+    async def sweep(self) -> None:
+        """Close, again and again, what waits for its client for too long."""
+        while True:
+            await asyncio.sleep(self.patience_s / 10)
+            now_s = asyncio.get_running_loop().time()
+            for connection in list(self.connections):
+                connection.close_if_late(now_s)  # type: ignore[union-attr]
+
+    async def drain(self) -> None:
+        """Let the requests under way be answered, for `GRACE_S` at most."""
+        for connection in list(self.connections):
+            connection.shutdown()
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=GRACE_S)
+        for connection in list(self.connections):
+            connection.transport.abort()
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=GRACE_S)
+
+
+class Connection(H11Protocol):
+    """uvicorn's, with a limit to their number and to how long a head, a body or a reader may take (PROTOCOL 2.9)."""
+
+    def __init__(self, config: uvicorn.Config, all_connections: Connections) -> None:
+        super().__init__(config, all_connections, {})
+        self._all = all_connections
+        self._phase: object = None
+        self._since_s = 0.0
+        self._is_excess = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._since_s = self.loop.time()
+        limit = self._all.limit
+        self._is_excess = bool(limit) and len(self.connections) > limit
+        if self._is_excess and len(self.connections) > limit + SPARE:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_excess:
+            super().data_received(data)
+        elif not self.transport.is_closing():
+            body = b'{"status":503,"reason":"too many connections"}'
+            head = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+            head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+            self.transport.write(head + body)
+            self.transport.close()
+
+    def close_if_late(self, now_s: float) -> None:
+        """Abort where the client has been waited for, in one and the same phase of a request, for too long."""
+        is_unread = self.transport.get_write_buffer_size() > 0
+        phase = (self.cycle, self.conn.their_state, is_unread)
+        if phase != self._phase:
+            self._phase, self._since_s = phase, now_s
+        waits = is_unread or self.transport.is_closing() or self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+        if waits and now_s - self._since_s > self._all.patience_s:
+            self.transport.abort()
 
 
 @asynccontextmanager
-async def listening(office: Office, sock: socket.socket) -> AsyncIterator[None]:
+async def listening(
+    services: Services, sock: socket.socket, tls: ssl.SSLContext | None, patience_s: float
+) -> AsyncIterator[None]:
     """Answer HTTP on a socket that is bound, for the time of the block."""
-    settings = office.settings.server
-    app = application(office)
-    app.state.office = office
+    logger, handler = logging.getLogger("uvicorn.error"), ToStructlog(logging.ERROR)
     config = uvicorn.Config(
-        app,
+        _with_head(application(services)),
         lifespan="off",
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         date_header=False,
-        timeout_graceful_shutdown=GRACE_S,
-        ssl_certfile=settings.tls_cert or None,
-        ssl_keyfile=settings.tls_key or None,
     )
-    server = Server(config)
-    task = asyncio.create_task(server.serve(sockets=[sock]), name="http")
+    config.load()
+    logger.addHandler(handler)
+    logger.propagate = False
+    connections = Connections(config, services.settings.limits.http_connections, patience_s)
+    server = await asyncio.get_running_loop().create_server(
+        connections.accept,
+        sock=sock,
+        ssl=tls,
+        ssl_handshake_timeout=patience_s if tls else None,
+        ssl_shutdown_timeout=patience_s if tls else None,
+    )
+    sweep = asyncio.create_task(connections.sweep(), name="http sweep")
     try:
-        while not server.started and not task.done():
-            await asyncio.sleep(0)
         yield
     finally:
-        server.stopping.set()
-        await task
+        server.close()
+        await connections.drain()
+        sweep.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweep
+        logger.removeHandler(handler)
 
 
 def bind(settings: Settings) -> socket.socket:

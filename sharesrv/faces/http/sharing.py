@@ -13,18 +13,16 @@ from litestar.handlers import HTTPRouteHandler
 from sharesrv.auth import Identity
 from sharesrv.domain.change import Rename, SetEnd
 from sharesrv.domain.codes import Accept, CreateCode, FindDevice, Inspect, Invite
-from sharesrv.domain.connect import Identify
 from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import Coded, DeviceFound, Reply
 from sharesrv.domain.take_back import Leave, Unshare
 from sharesrv.errors import Refusal, Refused
 from sharesrv.faces.http.listing import accepted, described, listed
-from sharesrv.faces.http.office import AnyRequest, Office, TheOffice
-from sharesrv.faces.http.openapi import operation_of
+from sharesrv.faces.http.openapi import SHARING
+from sharesrv.faces.http.services import AnyRequest, Services, TheServices
 from sharesrv.protocol import quectel
 from sharesrv.protocol.quectel import Call, Envelope, Params, milliseconds
 
-PREFIX: Final = "/v2/binding/enduserapi"
 TOO_MANY: Final = 429
 
 log = structlog.get_logger()
@@ -99,10 +97,10 @@ COMMANDS: Final[dict[str, Command_of]] = {
 def route(call: Call) -> HTTPRouteHandler:
     """The handler of one call."""
 
-    async def handle(request: AnyRequest, office: TheOffice) -> Response[Envelope]:
+    async def handle(request: AnyRequest, services: TheServices) -> Response[Envelope]:
         try:
             params = await _parameters(request)
-            return Response(await _carry_out(call, params, request, office), status_code=200)
+            return Response(await _carry_out(call, params, request, services), status_code=200)
         except Refused as refused:
             return _refused(call, refused)
         except HTTPException:
@@ -111,15 +109,14 @@ def route(call: Call) -> HTTPRouteHandler:
             log.exception("call failed", call=call.name)
             return _refused(call, Refused(Refusal.INTERNAL))
 
-    described_so = HTTPRouteHandler(
-        f"{PREFIX}/{call.name}",
+    at = HTTPRouteHandler(
+        f"{SHARING}/{call.name}",
         http_method=HttpMethod(call.method),
         status_code=200,
-        operation_class=operation_of(call),
-        operation_id=call.name,
         name=call.name,
+        include_in_schema=False,
     )
-    return described_so(handle)
+    return at(handle)
 
 
 def _refused(call: Call, refused: Refused) -> Response[Envelope]:
@@ -146,19 +143,20 @@ async def _multipart(request: AnyRequest) -> dict[str, str]:
     return quectel.first([(name, value) for name, value in form.multi_items() if isinstance(value, str)])
 
 
-async def _carry_out(call: Call, params: dict[str, str], request: AnyRequest, office: Office) -> Envelope:
-    who = await office.identity(request)
-    fault = call.fault(params, office.clock.now_ms())
+async def _carry_out(call: Call, params: dict[str, str], request: AnyRequest, services: Services) -> Envelope:
+    who = await services.identity(request)
+    fault = call.fault(params, services.clock.now_ms())
     if fault is not None:
-        await office.ledger.ask(Identify(digest=who.digest, verified=who.account_id, refusal=fault))
-    reply = await office.ledger.ask(COMMANDS[call.name](who, params))
-    return quectel.done(await _data(call, reply, params, office))
+        await services.caller(request)
+        raise Refused(fault)
+    reply = await services.ledger.ask(COMMANDS[call.name](who, params))
+    return quectel.done(await _data(call, reply, params, services))
 
 
-async def _data(call: Call, reply: Reply, params: dict[str, str], office: Office) -> object:
+async def _data(call: Call, reply: Reply, params: dict[str, str], services: Services) -> object:
     match reply:
         case DeviceFound(device=device):
-            return await listed(device, office, ended=params.get("ended") == "1")
+            return await listed(device, services, ended=params.get("ended") == "1")
         case Coded(share=share, device=device) if call is quectel.SHARE_DEVICE:
             return accepted(share, device)
         case Coded(share=share, device=device) if call is quectel.CODE_INFO:

@@ -84,10 +84,6 @@ def open_offers(connection: sqlite3.Connection) -> int:
     return int(connection.execute(sql).fetchone()[0])
 
 
-def ping(connection: sqlite3.Connection) -> None:
-    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-
-
 def due(connection: sqlite3.Connection, now_ms: int, limit: int) -> list[int]:
     """Shares whose deadline or end of use has come, the oldest first."""
     sql = (

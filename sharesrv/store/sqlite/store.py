@@ -155,9 +155,6 @@ class SqliteStore:
     async def next_due_ms(self) -> int | None:
         return await self._reader.run(lists.next_due_ms)
 
-    async def ping(self) -> None:
-        await self._reader.run(lists.ping)
-
 
 def _commit(connection: sqlite3.Connection) -> None:
     try:

@@ -1,0 +1,143 @@
+"""The HTTP door's sockets: how many there may be, and for how long one may keep the server waiting (PROTOCOL 2.9)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+from structlog.testing import capture_logs
+
+from tests.process import serve
+from tests.wire import OWNER, PATIENCE_S, QUICK, TestServer, at, device_row, fill, server
+
+HURRIED = QUICK._replace(opening_s=0.3)
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /dispatch/app HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"
+
+
+@asynccontextmanager
+async def connected(served: TestServer) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A TCP connection to the HTTP port."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.running.http_port, limit=1024)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def everything(reader: asyncio.StreamReader) -> bytes:
+    """All that comes until the server closes."""
+    async with asyncio.timeout(PATIENCE_S):
+        try:
+            return await reader.read()
+        except ConnectionResetError:
+            return b""
+
+
+async def head(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(PATIENCE_S):
+        return await reader.readuntil(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        (b"", 0),
+        (b"GET /heal", 0),
+        (POST, 0),
+        (POST + b"12345", 0),
+        (GET + GET[:-2], 1),
+        (GET + POST + b"1", 1),
+    ],
+)
+async def test_2_9_a_head_or_a_body_that_takes_too_long_is_closed(database: Path, sent: bytes, answers: int) -> None:
+    async with server(database, times=HURRIED) as served, connected(served) as (reader, writer):
+        writer.write(sent)
+        assert (await everything(reader)).count(b"HTTP/1.1 200 ") == answers
+
+
+async def test_2_9_a_reader_that_takes_too_long_is_closed(database: Path) -> None:
+    fill(database, devices=[device_row(f"many-{n}", params='{"x":"%s"}' % ("x" * 16_000)) for n in range(300)])
+    async with server(database, times=HURRIED, filled=False) as served, connected(served) as (reader, writer):
+        writer.write(
+            f"GET /api/user/device?limit=1000 HTTP/1.1\r\nHost: x\r\nAuthorization: {at(OWNER)}\r\n\r\n".encode()
+        )
+        length = int((await head(reader)).lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        await asyncio.sleep(2 * HURRIED.opening_s)  # it reads nothing
+        assert len(await everything(reader)) < length
+
+
+async def test_2_9_beyond_the_number_of_connections_503(database: Path) -> None:
+    async with server(database, "limits.http_connections=2", times=QUICK) as served, AsyncExitStack() as stack:
+        for _ in range(2):
+            await stack.enter_async_context(connected(served))
+        async with connected(served) as (reader, writer):
+            writer.write(GET)
+            said = await everything(reader)
+        assert said.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 1\r\n" in said
+        idle = [await stack.enter_async_context(connected(served)) for _ in range(100)]
+        async with connected(served) as (reader, _writer):
+            assert await everything(reader) == b""
+        assert not any(reader.at_eof() for reader, _writer in idle)
+        await stack.aclose()
+        said = b""
+        while not said.startswith(b"HTTP/1.1 200 "):  # it has to notice first that they have gone
+            async with connected(served) as (reader, writer):
+                writer.write(GET[:-2] + b"Connection: close\r\n\r\n")
+                said = await everything(reader)
+
+
+async def test_2_9_a_tls_handshake_that_takes_too_long_is_closed(database: Path, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    pem = tmp_path / "server.pem"
+    wanted = (f"server.tls_cert={pem}", f"server.tls_key={pem}")
+    async with server(database, *wanted, times=HURRIED) as served, connected(served) as (reader, writer):
+        writer.write(b"\x16\x03\x01")
+        assert b"HTTP" not in await everything(reader)
+
+
+@pytest.mark.parametrize("host", ["a:b", "a:1:2", "[::1", "a b", "a:99999999", "a/b", "\u00e9"])
+@pytest.mark.parametrize("path", ["/dispatch/app", "/admin/v1/accounts?limit=x"])
+async def test_a_hostile_host_is_400_and_no_traceback(database: Path, host: str, path: str) -> None:
+    async with server(database, "auth.admin_token=secret") as served, connected(served) as (reader, writer):
+        lines = (f"GET {path} HTTP/1.1", f"Host: {host}", "Authorization: Bearer secret" if "admin" in path else "X: y")
+        writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        assert (await head(reader)).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "[::1]:8080", "a_b.example", ""])
+async def test_a_host_with_or_without_a_port_is_answered(database: Path, host: str) -> None:
+    async with server(database) as served, connected(served) as (reader, writer):
+        writer.write(f"GET /dispatch/app HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert (await head(reader)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_what_uvicorn_logs_is_in_the_servers_own_log(database: Path) -> None:
+    async with server(database):
+        with capture_logs() as entries:
+            logging.getLogger("uvicorn.error").error("it broke\n")
+    assert [(entry["event"], entry["log_level"]) for entry in entries] == [("it broke", "error")]
+
+
+@pytest.mark.parametrize("sent", [POST, POST + b"12345", GET[:20], b""])
+async def test_a_half_sent_request_at_sigterm_leaves_no_traceback(database: Path, sent: bytes) -> None:
+    fill(database)
+    with serve(database) as process:
+        [port] = re.findall(r"http://127\.0\.0\.1:(\d+)", process.said)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
+        writer.write(GET)
+        assert (await head(reader)).startswith(b"HTTP/1.1 200 ")
+        writer.write(sent)
+        await writer.drain()
+        assert await asyncio.to_thread(process.stop) == 0
+        writer.transport.abort()
+    assert "Traceback" not in process.log.read_text()
+    assert [line for line in process.log.read_text().splitlines() if not line.startswith("{")] == []
