@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Generic, Protocol, TypeVar
 import msgspec
 from litestar import Request, delete, get, patch, post
 from litestar.connection import ASGIConnection
-from litestar.exceptions import ClientException, NotAuthorizedException, NotFoundException
+from litestar.exceptions import ClientException, InternalServerException, NotAuthorizedException, NotFoundException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET, Meta, UnsetType
@@ -106,7 +106,7 @@ async def carry_out(services: Services, command: Command) -> None:
             raise NotFoundException(refused.reason) from refused
         if refused.refusal is Refusal.UNFIT:
             raise ClientException(refused.reason, status_code=409) from refused
-        raise
+        raise InternalServerException(refused.reason) from refused
 
 
 def given(change: msgspec.Struct, **removed: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from sharesrv.faces.http.services import AnyRequest, Failure, Services, Unproces
 from sharesrv.protocol import quectel
 
 BODY_MAX: Final = 64 * 1024  # bytes
-GRACE_S: Final = 2  # for requests under way, when going down
+GRACE_S: Final = 2.0  # for requests under way, when going down
 SPARE: Final = 100  # connections beyond the limit that are told 503; more are closed at once
 HOST: Final = re.compile(r"([\w.-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 
@@ -148,7 +148,8 @@ class Connections(ServerState):
     async def drain(self) -> None:
         """Let the requests under way be answered, for `GRACE_S` at most."""
         for connection in list(self.connections):
-            connection.shutdown()
+            if not connection.transport.is_closing():
+                connection.shutdown()
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=GRACE_S)
         for connection in list(self.connections):
@@ -218,6 +219,7 @@ async def listening(
     server = await asyncio.get_running_loop().create_server(
         connections.accept,
         sock=sock,
+        backlog=2048,
         ssl=tls,
         ssl_handshake_timeout=patience_s if tls else None,
         ssl_shutdown_timeout=patience_s if tls else None,
