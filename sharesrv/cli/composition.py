@@ -19,8 +19,8 @@ from sharesrv.config import Settings
 from sharesrv.domain.connect import LEFT_AT_ONCE, TellLeft
 from sharesrv.domain.outcome import ComesDue, DeviceDisowned, DeviceMoved, Notice, TokenRevoked, ToldLeft
 from sharesrv.errors import Refused
+from sharesrv.faces.http.backend import Backend
 from sharesrv.faces.http.server import bind, listening
-from sharesrv.faces.http.services import Services
 from sharesrv.faces.websocket.conversation import Conversation, Speaking
 from sharesrv.faces.websocket.server import Door, tls_context
 from sharesrv.faces.websocket.transport import GRACE_S, Times
@@ -74,7 +74,7 @@ async def serving(
         await stack.enter_async_context(_background(_tell_left(ledger)))
         sock = stack.enter_context(bind(settings))
         port = await stack.enter_async_context(door.listening(settings.server.host, settings.server.ws_port, tls))
-        services = Services(
+        backend = Backend(
             settings=settings,
             rules=rules_of(settings),
             clock=clock,
@@ -85,7 +85,7 @@ async def serving(
             tokens=tokens,
             ws_port=port,
         )
-        await stack.enter_async_context(listening(services, sock, tls, times.opening_s))
+        await stack.enter_async_context(listening(backend, sock, tls, times.opening_s))
         yield Running(port, sock.getsockname()[1], door, ledger)
 
 

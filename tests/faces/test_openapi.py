@@ -13,8 +13,8 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from sharesrv.faces.http import openapi
+from sharesrv.faces.http.backend import Backend
 from sharesrv.faces.http.server import application
-from sharesrv.faces.http.services import Services
 from sharesrv.protocol import quectel
 from tests.wire import TestServer, server
 
@@ -55,7 +55,7 @@ async def test_the_document_names_every_call_with_its_codes_and_an_example(serve
     document = (await get(served, "/openapi.json")).json()
     found = {(method, path): each for method, path, each in calls(document)}
     sharing = {(call.method.lower(), f"/v2/binding/enduserapi/{call.name}"): call for call in quectel.CALLS}
-    app = application(cast("Services", None))
+    app = application(cast("Backend", None))
     handled = {
         (str(method).lower(), route.path_format)
         for route in app.routes

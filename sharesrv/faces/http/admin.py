@@ -29,7 +29,7 @@ from sharesrv.domain.records import (
     WriteRecords,
 )
 from sharesrv.errors import Refusal, Refused
-from sharesrv.faces.http.services import IN_PATH, NO_NUL, Services, TheServices, Unprocessable, wrong_field
+from sharesrv.faces.http.backend import IN_PATH, NO_NUL, Backend, TheBackend, Unprocessable, wrong_field
 from sharesrv.faces.records import record_of, write_command
 from sharesrv.protocol import importing
 from sharesrv.store.base import AccountInfo, DeviceInfo, TokenInfo
@@ -85,10 +85,10 @@ class StrictRequest(Request[Any, Any, Any]):
 
 def guard(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
     """404 where no token is set, 401 where another or none is shown."""
-    services: Services = connection.app.state.services
-    if not services.settings.auth.admin_token:
+    backend: Backend = connection.app.state.backend
+    if not backend.settings.auth.admin_token:
         raise NotFoundException("there is nothing here")
-    if not services.is_admin(connection):
+    if not backend.is_admin(connection):
         raise NotAuthorizedException("show the operators' token: Authorization: Bearer …")
 
 
@@ -97,10 +97,10 @@ def page(items: Sequence[Item], limit: int) -> Page[Item]:
     return Page(list(items[:limit]), str(items[limit - 1].id) if len(items) > limit else None)
 
 
-async def carry_out(services: Services, command: Command) -> None:
+async def carry_out(backend: Backend, command: Command) -> None:
     """Give an operator's command to the ledger. 404 for what is not there, 409 for a record that does not fit."""
     try:
-        await services.ledger.ask(command)
+        await backend.ledger.ask(command)
     except Refused as refused:
         if refused.refusal in NOT_FOUND:
             raise NotFoundException(refused.reason) from refused
@@ -148,30 +148,30 @@ def _account(info: AccountInfo | None) -> ShownAccount:
 
 
 @get("/accounts", summary="List accounts")
-async def accounts(services: TheServices, limit: Limit = 100, after: After = "") -> Page[ShownAccount]:
-    return page([_account(each) for each in await services.reader.accounts(after, limit + 1)], limit)
+async def accounts(backend: TheBackend, limit: Limit = 100, after: After = "") -> Page[ShownAccount]:
+    return page([_account(each) for each in await backend.reader.accounts(after, limit + 1)], limit)
 
 
 @post("/accounts", summary="Create or replace an account")
-async def save_account(services: TheServices, data: JSONBody[NewAccount]) -> NewAccount:
-    await carry_out(services, write_command([record_of(data)]))
+async def save_account(backend: TheBackend, data: JSONBody[NewAccount]) -> NewAccount:
+    await carry_out(backend, write_command([record_of(data)]))
     return data
 
 
 @get("/accounts/{apikey:str}", summary="Show an account")
-async def show_account(services: TheServices, apikey: FromPath[str]) -> ShownAccount:
-    return _account(await services.reader.account(apikey))
+async def show_account(backend: TheBackend, apikey: FromPath[str]) -> ShownAccount:
+    return _account(await backend.reader.account(apikey))
 
 
 @patch("/accounts/{apikey:str}", summary="Change an account")
-async def change_account(services: TheServices, apikey: FromPath[str], data: JSONBody[AccountChange]) -> ShownAccount:
-    await carry_out(services, ChangeAccount(account_id=apikey, **given(data, nickname="")))
-    return _account(await services.reader.account(apikey))
+async def change_account(backend: TheBackend, apikey: FromPath[str], data: JSONBody[AccountChange]) -> ShownAccount:
+    await carry_out(backend, ChangeAccount(account_id=apikey, **given(data, nickname="")))
+    return _account(await backend.reader.account(apikey))
 
 
 @delete("/accounts/{apikey:str}", summary="Delete an account, its devices, and all that it shared or was given")
-async def remove_account(services: TheServices, apikey: FromPath[str]) -> None:
-    await carry_out(services, DeleteAccount(account_id=apikey))
+async def remove_account(backend: TheBackend, apikey: FromPath[str]) -> None:
+    await carry_out(backend, DeleteAccount(account_id=apikey))
 
 
 class TokenOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -197,28 +197,26 @@ class NewToken(msgspec.Struct, rename="camel"):
 
 
 @get("/accounts/{apikey:str}/tokens", summary="List an account's tokens: their ids, never the tokens")
-async def tokens(
-    services: TheServices, apikey: FromPath[str], limit: Limit = 100, after: After = ""
-) -> Page[ShownToken]:
-    _account(await services.reader.account(apikey))
-    found: list[TokenInfo] = await services.reader.tokens(apikey)
+async def tokens(backend: TheBackend, apikey: FromPath[str], limit: Limit = 100, after: After = "") -> Page[ShownToken]:
+    _account(await backend.reader.account(apikey))
+    found: list[TokenInfo] = await backend.reader.tokens(apikey)
     ids = [each.id for each in found]
     rest = found[ids.index(after) + 1 if after in ids else 0 :]
     return page([ShownToken(each.id, each.serial, each.expires_ms) for each in rest], limit)
 
 
 @post("/accounts/{apikey:str}/tokens", summary="Mint a token; it is shown this once")
-async def mint_token(services: TheServices, apikey: FromPath[str], data: JSONBody[TokenOrder]) -> NewToken:
-    _account(await services.reader.account(apikey))
+async def mint_token(backend: TheBackend, apikey: FromPath[str], data: JSONBody[TokenOrder]) -> NewToken:
+    _account(await backend.reader.account(apikey))
     at = new_token()
-    expires_ms = services.clock.now_ms() + round((data.days or services.settings.auth.token_days) * DAY_MS)
-    await carry_out(services, WriteRecords(tokens=[TokenRecord(apikey, digest(at), expires_ms)]))
+    expires_ms = backend.clock.now_ms() + round((data.days or backend.settings.auth.token_days) * DAY_MS)
+    await carry_out(backend, WriteRecords(tokens=[TokenRecord(apikey, digest(at), expires_ms)]))
     return NewToken(digest(at)[:TOKEN_ID_LENGTH], at, expires_ms)
 
 
 @delete("/accounts/{apikey:str}/tokens/{token_id:str}", summary="Revoke a token; its connections are closed at once")
-async def revoke_token(services: TheServices, apikey: FromPath[str], token_id: FromPath[str]) -> None:
-    await carry_out(services, RevokeToken(account_id=apikey, token_id=token_id))
+async def revoke_token(backend: TheBackend, apikey: FromPath[str], token_id: FromPath[str]) -> None:
+    await carry_out(backend, RevokeToken(account_id=apikey, token_id=token_id))
 
 
 # Devices.
@@ -271,44 +269,44 @@ class ShownDevice(msgspec.Struct, rename="camel"):
     params: msgspec.Raw
 
 
-def _device(info: DeviceInfo | None, services: Services) -> ShownDevice:
+def _device(info: DeviceInfo | None, backend: Backend) -> ShownDevice:
     if info is None:
         raise NotFoundException(Refusal.NO_SUCH_DEVICE.value)
     return ShownDevice(
         id=info.id, deviceid=info.id, owner=info.owner_id, name=info.name, pk=info.pk, dk=info.dk, uiid=info.uiid,
         bridge=info.bridge_id, verified=info.verified, shareable=info.shareable, created_at=info.created_ms,
-        online=services.devices.link(info.id, info.bridge_id) is not None, params=msgspec.Raw(info.params.encode()),
+        online=backend.devices.link(info.id, info.bridge_id) is not None, params=msgspec.Raw(info.params.encode()),
     )  # fmt: skip
 
 
 @get("/devices", summary="List devices")
-async def devices(services: TheServices, limit: Limit = 100, after: After = "") -> Page[ShownDevice]:
-    return page([_device(each, services) for each in await services.reader.devices(after, limit + 1)], limit)
+async def devices(backend: TheBackend, limit: Limit = 100, after: After = "") -> Page[ShownDevice]:
+    return page([_device(each, backend) for each in await backend.reader.devices(after, limit + 1)], limit)
 
 
 @post("/devices", summary="Create or replace a device")
-async def save_device(services: TheServices, data: JSONBody[NewDevice]) -> ShownDevice:
-    await carry_out(services, write_command([record_of(data)]))
-    return _device(await services.reader.device(data.deviceid), services)
+async def save_device(backend: TheBackend, data: JSONBody[NewDevice]) -> ShownDevice:
+    await carry_out(backend, write_command([record_of(data)]))
+    return _device(await backend.reader.device(data.deviceid), backend)
 
 
 @get("/devices/{device_id:str}", summary="Show a device")
-async def show_device(services: TheServices, device_id: FromPath[str]) -> ShownDevice:
-    return _device(await services.reader.device(device_id), services)
+async def show_device(backend: TheBackend, device_id: FromPath[str]) -> ShownDevice:
+    return _device(await backend.reader.device(device_id), backend)
 
 
 @patch("/devices/{device_id:str}", summary="Change a device; another owner ends its shares")
-async def change_device(services: TheServices, device_id: FromPath[str], data: JSONBody[DeviceChange]) -> ShownDevice:
+async def change_device(backend: TheBackend, device_id: FromPath[str], data: JSONBody[DeviceChange]) -> ShownDevice:
     fields = given(data, name="", verified=True, shareable=True)
     if "devicekey" in fields:
         fields["key_digest"] = digest(fields.pop("devicekey"))
-    await carry_out(services, ChangeDevice(device_id=device_id, fields=fields))
-    return _device(await services.reader.device(device_id), services)
+    await carry_out(backend, ChangeDevice(device_id=device_id, fields=fields))
+    return _device(await backend.reader.device(device_id), backend)
 
 
 @delete("/devices/{device_id:str}", summary="Delete a device; its shares end")
-async def remove_device(services: TheServices, device_id: FromPath[str]) -> None:
-    await carry_out(services, DeleteDevice(device_id=device_id))
+async def remove_device(backend: TheBackend, device_id: FromPath[str]) -> None:
+    await carry_out(backend, DeleteDevice(device_id=device_id))
 
 
 HANDLERS: Final = [

@@ -17,7 +17,7 @@ from sharesrv.domain.facts import Account, Device, Facts, Source
 from sharesrv.domain.grants import combined_permit, deciding
 from sharesrv.domain.share import Origin, Share, State
 from sharesrv.errors import Refusal, Refused
-from sharesrv.faces.http.services import AnyRequest, Services, TheServices
+from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
 from sharesrv.names import is_storable
 from sharesrv.store.base import DeviceInfo, StoreFailed
 
@@ -95,61 +95,61 @@ class OneDevice(msgspec.Struct):
     summary="Where the WebSocket is",
     security=[{}, {"token": []}],
 )
-async def dispatch(request: AnyRequest, services: TheServices) -> Place | Failed:
+async def dispatch(request: AnyRequest, backend: TheBackend) -> Place | Failed:
     """A token is not needed, but one that is shown must be good."""
     if request.headers.get("authorization", "").strip():
-        await services.caller(request)
-    host = services.settings.server.public_host or request.url.hostname or services.settings.server.host
-    return Place(0, "ok", IP=host, domain=host, port=services.ws_port)
+        await backend.caller(request)
+    host = backend.settings.server.public_host or request.url.hostname or backend.settings.server.host
+    return Place(0, "ok", IP=host, domain=host, port=backend.ws_port)
 
 
 @get("/api/user/device", summary="List the account's own devices and those shared with it")
 async def devices(
     request: AnyRequest,
-    services: TheServices,
+    backend: TheBackend,
     after: Annotated[str, QueryParameter(description="The `next` of the page before")] = "",
     limit: Annotated[str, QueryParameter(description="At most this many devices, 1 to 1000")] = "100",
 ) -> DeviceList | Failed:
     """Ordered by deviceid."""
-    account = await services.caller(request)
+    account = await backend.caller(request)
     if not LIMIT.fullmatch(limit):
         raise Refused(Refusal.MALFORMED, "limit must be a whole number from 1 to 1000")
     if not is_storable(after):
         raise Refused(Refusal.MALFORMED, "after must be a deviceid")
     count = int(limit)
-    found = await services.reader.devices_of(account.id, after, count + 1)
-    shown = await _visible(found[:count], account, services)
+    found = await backend.reader.devices_of(account.id, after, count + 1)
+    shown = await _visible(found[:count], account, backend)
     return DeviceList(0, shown, found[count - 1].id if len(found) > count else UNSET)
 
 
 @get("/api/user/device/{device_id:str}", summary="Show one device")
-async def device(request: AnyRequest, services: TheServices, device_id: FromPath[str]) -> OneDevice | Failed:
+async def device(request: AnyRequest, backend: TheBackend, device_id: FromPath[str]) -> OneDevice | Failed:
     """One's own, or one that is shared with the account."""
-    account = await services.caller(request)
-    found = await services.reader.device(device_id)
-    shown = await _visible([found], account, services) if found is not None else []
+    account = await backend.caller(request)
+    found = await backend.reader.device(device_id)
+    shown = await _visible([found], account, backend) if found is not None else []
     if not shown:
         raise Refused(Refusal.NO_GRANT)
     return OneDevice(0, shown[0])
 
 
-async def _visible(found: list[DeviceInfo], account: Account, services: Services) -> list[AppDevice]:
+async def _visible(found: list[DeviceInfo], account: Account, backend: Backend) -> list[AppDevice]:
     """Those of the devices that this account may see, as it sees them."""
 
     def look(source: Source) -> list[AppDevice]:
-        facts = services.draft(source).facts
-        return [entry for info in found if (entry := _entry(info, account, services, facts)) is not None]
+        facts = backend.draft(source).facts
+        return [entry for info in found if (entry := _entry(info, account, backend, facts)) is not None]
 
-    return await services.reader.look(look)
+    return await backend.reader.look(look)
 
 
-def _entry(info: DeviceInfo, account: Account, services: Services, facts: Facts) -> AppDevice | None:
+def _entry(info: DeviceInfo, account: Account, backend: Backend, facts: Facts) -> AppDevice | None:
     device = facts.device(info.id)
     if device is None:
         return None
     shown = AppDevice(
         name=info.name, deviceid=info.id, apikey=info.owner_id,
-        online=services.devices.link(info.id, info.bridge_id) is not None, params=msgspec.Raw(info.params.encode()),
+        online=backend.devices.link(info.id, info.bridge_id) is not None, params=msgspec.Raw(info.params.encode()),
         created_at=info.created_ms, uiid=info.uiid,
     )  # fmt: skip
     if device.owner_id == account.id:
@@ -191,17 +191,17 @@ def _shared(account_id: str, grants: list[Share], facts: Facts) -> SharedWith:
     media_type="image/svg+xml",
     security=[{"token": []}, {"admin": []}],
 )
-async def qr(request: AnyRequest, services: TheServices, code: FromPath[str]) -> Response[bytes]:
+async def qr(request: AnyRequest, backend: TheBackend, code: FromPath[str]) -> Response[bytes]:
     """For its owner or an operator; 404 to everybody else."""
-    if not services.is_admin(request):
+    if not backend.is_admin(request):
         try:
-            account_id = (await services.caller(request)).id
+            account_id = (await backend.caller(request)).id
         except Refused:
             account_id = ""
     else:
         account_id = None
-    share = await services.reader.look(lambda source: source.share_of_code(code))
-    waits = share is not None and share.state is State.OPEN and not share.due(services.clock.now_ms())
+    share = await backend.reader.look(lambda source: source.share_of_code(code))
+    waits = share is not None and share.state is State.OPEN and not share.due(backend.clock.now_ms())
     if share is None or not waits or share.origin is Origin.OFFER or account_id not in (None, share.sharer_id):
         raise NotFoundException("no share code of yours that waits has this name")
     kind = request.url.path.rpartition(".")[2]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sharesrv.domain.facts import Account, Device, Source
 from sharesrv.domain.share import Cause, Share, State
-from sharesrv.faces.http.services import Services
+from sharesrv.faces.http.backend import Backend
 
 WAITING, IN_USE, OVER = 0, 1, 2  # shareStatus
 _STATUS: Final = {State.OPEN: WAITING, State.ACTIVE: IN_USE}
@@ -21,12 +21,12 @@ _FAILURES: Final = {
 }
 
 
-async def listed(device: Device, services: Services, *, ended: bool) -> list[dict[str, Any]]:
+async def listed(device: Device, backend: Backend, *, ended: bool) -> list[dict[str, Any]]:
     """The shares of a device for its owner, the newest first, each with its recipient."""
-    shares = await services.reader.shares_of(device.id, ended=ended)
-    now_ms = services.clock.now_ms()
+    shares = await backend.reader.shares_of(device.id, ended=ended)
+    now_ms = backend.clock.now_ms()
     shown = [share for share in shares if ended or not share.due(now_ms)]
-    people = await services.reader.look(lambda source: _sharees(source, shown))
+    people = await backend.reader.look(lambda source: _sharees(source, shown))
     return [
         {
             "shareInfo": share_info(share, device),

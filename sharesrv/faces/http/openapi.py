@@ -19,7 +19,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler, Dependencies
 
-from sharesrv.faces.http.services import Failure
+from sharesrv.faces.http.backend import Failure
 from sharesrv.protocol import quectel
 from sharesrv.protocol.quectel import Call
 

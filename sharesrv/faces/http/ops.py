@@ -11,7 +11,7 @@ from litestar import MediaType, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from sharesrv import metrics
-from sharesrv.faces.http.services import AnyRequest, TheServices
+from sharesrv.faces.http.backend import AnyRequest, TheBackend
 
 OLD_S: Final = 2.0  # that the oldest command may wait
 
@@ -26,8 +26,8 @@ def healthz() -> Status:
 
 
 @get("/readyz", tags=["operating"], summary="Whether the server takes work; 503 with the reason where it does not")
-async def readyz(services: TheServices) -> Response[Status]:
-    ledger = services.ledger
+async def readyz(backend: TheBackend) -> Response[Status]:
+    ledger = backend.ledger
     if ledger.stopping:
         status = "draining"
     elif ledger.failure:
@@ -40,8 +40,8 @@ async def readyz(services: TheServices) -> Response[Status]:
 
 
 @get("/metrics", tags=["operating"], summary="Prometheus metrics", media_type=MediaType.TEXT)
-async def expose(services: TheServices) -> Response[bytes]:
-    metrics.OPEN_OFFERS.set(await services.reader.open_offers())
+async def expose(backend: TheBackend) -> Response[bytes]:
+    metrics.OPEN_OFFERS.set(await backend.reader.open_offers())
     return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -16,8 +16,8 @@ from sharesrv.domain.share import Share
 from sharesrv.domain.take_back import EndShare
 from sharesrv.errors import Goodbye, Refusal
 from sharesrv.faces.http.admin import Id, Limit, Name, Page, Text, carry_out, given, page
+from sharesrv.faces.http.backend import Backend, TheBackend, Unprocessable, WrongField
 from sharesrv.faces.http.listing import failure
-from sharesrv.faces.http.services import Services, TheServices, Unprocessable, WrongField
 from sharesrv.faces.records import record_of, write_command
 from sharesrv.names import NOTE_COLUMNS, columns
 from sharesrv.protocol import importing
@@ -86,37 +86,37 @@ def _check_note(note: object) -> None:
 
 
 @get("/shares", summary="List shares, ended ones too")
-async def shares(services: TheServices, limit: Limit = 100, after: AfterNumber = 0) -> Page[ShownShare]:
-    return page([_share(each) for each in await services.reader.shares(min(after, LAST), limit + 1)], limit)
+async def shares(backend: TheBackend, limit: Limit = 100, after: AfterNumber = 0) -> Page[ShownShare]:
+    return page([_share(each) for each in await backend.reader.shares(min(after, LAST), limit + 1)], limit)
 
 
 @post("/shares", summary="Grant a device without asking the account")
-async def grant(services: TheServices, data: JSONBody[NewShare]) -> NewShare:
+async def grant(backend: TheBackend, data: JSONBody[NewShare]) -> NewShare:
     _check_note(data.note)
-    await carry_out(services, write_command([record_of(data)]))
+    await carry_out(backend, write_command([record_of(data)]))
     return data
 
 
 @get("/shares/{share_id:int}", summary="Show a share")
-async def show_share(services: TheServices, share_id: FromPath[int]) -> ShownShare:
-    share = await services.reader.look(lambda source: source.share(min(share_id, LAST)))
+async def show_share(backend: TheBackend, share_id: FromPath[int]) -> ShownShare:
+    share = await backend.reader.look(lambda source: source.share(min(share_id, LAST)))
     if share is None:
         raise NotFoundException(Refusal.NO_SUCH_SHARE.value)
     return _share(share)
 
 
 @patch("/shares/{share_id:int}", summary="Change a grant; both sides are told")
-async def amend(services: TheServices, share_id: FromPath[int], data: JSONBody[ShareChange]) -> ShownShare:
+async def amend(backend: TheBackend, share_id: FromPath[int], data: JSONBody[ShareChange]) -> ShownShare:
     _check_note(data.note)
-    await carry_out(services, AmendGrant(min(share_id, LAST), **given(data, permit=0, note="", ends_ms=0)))
-    found = await services.reader.look(lambda source: source.share(share_id))
+    await carry_out(backend, AmendGrant(min(share_id, LAST), **given(data, permit=0, note="", ends_ms=0)))
+    found = await backend.reader.look(lambda source: source.share(share_id))
     assert found is not None  # a share is never deleted
     return _share(found)
 
 
 @delete("/shares/{share_id:int}", summary="End a grant, or withdraw an offer; both sides are told")
-async def close(services: TheServices, share_id: FromPath[int]) -> None:
-    await carry_out(services, EndShare(min(share_id, LAST)))
+async def close(backend: TheBackend, share_id: FromPath[int]) -> None:
+    await carry_out(backend, EndShare(min(share_id, LAST)))
 
 
 # Sessions.
@@ -131,30 +131,30 @@ class ShownSession(msgspec.Struct, omit_defaults=True):
     device: str | None = None
 
 
-def _sessions(services: Services) -> dict[int, ShownSession]:
+def _sessions(backend: Backend) -> dict[int, ShownSession]:
     """All that have made their handshake, by id."""
-    apps = [ShownSession(each.id, "app", account=each.account_id) for each in services.hub.everyone()]
-    things = [ShownSession(each.id, "device", device=each.device_id) for each in services.devices.everyone()]
+    apps = [ShownSession(each.id, "app", account=each.account_id) for each in backend.hub.everyone()]
+    things = [ShownSession(each.id, "device", device=each.device_id) for each in backend.devices.everyone()]
     return {session.id: session for session in sorted(apps + things, key=lambda session: session.id)}
 
 
 @get("/sessions", summary="List the connections that have made their handshake")
-async def sessions(services: TheServices, limit: Limit = 100, after: AfterNumber = 0) -> Page[ShownSession]:
-    return page([session for id, session in _sessions(services).items() if id > after], limit)
+async def sessions(backend: TheBackend, limit: Limit = 100, after: AfterNumber = 0) -> Page[ShownSession]:
+    return page([session for id, session in _sessions(backend).items() if id > after], limit)
 
 
 @get("/sessions/{session_id:int}", summary="Show a connection")
-async def show_session(services: TheServices, session_id: FromPath[int]) -> ShownSession:
-    found = _sessions(services).get(session_id)
+async def show_session(backend: TheBackend, session_id: FromPath[int]) -> ShownSession:
+    found = _sessions(backend).get(session_id)
     if found is None:
         raise NotFoundException("there is no such session")
     return found
 
 
 @delete("/sessions/{session_id:int}", summary="Close a connection")
-async def end_session(services: TheServices, session_id: FromPath[int]) -> None:
-    goodbyes = {session.id: session.goodbye for session in services.hub.everyone()}
-    goodbyes |= {link.id: link.goodbye for link in services.devices.everyone()}
+async def end_session(backend: TheBackend, session_id: FromPath[int]) -> None:
+    goodbyes = {session.id: session.goodbye for session in backend.hub.everyone()}
+    goodbyes |= {link.id: link.goodbye for link in backend.devices.everyone()}
     if session_id not in goodbyes:
         raise NotFoundException("there is no such session")
     goodbyes[session_id](Goodbye.UNAUTHORIZED)
@@ -189,7 +189,7 @@ def _transition(row: JournalRow) -> Transition:
 
 @get("/journal", summary="List every transition of a share, the oldest first")
 async def journal(
-    services: TheServices,
+    backend: TheBackend,
     device: OptionalKey = None,
     account: OptionalKey = None,
     share: Annotated[int, QueryParameter(ge=0, description="0 is any")] = 0,
@@ -197,7 +197,7 @@ async def journal(
     after: AfterNumber = 0,
 ) -> Page[Transition]:
     wanted = JournalFilter(device_id=device, account_id=account, share_id=min(share, LAST) or None)
-    rows = await services.reader.journal(wanted, min(after, LAST), limit + 1)
+    rows = await backend.reader.journal(wanted, min(after, LAST), limit + 1)
     return page([_transition(row) for row in rows], limit)
 
 
@@ -219,8 +219,8 @@ class Explained(msgspec.Struct):
 
 
 @get("/explain", summary="Whether an account may do something with a device, and what decides")
-async def explained(services: TheServices, account: Key, device: Key, action: FromQuery[Action]) -> Explained:
-    found = await services.reader.look(lambda source: explain(account, device, ACTIONS[action], services.draft(source)))
+async def explained(backend: TheBackend, account: Key, device: Key, action: FromQuery[Action]) -> Explained:
+    found = await backend.reader.look(lambda source: explain(account, device, ACTIONS[action], backend.draft(source)))
     return Explained(
         allowed=found.refusal is None,
         error=0 if found.refusal is None else ERRORS[found.refusal],

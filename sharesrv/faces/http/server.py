@@ -26,7 +26,7 @@ from uvicorn.server import ServerState
 from sharesrv.config import Settings
 from sharesrv.errors import Trouble
 from sharesrv.faces.http import admin, apps, openapi, ops, oversight, sharing
-from sharesrv.faces.http.services import AnyRequest, Failure, Services, Unprocessable, WrongField, wrong_field
+from sharesrv.faces.http.backend import AnyRequest, Backend, Failure, Unprocessable, WrongField, wrong_field
 from sharesrv.protocol import quectel
 
 BODY_MAX: Final = 64 * 1024  # bytes
@@ -37,7 +37,7 @@ HOST: Final = re.compile(r"([\w.-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII | 
 log = structlog.get_logger()
 
 
-def application(services: Services) -> Litestar:
+def application(backend: Backend) -> Litestar:
     """All HTTP handlers."""
     operators = Router(
         "/admin/v1",
@@ -49,8 +49,8 @@ def application(services: Services) -> Litestar:
     )
     handlers: list[ControllerRouterHandler] = [sharing.route(call) for call in quectel.CALLS]
     handlers += [apps.router(), operators, *ops.HANDLERS]
-    dependencies = {"services": Provide(lambda: services, sync_to_thread=False, use_cache=True)}
-    state = {"services": services, "documents": ops.documents(openapi.document(handlers, dependencies))}
+    dependencies = {"backend": Provide(lambda: backend, sync_to_thread=False, use_cache=True)}
+    state = {"backend": backend, "documents": ops.documents(openapi.document(handlers, dependencies))}
     return Litestar(
         handlers,
         dependencies=dependencies,
@@ -199,12 +199,12 @@ class Connection(H11Protocol):
 
 @asynccontextmanager
 async def listening(
-    services: Services, sock: socket.socket, tls: ssl.SSLContext | None, patience_s: float
+    backend: Backend, sock: socket.socket, tls: ssl.SSLContext | None, patience_s: float
 ) -> AsyncIterator[None]:
     """Answer HTTP on a socket that is bound, for the time of the block."""
     logger, handler = logging.getLogger("uvicorn.error"), ToStructlog(logging.ERROR)
     config = uvicorn.Config(
-        _with_head(application(services)),
+        _with_head(application(backend)),
         lifespan="off",
         ws="none",
         log_config=None,
@@ -215,7 +215,7 @@ async def listening(
     config.load()
     logger.addHandler(handler)
     logger.propagate = False
-    connections = Connections(config, services.settings.limits.http_connections, patience_s)
+    connections = Connections(config, backend.settings.limits.http_connections, patience_s)
     server = await asyncio.get_running_loop().create_server(
         connections.accept,
         sock=sock,

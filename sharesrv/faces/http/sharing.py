@@ -17,9 +17,9 @@ from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import Coded, DeviceFound, Reply
 from sharesrv.domain.take_back import Leave, Unshare
 from sharesrv.errors import Refusal, Refused
+from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
 from sharesrv.faces.http.listing import accepted, described, listed
 from sharesrv.faces.http.openapi import SHARING
-from sharesrv.faces.http.services import AnyRequest, Services, TheServices
 from sharesrv.protocol import quectel
 from sharesrv.protocol.quectel import Call, Envelope, Params, milliseconds
 
@@ -97,10 +97,10 @@ COMMANDS: Final[dict[str, Command_of]] = {
 def route(call: Call) -> HTTPRouteHandler:
     """The handler of one call."""
 
-    async def handle(request: AnyRequest, services: TheServices) -> Response[Envelope]:
+    async def handle(request: AnyRequest, backend: TheBackend) -> Response[Envelope]:
         try:
             params = await _parameters(request)
-            return Response(await _carry_out(call, params, request, services), status_code=200)
+            return Response(await _carry_out(call, params, request, backend), status_code=200)
         except Refused as refused:
             return _refused(call, refused)
         except HTTPException:
@@ -143,20 +143,20 @@ async def _multipart(request: AnyRequest) -> dict[str, str]:
     return quectel.first([(name, value) for name, value in form.multi_items() if isinstance(value, str)])
 
 
-async def _carry_out(call: Call, params: dict[str, str], request: AnyRequest, services: Services) -> Envelope:
-    who = await services.identity(request)
-    fault = call.fault(params, services.clock.now_ms())
+async def _carry_out(call: Call, params: dict[str, str], request: AnyRequest, backend: Backend) -> Envelope:
+    who = await backend.identity(request)
+    fault = call.fault(params, backend.clock.now_ms())
     if fault is not None:
-        await services.caller(request)
+        await backend.caller(request)
         raise Refused(fault)
-    reply = await services.ledger.ask(COMMANDS[call.name](who, params))
-    return quectel.done(await _data(call, reply, params, services))
+    reply = await backend.ledger.ask(COMMANDS[call.name](who, params))
+    return quectel.done(await _data(call, reply, params, backend))
 
 
-async def _data(call: Call, reply: Reply, params: dict[str, str], services: Services) -> object:
+async def _data(call: Call, reply: Reply, params: dict[str, str], backend: Backend) -> object:
     match reply:
         case DeviceFound(device=device):
-            return await listed(device, services, ended=params.get("ended") == "1")
+            return await listed(device, backend, ended=params.get("ended") == "1")
         case Coded(share=share, device=device) if call is quectel.SHARE_DEVICE:
             return accepted(share, device)
         case Coded(share=share, device=device) if call is quectel.CODE_INFO:

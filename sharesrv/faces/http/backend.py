@@ -42,7 +42,7 @@ _PATTERNS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class Backend:
     """One for all handlers."""
 
     settings: Settings
@@ -82,7 +82,7 @@ class Services:
         return Draft(Facts(source, self.rules, self.clock.now_ms()), self.clock)
 
 
-TheServices = NamedDependency[Services]
+TheBackend = NamedDependency[Backend]
 
 
 class WrongField(msgspec.Struct):
