@@ -128,6 +128,15 @@ async def test_3_3_a_wrong_parameter_is_named_as_a_wrong_field_is(database: Path
         assert missing.json()["errors"] == [{"path": "device", "reason": "device is missing"}]
 
 
+async def test_3_3_no_body_is_an_empty_one_and_1_0_is_an_integer(database: Path) -> None:
+    async with operating(database) as operator:
+        assert (await operator.done("POST", f"accounts/{GUEST}/tokens"))["at"]
+        assert (await operator.done("PATCH", "devices/lamp"))["name"] == "lamp"
+        assert (await operator.ask("POST", "accounts")).json()["reason"] == "apikey is missing"
+        id = await granted(operator, permit=1.0)
+        assert (await operator.done("GET", f"shares/{id}"))["permit"] == 1
+
+
 async def test_3_3_null_removes(database: Path) -> None:
     """RFC 7396: a field that is not named stays, one that is null is as it is in a record without it."""
     fill(database, devices=[device_row("fan", name="Fan", bridge_id="bridge", auth_key="k", verified=False)])
@@ -343,18 +352,23 @@ async def test_what_an_operator_ends_is_told_once(database: Path) -> None:
             await wire.quiet()
 
 
-async def test_two_operators_who_change_one_thing_at_once_lose_nothing(database: Path) -> None:
+async def test_3_3_two_operators_who_change_one_thing_at_once_lose_nothing(database: Path) -> None:
     async with operating(database) as operator:
+        id = await granted(operator)
         for number in map(str, range(10)):
-            changes: list[tuple[str, dict[str, str]]] = [
+            changes: list[tuple[str, dict[str, Any]]] = [
                 ("devices/lamp", {"name": number}),
                 ("devices/lamp", {"authKey": number}),
                 (f"accounts/{GUEST}", {"nickname": number}),
                 (f"accounts/{GUEST}", {"uid": number}),
+                (f"shares/{id}", {"note": number}),
+                (f"shares/{id}", {"sharingExpireAt": 4_102_444_800_000 + int(number)}),
             ]
             await asyncio.gather(*(operator.done("PATCH", path, body) for path, body in changes))
             assert query(database, "SELECT name, auth_key FROM device WHERE id = 'lamp'") == [(number, number)]
             assert query(database, "SELECT nickname, uid FROM account WHERE id = ?", GUEST) == [(number, number)]
+            share_ = await operator.done("GET", f"shares/{id}")
+            assert (share_["note"], share_["sharingExpireAt"]) == (number, 4_102_444_800_000 + int(number))
 
 
 async def test_a_sub_device_cannot_come_under_the_bridge_of_somebody_else_at_the_same_moment(database: Path) -> None:
