@@ -193,17 +193,14 @@ def _shared(account_id: str, grants: list[Share], facts: Facts) -> SharedWith:
 )
 async def qr(request: AnyRequest, backend: TheBackend, code: FromPath[str]) -> Response[bytes]:
     """For its owner or an operator; 404 to everybody else."""
-    if not backend.is_admin(request):
-        try:
-            account_id = (await backend.caller(request)).id
-        except Refused:
-            account_id = ""
-    else:
-        account_id = None
+    try:
+        owner_id = None if backend.is_admin(request) else (await backend.caller(request)).id
+    except Refused:
+        owner_id = ""
     share = await backend.reader.look(lambda source: source.share_of_code(code))
     waits = share is not None and share.state is State.OPEN and not share.due(backend.clock.now_ms())
-    if share is None or not waits or share.origin is Origin.OFFER or account_id not in (None, share.sharer_id):
-        raise NotFoundException("no share code of yours that waits has this name")
+    if share is None or not waits or share.origin is Origin.OFFER or owner_id not in (None, share.sharer_id):
+        raise NotFoundException("there is no such share code of yours that waits")
     kind = request.url.path.rpartition(".")[2]
     picture = BytesIO()
     segno.make(share.code, error="m", micro=False).save(picture, kind=kind, scale=8, border=4)

@@ -59,11 +59,18 @@ _DATA: Final[dict[str, tuple[str, Any]]] = {
 }
 
 
+# What the struct checks beyond its fields: pk and dk come together.
+_PRODUCT_KEYS: Final[list[Schema]] = [
+    {"required": ["pk", "dk"], "properties": {"pk": {"type": "string"}, "dk": {"type": "string"}}},
+    {"properties": {"pk": {"type": "null"}, "dk": {"type": "null"}}},
+]
+
+
 def document(handlers: Sequence[ControllerRouterHandler], dependencies: Dependencies) -> Schema:
     """The whole document. The app that makes it serves nothing: it would serve what the framework knows alone."""
     app = Litestar(handlers, dependencies=dependencies, logging_config=None, openapi_config=CONFIG)
     made = msgspec.json.encode(app.openapi_schema.to_schema()).decode()
-    # A struct that is not one of several in a union is `oneOf` there; and a page is named by the module of its items.
+    # Of a union more than one may fit: `oneOf` would be wrong. A page is named without the module of its items.
     made = re.sub(r"/Page_[\w.]*?(\w+_\")", r"/Page_\1", made.replace('"oneOf"', '"anyOf"'))
     found: Schema = msgspec.json.decode(made)
     kinds = sorted({*_structs(app), Failure}, key=str)
@@ -75,13 +82,6 @@ def document(handlers: Sequence[ControllerRouterHandler], dependencies: Dependen
             _complete(path, method, operation, schemas)
     found["paths"] |= {f"{SHARING}/{call.name}": {call.method.lower(): _sharing(call)} for call in quectel.CALLS}
     return found
-
-
-# What the struct checks beyond its fields: pk and dk come together.
-_PRODUCT_KEYS: Final[list[Schema]] = [
-    {"required": ["pk", "dk"], "properties": {"pk": {"type": "string"}, "dk": {"type": "string"}}},
-    {"properties": {"pk": {"type": "null"}, "dk": {"type": "null"}}},
-]
 
 
 def _structs(app: Litestar) -> Iterator[Any]:

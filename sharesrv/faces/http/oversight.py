@@ -80,6 +80,13 @@ def _share(share: Share) -> ShownShare:
     )  # fmt: skip
 
 
+async def _stored(backend: Backend, share_id: int) -> ShownShare:
+    share = await backend.reader.look(lambda source: source.share(min(share_id, LAST)))
+    if share is None:
+        raise NotFoundException(Refusal.NO_SUCH_SHARE.value)
+    return _share(share)
+
+
 def _check_note(note: object) -> None:
     if isinstance(note, str) and columns(note) > NOTE_COLUMNS:
         raise Unprocessable(WrongField("note", f"note is wider than {NOTE_COLUMNS} columns"))
@@ -99,19 +106,14 @@ async def grant(backend: TheBackend, data: JSONBody[NewShare]) -> NewShare:
 
 @get("/shares/{share_id:int}", summary="Show a share")
 async def show_share(backend: TheBackend, share_id: FromPath[int]) -> ShownShare:
-    share = await backend.reader.look(lambda source: source.share(min(share_id, LAST)))
-    if share is None:
-        raise NotFoundException(Refusal.NO_SUCH_SHARE.value)
-    return _share(share)
+    return await _stored(backend, share_id)
 
 
 @patch("/shares/{share_id:int}", summary="Change a grant; both sides are told")
 async def amend(backend: TheBackend, share_id: FromPath[int], data: JSONBody[ShareChange]) -> ShownShare:
     _check_note(data.note)
     await carry_out(backend, AmendGrant(min(share_id, LAST), **given(data, permit=0, note="", ends_ms=0)))
-    found = await backend.reader.look(lambda source: source.share(share_id))
-    assert found is not None  # a share is never deleted
-    return _share(found)
+    return await _stored(backend, share_id)
 
 
 @delete("/shares/{share_id:int}", summary="End a grant, or withdraw an offer; both sides are told")
