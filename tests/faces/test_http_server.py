@@ -31,7 +31,7 @@ async def connected(served: TestServer) -> AsyncIterator[tuple[asyncio.StreamRea
         writer.transport.abort()
 
 
-async def everything(reader: asyncio.StreamReader) -> bytes:
+async def read_all(reader: asyncio.StreamReader) -> bytes:
     """All that comes until the server closes."""
     async with asyncio.timeout(PATIENCE_S):
         try:
@@ -59,7 +59,7 @@ async def head(reader: asyncio.StreamReader) -> bytes:
 async def test_2_9_a_head_or_a_body_that_takes_too_long_is_closed(database: Path, sent: bytes, answers: int) -> None:
     async with server(database, times=HURRIED) as served, connected(served) as (reader, writer):
         writer.write(sent)
-        assert (await everything(reader)).count(b"HTTP/1.1 200 ") == answers
+        assert (await read_all(reader)).count(b"HTTP/1.1 200 ") == answers
 
 
 async def test_2_9_a_reader_that_takes_too_long_is_closed(database: Path) -> None:
@@ -70,7 +70,7 @@ async def test_2_9_a_reader_that_takes_too_long_is_closed(database: Path) -> Non
         )
         length = int((await head(reader)).lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         await asyncio.sleep(2 * HURRIED.opening_s)  # it reads nothing
-        assert len(await everything(reader)) < length
+        assert len(await read_all(reader)) < length
 
 
 async def test_2_9_beyond_the_number_of_connections_503(database: Path) -> None:
@@ -79,19 +79,19 @@ async def test_2_9_beyond_the_number_of_connections_503(database: Path) -> None:
             await stack.enter_async_context(connected(served))
         async with connected(served) as (reader, writer):
             writer.write(GET)
-            said = await everything(reader)
+            said = await read_all(reader)
         assert said.startswith(b"HTTP/1.1 503 ")
         assert b"\r\nRetry-After: 1\r\n" in said
         idle = [await stack.enter_async_context(connected(served)) for _ in range(100)]
         async with connected(served) as (reader, _writer):
-            assert await everything(reader) == b""
+            assert await read_all(reader) == b""
         assert not any(reader.at_eof() for reader, _writer in idle)
         await stack.aclose()
         said = b""
         while not said.startswith(b"HTTP/1.1 200 "):  # it has to notice first that they have gone
             async with connected(served) as (reader, writer):
                 writer.write(GET[:-2] + b"Connection: close\r\n\r\n")
-                said = await everything(reader)
+                said = await read_all(reader)
 
 
 async def test_2_9_a_tls_handshake_that_takes_too_long_is_closed(database: Path, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ async def test_2_9_a_tls_handshake_that_takes_too_long_is_closed(database: Path,
     wanted = (f"server.tls_cert={pem}", f"server.tls_key={pem}")
     async with server(database, *wanted, times=HURRIED) as served, connected(served) as (reader, writer):
         writer.write(b"\x16\x03\x01")
-        assert b"HTTP" not in await everything(reader)
+        assert b"HTTP" not in await read_all(reader)
 
 
 @pytest.mark.parametrize("host", ["a:b", "a:1:2", "[::1", "a b", "a:99999999", "a/b", "\u00e9"])

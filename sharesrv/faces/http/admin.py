@@ -116,7 +116,7 @@ async def carry_out(backend: Backend, command: Command) -> None:
         raise InternalServerException(refused.reason) from refused
 
 
-def given(change: msgspec.Struct, **removed: Any) -> dict[str, Any]:
+def patch_fields(change: msgspec.Struct, **removed: Any) -> dict[str, Any]:
     """The fields that a merge patch names (RFC 7396). One that is null gets its value in `removed`, or None."""
     fields = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not UNSET}
     return {name: removed.get(name) if value is None else value for name, value in fields.items()}
@@ -172,7 +172,7 @@ async def show_account(backend: TheBackend, apikey: FromPath[str]) -> ShownAccou
 
 @patch("/accounts/{apikey:str}", summary="Change an account")
 async def change_account(backend: TheBackend, apikey: FromPath[str], data: JSONBody[AccountChange]) -> ShownAccount:
-    await carry_out(backend, ChangeAccount(account_id=apikey, **given(data, nickname="")))
+    await carry_out(backend, ChangeAccount(account_id=apikey, **patch_fields(data, nickname="")))
     return _account(await backend.reader.account(apikey))
 
 
@@ -304,7 +304,7 @@ async def show_device(backend: TheBackend, device_id: FromPath[str]) -> ShownDev
 
 @patch("/devices/{device_id:str}", summary="Change a device; another owner ends its shares")
 async def change_device(backend: TheBackend, device_id: FromPath[str], data: JSONBody[DeviceChange]) -> ShownDevice:
-    fields = given(data, name="", verified=True, shareable=True)
+    fields = patch_fields(data, name="", verified=True, shareable=True)
     if "devicekey" in fields:
         fields["key_digest"] = digest(fields.pop("devicekey"))
     await carry_out(backend, ChangeDevice(device_id=device_id, fields=fields))

@@ -118,7 +118,7 @@ async def devices(
         raise Refused(Refusal.MALFORMED, "after must be a deviceid")
     count = int(limit)
     found = await backend.reader.devices_of(account.id, after, count + 1)
-    shown = await _visible(found[:count], account, backend)
+    shown = await _show_devices(found[:count], account, backend)
     return DeviceList(0, shown, found[count - 1].id if len(found) > count else UNSET)
 
 
@@ -127,13 +127,13 @@ async def device(request: AnyRequest, backend: TheBackend, device_id: FromPath[s
     """One's own, or one that is shared with the account."""
     account = await backend.caller(request)
     found = await backend.reader.device(device_id)
-    shown = await _visible([found], account, backend) if found is not None else []
+    shown = await _show_devices([found], account, backend) if found is not None else []
     if not shown:
         raise Refused(Refusal.NO_GRANT)
     return OneDevice(0, shown[0])
 
 
-async def _visible(found: list[DeviceInfo], account: Account, backend: Backend) -> list[AppDevice]:
+async def _show_devices(found: list[DeviceInfo], account: Account, backend: Backend) -> list[AppDevice]:
     """Those of the devices that this account may see, as it sees them."""
 
     def look(source: Source) -> list[AppDevice]:
@@ -153,13 +153,15 @@ def _entry(info: DeviceInfo, account: Account, backend: Backend, facts: Facts) -
         created_at=info.created_ms, uiid=info.uiid,
     )  # fmt: skip
     if device.owner_id == account.id:
-        shared = [_shared(holder_id, grants, facts) for holder_id, grants in _grants_by_account(device, facts).items()]
+        shared = [
+            _shared_with(holder_id, grants, facts) for holder_id, grants in _grants_by_account(device, facts).items()
+        ]
         shown.shared_to = sorted(shared, key=lambda entry: (entry.share_time, entry.apikey))
         return shown
     grants = deciding([share for share in facts.tree(device, account.id) if not share.due(facts.now_ms)], device, facts)
     if not grants:
         return None
-    shown.shared_by = _shared(device.owner_id, grants, facts)
+    shown.shared_by = _shared_with(device.owner_id, grants, facts)
     if grants[-1].device_id == info.id:
         shown.name = grants[-1].device_name or info.name
     else:
@@ -177,7 +179,7 @@ def _grants_by_account(device: Device, facts: Facts) -> dict[str, list[Share]]:
     return {id: grants for id, grants in by_account.items() if grants}
 
 
-def _shared(account_id: str, grants: list[Share], facts: Facts) -> SharedWith:
+def _shared_with(account_id: str, grants: list[Share], facts: Facts) -> SharedWith:
     account, newest = facts.account(account_id), grants[-1]
     return SharedWith(
         apikey=account_id, uid=account.uid if account else "", permit=combined_permit(grants), note=newest.note,
@@ -208,11 +210,11 @@ async def qr(request: AnyRequest, backend: TheBackend, code: FromPath[str]) -> R
     return Response(picture.getvalue(), media_type=media_type, headers={"Cache-Control": "no-store"})
 
 
-def _failed(_request: AnyRequest, refused: Refused) -> Response[Failed]:
+def _answer_refusal(_request: AnyRequest, refused: Refused) -> Response[Failed]:
     return Response(Failed(ERRORS.get(refused.refusal, 500), refused.reason), status_code=200)
 
 
-def _store_failed(_request: AnyRequest, _error: StoreFailed) -> Response[Failed]:
+def _answer_store_failure(_request: AnyRequest, _error: StoreFailed) -> Response[Failed]:
     return Response(Failed(500, Refusal.INTERNAL.value), status_code=200)
 
 
@@ -221,7 +223,7 @@ def router() -> Router:
     return Router(
         "/",
         route_handlers=[dispatch, devices, device, qr],
-        exception_handlers={Refused: _failed, StoreFailed: _store_failed},
+        exception_handlers={Refused: _answer_refusal, StoreFailed: _answer_store_failure},
         tags=["apps"],
         security=[{"token": []}],
     )

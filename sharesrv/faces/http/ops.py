@@ -72,36 +72,31 @@ def documents(found: dict[str, Any]) -> dict[str, tuple[bytes, str]]:
     return {media_type: (body, f'"{sha256(body).hexdigest()[:32]}"') for media_type, body in built.items()}
 
 
-_HEAD: Final = (
-    "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>sharesrv</title><style>"
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "h2{font:600 1rem ui-monospace,monospace;border-top:1px solid #ddd;padding-top:1rem;margin-top:2rem}"
-    "h2 b{background:#124;color:#fff;padding:.1rem .5rem;border-radius:.3rem;margin-right:.5rem}"
-    "td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top}pre{white-space:pre-wrap;color:#444}"
-    "</style></head><body>"
-)
+_STYLE: Final = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+h2{font:600 1rem ui-monospace,monospace;border-top:1px solid #ddd;padding-top:1rem;margin-top:2rem}
+h2 b{background:#124;color:#fff;padding:.1rem .5rem;border-radius:.3rem;margin-right:.5rem}
+td{padding:.2rem 1rem .2rem 0;vertical-align:top}pre{white-space:pre-wrap;color:#444}"""
 
 
 def _page(found: dict[str, Any]) -> str:
-    info = found["info"]
-    sections = [
-        _section(path, method, operation)
-        for path, operations in found["paths"].items()
-        for method, operation in operations.items()
-    ]
-    head = f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info.get('description', ''))}</p>"
-    return _HEAD + head + "".join(sections) + "</body></html>"
+    info, paths = found["info"], found["paths"].items()
+    calls = [_section(path, method, call) for path, methods in paths for method, call in methods.items()]
+    return (
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>sharesrv</title><style>{_STYLE}</style></head>"
+        f"<body><h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info['description'])}</p>"
+        f"{''.join(calls)}</body></html>"
+    )
 
 
 def _section(path: str, method: str, operation: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td><code>{escape(each['name'])}</code></td><td>{escape(each['in'])}</td>"
-        f"<td>{escape(each.get('description') or '')}</td></tr>"
-        for each in operation.get("parameters") or []
-    )
+    rows = [
+        f"<tr><td><code>{escape(each['name'])}</code><td>{each['in']}<td>{escape(each.get('description', ''))}"
+        for each in operation.get("parameters", [])
+    ]
     return (
-        f"<h2><b>{method.upper()}</b>{escape(path)}</h2><p>{escape(operation.get('summary') or '')}</p>"
-        f"<table>{rows}</table><pre>{escape(operation.get('description') or '')}</pre>"
+        f"<h2><b>{method.upper()}</b>{escape(path)}</h2><p>{escape(operation['summary'])}</p>"
+        f"<table>{''.join(rows)}</table><pre>{escape(operation.get('description', ''))}</pre>"
     )
 
 

@@ -15,7 +15,7 @@ from sharesrv.domain.explain import ACTIONS, explain
 from sharesrv.domain.share import Share
 from sharesrv.domain.take_back import EndShare
 from sharesrv.errors import Goodbye, Refusal
-from sharesrv.faces.http.admin import Id, Limit, Name, Page, Text, carry_out, given, page
+from sharesrv.faces.http.admin import Id, Limit, Name, Page, Text, carry_out, page, patch_fields
 from sharesrv.faces.http.backend import Backend, TheBackend, Unprocessable, WrongField
 from sharesrv.faces.http.listing import failure
 from sharesrv.faces.records import record_of, write_command
@@ -80,7 +80,7 @@ def _share(share: Share) -> ShownShare:
     )  # fmt: skip
 
 
-async def _stored(backend: Backend, share_id: int) -> ShownShare:
+async def _find_share(backend: Backend, share_id: int) -> ShownShare:
     share = await backend.reader.look(lambda source: source.share(min(share_id, LAST)))
     if share is None:
         raise NotFoundException(Refusal.NO_SUCH_SHARE.value)
@@ -106,14 +106,14 @@ async def grant(backend: TheBackend, data: JSONBody[NewShare]) -> NewShare:
 
 @get("/shares/{share_id:int}", summary="Show a share")
 async def show_share(backend: TheBackend, share_id: FromPath[int]) -> ShownShare:
-    return await _stored(backend, share_id)
+    return await _find_share(backend, share_id)
 
 
 @patch("/shares/{share_id:int}", summary="Change a grant; both sides are told")
 async def amend(backend: TheBackend, share_id: FromPath[int], data: JSONBody[ShareChange]) -> ShownShare:
     _check_note(data.note)
-    await carry_out(backend, AmendGrant(min(share_id, LAST), **given(data, permit=0, note="", ends_ms=0)))
-    return await _stored(backend, share_id)
+    await carry_out(backend, AmendGrant(min(share_id, LAST), **patch_fields(data, permit=0, note="", ends_ms=0)))
+    return await _find_share(backend, share_id)
 
 
 @delete("/shares/{share_id:int}", summary="End a grant, or withdraw an offer; both sides are told")
@@ -221,7 +221,7 @@ class Explained(msgspec.Struct):
 
 
 @get("/explain", summary="Whether an account may do something with a device, and what decides")
-async def explained(backend: TheBackend, account: Key, device: Key, action: FromQuery[Action]) -> Explained:
+async def explain_access(backend: TheBackend, account: Key, device: Key, action: FromQuery[Action]) -> Explained:
     found = await backend.reader.look(lambda source: explain(account, device, ACTIONS[action], backend.draft(source)))
     return Explained(
         allowed=found.refusal is None,
@@ -238,5 +238,5 @@ async def explained(backend: TheBackend, account: Key, device: Key, action: From
 
 
 HANDLERS: Final = [
-    shares, grant, show_share, amend, close, sessions, show_session, end_session, journal, explained,
+    shares, grant, show_share, amend, close, sessions, show_session, end_session, journal, explain_access,
 ]  # fmt: skip

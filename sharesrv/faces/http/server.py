@@ -55,8 +55,8 @@ def application(backend: Backend) -> Litestar:
         handlers,
         dependencies=dependencies,
         state=State(state),
-        before_request=_before,
-        exception_handlers={HTTPException: _refused, Exception: _failed},
+        before_request=_check_request,
+        exception_handlers={HTTPException: _answer_refusal, Exception: _answer_bug},
         request_max_body_size=BODY_MAX,
         openapi_config=None,
         logging_config=None,
@@ -72,7 +72,7 @@ def _with_head(app: ASGIApp) -> ASGIApp:
     return answer
 
 
-async def _before(request: AnyRequest) -> Response[Any] | None:
+async def _check_request(request: AnyRequest) -> Response[Any] | None:
     """Refuse a Host that is none, and read the body, so that a large one is refused where no handler looks at it."""
     if not HOST.fullmatch(request.headers.get("host", "")):
         return Response(Failure(400, "the header Host is not a host"), status_code=400)
@@ -91,7 +91,7 @@ def _allowed(request: AnyRequest) -> str:
     return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
-def _refused(_request: AnyRequest, error: HTTPException) -> Response[Failure]:
+def _answer_refusal(_request: AnyRequest, error: HTTPException) -> Response[Failure]:
     """JSON, errors too. A wrong field is 422, whether of the query or of the body (PROTOCOL 3.3)."""
     if isinstance(error, ValidationException):
         error = _unprocessable(error)
@@ -112,7 +112,7 @@ def _unprocessable(error: ValidationException) -> Unprocessable:
     return Unprocessable(WrongField(path, f"{path} is missing" if path else error.detail))
 
 
-def _failed(_request: AnyRequest, error: Exception) -> Response[Failure]:
+def _answer_bug(_request: AnyRequest, error: Exception) -> Response[Failure]:
     log.error("request failed", exc_info=error)
     return Response(Failure(500, "internal error"), status_code=500)
 
