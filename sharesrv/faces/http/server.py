@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import socket
 import ssl
@@ -117,13 +116,6 @@ def _answer_bug(_request: AnyRequest, error: Exception) -> Response[Failure]:
     return Response(Failure(500, "internal error"), status_code=500)
 
 
-class ToStructlog(logging.Handler):
-    """Hands what uvicorn logs to the server's own log."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        log.log(record.levelno, record.getMessage().strip(), exc_info=record.exc_info)
-
-
 class Connections(ServerState):
     """All connections of this door: how many there may be, and for how long one may keep the server waiting."""
 
@@ -202,19 +194,17 @@ async def listening(
     backend: Backend, sock: socket.socket, tls: ssl.SSLContext | None, patience_s: float
 ) -> AsyncIterator[None]:
     """Answer HTTP on a socket that is bound, for the time of the block."""
-    logger, handler = logging.getLogger("uvicorn.error"), ToStructlog(logging.ERROR)
     config = uvicorn.Config(
         _with_head(application(backend)),
         lifespan="off",
         ws="none",
         log_config=None,
+        log_level="error",  # what clients send wrong is no matter of the log
         access_log=False,
         server_header=False,
         date_header=False,
     )
     config.load()
-    logger.addHandler(handler)
-    logger.propagate = False
     connections = Connections(config, backend.settings.limits.http_connections, patience_s)
     server = await asyncio.get_running_loop().create_server(
         connections.accept,
@@ -233,7 +223,6 @@ async def listening(
         sweep.cancel()
         with suppress(asyncio.CancelledError):
             await sweep
-        logger.removeHandler(handler)
 
 
 def bind(settings: Settings) -> socket.socket:
