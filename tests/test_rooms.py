@@ -27,7 +27,7 @@ MAY: dict[str, set[str]] = {
     "faces.websocket": {"faces.websocket", "protocol", "live", "domain", "store.base", "auth"} | LEAVES,
     "faces.http": {"faces.http", "faces.records", "protocol", "live", "domain", "store.base", "auth"} | LEAVES,
     "client": {"client", "protocol"} | LEAVES,
-    "bench": {"bench", "faces.websocket", "protocol"} | LEAVES,
+    "bench": {"bench"} | LEAVES,
 }
 NEVER = {
     "domain": DOMAIN_NEVER,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sharesrv.errors import Trouble
 
@@ -33,8 +33,7 @@ def app_for(arguments: Sequence[str]) -> typer.Typer:
     app.callback()(lambda: None)  # or a single verb would need no name
     for verb in [word for word in arguments[:1] if word in VERBS] or VERBS:
         name = "import_" if verb == "import" else verb  # a keyword
-        found: Any = getattr(import_module(f"sharesrv.cli.{name}"), "app" if verb == "bench" else name)
-        app.add_typer(found) if isinstance(found, typer.Typer) else app.command(verb)(found)
+        app.command(verb)(getattr(import_module(f"sharesrv.cli.{name}"), name))
     return app
 
 

@@ -4,18 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from sharesrv.bench.fleet import Fleet
-from sharesrv.bench.stage import Target
-from sharesrv.bench.stores import Stores
+from sharesrv.bench.accounts import Accounts
+from sharesrv.bench.processes import Databases, Server
 
-NAMES = ["connect", "idle", "share", "crowd", "open-loop", "control", "code", "mixed", "offers"]
-FLEETS = {name: Fleet(name, pairs=4, devices=300, bystanders=6) for name in NAMES}
+NAMES = ["connect", "idle", "share", "crowd", "open-loop", "control", "code", "again", "used-up", "offers"]
+ACCOUNTS = {name: Accounts(name, pairs=3, devices=600, idle=6) for name in NAMES}
 
 
 @pytest.fixture(scope="session")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """A server with a fleet for each scenario."""
-    stores = Stores(tmp_path_factory.mktemp("bench"))
-    base = stores.filled("base", (line for fleet in FLEETS.values() for line in fleet.lines()))
-    with stores.server(base) as target:
-        yield target
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with accounts for each scenario."""
+    databases = Databases(tmp_path_factory.mktemp("bench"))
+    with databases.importing("base", (line for accounts in ACCOUNTS.values() for line in accounts.records())):
+        pass
+    with databases.serve_copy("base") as server:
+        yield server

@@ -2,82 +2,92 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 import pytest
 
-from sharesrv.bench import idle
-from sharesrv.bench.code import Codes
-from sharesrv.bench.connect import Connects
-from sharesrv.bench.control import Control
-from sharesrv.bench.fleet import Fleet
-from sharesrv.bench.idle import Held
-from sharesrv.bench.mixed import Mixed
-from sharesrv.bench.open_loop import OpenLoop
-from sharesrv.bench.result import Result
-from sharesrv.bench.run import Scenario, measured
-from sharesrv.bench.share import Shares
-from sharesrv.bench.stage import Target
-from tests.bench.conftest import FLEETS
+from sharesrv.bench import scenarios
+from sharesrv.bench.accounts import Accounts, Wrong
+from sharesrv.bench.processes import Server
+from sharesrv.bench.run import Result, Work, measure
+from sharesrv.bench.scenarios import code, connect, control, idle, open_loop, share
+from sharesrv.errors import Trouble
+from tests.bench.conftest import ACCOUNTS
 
-SECONDS = 0.2
-SCENARIOS: list[tuple[Scenario, dict[str, set[str]]]] = [
-    (Connects(FLEETS["connect"], at_once=2), {"handshake": {"whole"}}),
-    (Held(FLEETS["idle"], 6), {"ping": {"whole"}}),
-    (Shares(FLEETS["share"], 3, last=200), {"share": {"whole", "push"}}),
-    (Shares(FLEETS["crowd"], 2, bystanders=6, name="crowd"), {"share": {"whole", "push"}}),
-    (OpenLoop(Shares(FLEETS["open-loop"], 2), 200), {"share": {"whole", "push"}}),
-    (Control(FLEETS["control"], 3), {"control": {"whole", "push"}}),
-    (Codes(FLEETS["code"], 2), {"code": {"whole", "create", "accept"}}),
-    (
-        Mixed(FLEETS["mixed"], 4),
-        {"share": {"whole", "push"}, "control": {"whole", "push"}, "handshake": {"whole"}, "ping": {"whole"}},
-    ),
-]
+Scenario = Callable[..., Awaitable[list[Work]]]
 
 
-@pytest.mark.parametrize(("scenario", "parts"), SCENARIOS, ids=lambda value: getattr(value, "name", ""))
-async def test_every_answer_is_right(scenario: Scenario, parts: dict[str, set[str]], target: Target) -> None:
-    result = await measured(scenario, target, SECONDS)
-    assert result.wrongs == []
-    assert {part.name: set(part.spreads) for part in result.parts} == parts
-    assert all(part.count > 0 and part.rate > 0 for part in result.parts)
-    assert result.scenario == scenario.name
+async def measured(scenario: Scenario, accounts: Accounts, server: Server, seconds: float = 0.2) -> Result:
+    return await measure(partial(scenario, accounts=accounts), server, seconds, name="name", about="")
 
 
-async def test_the_shape_of_json(target: Target) -> None:
-    result = await measured(Held(FLEETS["idle"], 2), target, SECONDS, name="two")
-    told = json.loads(msgspec.json.encode(result))
-    assert list(told) == list(Result.__struct_fields__)
-    assert told["name"] == "two"
-    assert all(told[key] is not None for key in ("server_cpu_us", "server_busy", "generator_busy", "others_busy"))
-    assert list(told["parts"][0]["spreads"]["whole"]) == ["p50_ms", "p99_ms", "p999_ms", "max_ms"]
+@pytest.mark.parametrize(
+    ("name", "scenario", "kinds"),
+    [
+        ("connect", connect, {"whole"}),
+        ("idle", idle, {"whole"}),
+        ("share", share, {"push", "whole"}),
+        ("open-loop", partial(open_loop, rate=200), {"push", "whole"}),
+        ("control", control, {"push", "whole"}),
+        ("code", code, {"create", "whole"}),
+    ],
+)
+async def test_every_answer_is_right(name: str, scenario: Scenario, kinds: set[str], server: Server) -> None:
+    accounts = ACCOUNTS[name]
+    result = await measured(scenario, accounts if name in ("connect", "idle") else _without_idle(accounts), server)
+    assert result.count > 0
+    assert set(result.latency_ms) == kinds
+    assert all(list(latency) == ["p50", "p99", "p99.9", "max"] for latency in result.latency_ms.values())
+    assert result.cpu_us is not None
+    assert result.server_busy is not None
 
 
-async def test_what_an_idle_connection_costs(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idle, "FIRST", 2)
-    result = await measured(Held(FLEETS["idle"], 6), target, SECONDS)
-    assert result.memory is not None
-    assert result.memory.connections == 4
-    assert result.memory.rss_kib is not None
-    assert result.memory.rss_kib >= 0
+def _without_idle(accounts: Accounts) -> Accounts:
+    return msgspec.structs.replace(accounts, idle=0)
 
 
-async def test_fewer_connections_where_there_is_no_room(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idle, "room_for", lambda count: 3)
-    result = await measured(Held(FLEETS["idle"], 6), target, SECONDS)
-    assert result.wrongs == []
-    assert result.notes == ["3 idle connections instead of 6: the open-file limit (ulimit -n)"]
+async def test_shares_beside_idle_connections_tell_their_memory(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scenarios, "BASE", 2)
+    result = await measured(share, ACCOUNTS["crowd"], server)
+    assert result.count > 0
+    assert result.idle_kib is not None
+    assert result.idle_kib >= 0
 
 
-async def test_devices_that_were_shared_before_are_no_shares(target: Target) -> None:
-    again = Shares(FLEETS["share"], 1, first=200, last=220)
-    assert (await measured(again, target, 5.0)).seconds < 5.0, "it ends with the devices"
-    result = await measured(again, target, SECONDS)
-    assert any('"result":4' in wrong for wrong in result.wrongs)
+async def test_the_open_loop_keeps_its_rate(server: Server) -> None:
+    accounts = msgspec.structs.replace(ACCOUNTS["open-loop"], idle=0, first=300)
+    result = await measured(partial(open_loop, rate=100), accounts, server, seconds=0.5)
+    assert 40 <= result.count <= 60
 
 
-async def test_who_is_not_known_cannot_take_part(target: Target) -> None:
-    result = await measured(Shares(Fleet("another", 1, 10), 1), target, SECONDS)
-    assert any('"error":401' in wrong for wrong in result.wrongs)
+async def test_a_device_is_shared_only_once(server: Server) -> None:
+    accounts = ACCOUNTS["again"]
+    await measured(share, accounts, server)
+    with pytest.raises(Wrong, match=r"'result': 4"):
+        await measured(share, accounts, server, seconds=60)
+
+
+async def test_a_run_without_a_device_left_is_wrong(server: Server) -> None:
+    few = msgspec.structs.replace(ACCOUNTS["used-up"], devices=5)
+    with pytest.raises(Wrong, match="all devices are shared"):
+        await measured(share, few, server, seconds=60)
+
+
+async def test_an_unknown_account_cannot_take_part(server: Server) -> None:
+    with pytest.raises(Wrong, match='"error":401'):
+        await measured(share, Accounts("unknown", 1, 10), server)
+
+
+async def test_codes_need_the_address_of_http(server: Server) -> None:
+    with pytest.raises(Trouble, match="--http-url"):
+        await measured(code, ACCOUNTS["code"], server._replace(http_url=""))
+
+
+async def test_a_code_that_is_refused_fails_the_run(server: Server) -> None:
+    unknown = msgspec.structs.replace(ACCOUNTS["code"], first=600, devices=700)
+    with pytest.raises(Wrong, match=r"shareInfo: 200 .*5135"):
+        await measured(code, unknown, server)

@@ -1,76 +1,89 @@
-"""The suite from one end to the other, as small as can be."""
+"""The suite from one end to the other, as small as can be, and what its figures are made of."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from sharesrv.bench import offers, suite
-from sharesrv.bench.figures import GOALS
-from sharesrv.bench.offers import Told, open_offers
-from sharesrv.bench.rack import Sizes
-from sharesrv.bench.stage import Target
-from sharesrv.bench.stores import Stores
-from sharesrv.bench.suite import Suite, steps_of
-from sharesrv.bench.wire import Wrong
-from tests.bench.conftest import FLEETS
+from sharesrv.bench.accounts import Accounts, Wrong
+from sharesrv.bench.processes import CORES, Databases, Server, this_machine
+from sharesrv.bench.run import Result
+from sharesrv.bench.suite import Sizes, devices_for, figures, open_offers, suite
+from sharesrv.errors import Trouble
+from tests.bench.conftest import ACCOUNTS
+from tests.bench.test_run import result
 
-TINY = Sizes(
-    seconds=0.1, turns=1, pairs=2, few=1, connections=6, stored=20, offering=3, offered=2, registry=5, rate_max=1000
-)
-NAMES = ("floor", "share")
+TINY = Sizes(seconds=0.1, turns=1, pairs=2, connections=6, storing=60, offering=3, registry=5)
+RUNS = ("floor", "share", "few", "stored", "crowd", "control", "connect", "open-loop")
 
 
-@pytest.fixture
-def stores(tmp_path: Path) -> Stores:
-    return Stores(tmp_path)
-
-
-async def test_every_figure_is_told(stores: Stores) -> None:
+async def test_every_figure_is_told(tmp_path: Path) -> None:
     said: list[str] = []
-    report = await Suite(stores, TINY, NAMES, said.append).report()
-    assert report.wrongs == []
-    assert [run.name for run in report.runs] == [*NAMES, "open-loop"]
-    assert [figure.name for figure in report.figures] == [goal.name for goal in GOALS]
-    measured = [figure.name.split()[0] for figure in report.figures if figure.value is not None]
-    assert measured == ["shares/s,", "request", "restart", "import"]
-    assert len(said) == steps_of(NAMES, TINY)
-    assert set(msgspec.to_builtins(report.machine)) == {"cpu", "cores", "python", "sqlite", "kernel"}
-    left = {path.name for path in stores.folder.iterdir()}
-    assert left == {"base.db", "stored.db", "offers.db", "offers.db-lock"}
+    told, results = await suite(Databases(tmp_path), TINY, said.append)
+    assert [result.name for result in results] == list(RUNS)
+    assert all(figure.value is not None and figure.met is not None for figure in told)
+    assert said[:3] == ["importing accounts and devices", "importing shares, opening offers", "floor, turn 1 of 1"]
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".db", ".db-lock"}
 
 
-async def test_no_turn_is_begun_that_would_end_too_late(stores: Stores) -> None:
-    sizes = msgspec.structs.replace(TINY, turns=3, budget_s=0.0)
-    said: list[str] = []
-    results = await Suite(stores, sizes, ["floor"], said.append).results()
-    assert (len(results), said) == (1, ["filling the base store", "floor, turn 1 of 3"])
+def seen(**changes: float | None) -> dict[str, Result]:
+    runs = {name: result(name, 100) for name in RUNS}
+    runs["crowd"] = msgspec.structs.replace(runs["crowd"], idle_kib=5.0)
+    return runs | {name: msgspec.structs.replace(runs[name], cpu_us=value) for name, value in changes.items()}
 
 
-async def test_what_goes_wrong_is_in_the_report(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(*_: object) -> None:
-        raise Wrong("no")
-
-    monkeypatch.setattr(suite, "fill", refuse)
-    report = await Suite(stores, TINY, NAMES, lambda _what: None).report()
-    assert (report.wrongs, report.runs) == (["no"], [])
-    assert {figure.value for figure in report.figures} == {None}
+def test_the_floor_is_a_ratio_of_cpu() -> None:
+    told = figures(seen(floor=30.0, share=100.0), 1.0, 2.0)[0]
+    assert (told.name, told.value, told.met) == ("floor ÷ server, CPU a share", 0.3, True)
+    assert figures(seen(floor=29.0, share=100.0), 1.0, 2.0)[0].met is False
 
 
-async def test_offers_that_cannot_be_opened(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    unknown = FLEETS["offers"].devices
-    monkeypatch.setattr(offers, "_offered", lambda _fleet: [(0, 0), (unknown, 0)])
-    with pytest.raises(Wrong, match=r"to an offer that is open: .*403"):
-        await open_offers(target, FLEETS["offers"])
+def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
+    told = figures(seen(floor=None), 1.0, 2.0)[0]
+    assert (told.value, told.met) == (None, None)
 
 
-async def test_offers_that_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offers, "ANSWER_S", 0.01)
-    told = Told(2)
-    told.hear(b'{"action":"share","s_seq":"one"}')
-    with pytest.raises(Wrong, match="1 of 2 open offers were told"):
-        await told.wait()
-    with pytest.raises(Wrong, match="instead of an open offer"):
-        told.hear(b'{"action":"share","s_seq":"one"}')
+def test_a_time_is_met_up_to_its_target() -> None:
+    assert [figure.met for figure in figures(seen(), 3.0, 10.001)[-2:]] == [True, False]
+
+
+def test_devices_suffice_for_more_than_a_server_does() -> None:
+    assert devices_for(100, 1.0) * 100 >= 22_000
+
+
+async def test_offers_that_cannot_be_opened(server: Server) -> None:
+    unknown = msgspec.structs.replace(ACCOUNTS["offers"], devices=601)
+    with pytest.raises(Wrong, match=r"answer to an offer that is open: .*403"):
+        await open_offers(server, msgspec.structs.replace(unknown, pairs=1))
+
+
+def test_a_process_that_is_not_there_is_not_measured() -> None:
+    gone, here = Server("", pid=2**22 + 1), Server("", pid=os.getpid())
+    assert (gone.cpu_s(), gone.resident_bytes()) == (None, None)
+    assert here.cpu_s() is not None
+    assert here.resident_bytes()
+
+
+def test_the_machine_is_named() -> None:
+    assert f", {len(CORES)} cores, " in this_machine()
+
+
+def test_a_server_that_does_not_start(tmp_path: Path) -> None:
+    (tmp_path / "x.db").mkdir()
+    with pytest.raises(Trouble, match="serve did not start"), Databases(tmp_path).serve("x"):
+        pass
+
+
+def test_records_that_cannot_be_imported(tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match="line 1"), Databases(tmp_path).importing("base", [b"{}\n"]):
+        pass
+    assert not (tmp_path / "base.jsonl").exists()
+
+
+def test_an_import_is_stopped_with_its_block(tmp_path: Path) -> None:
+    with pytest.raises(Wrong), Databases(tmp_path).importing("base", Accounts("key", 1000).records()):
+        raise Wrong
+    assert not (tmp_path / "base.jsonl").exists()

@@ -11,47 +11,53 @@ from pathlib import Path
 
 from tests.process import run, serve
 
-KEY = "of the test"
-SIZES = ["--key", KEY, "--pairs", "2", "--devices", "1000"]
+SIZES = ["--key", "of the test", "--pairs", "2", "--seconds", "0.3", "--repeat", "2"]
 
 
 def test_one_scenario_for_programs() -> None:
     ended = run("bench", "control", "--pairs", "2", "--seconds", "0.3", "--repeat", "2", "--json")
     assert (ended.returncode, ended.stderr) == (0, "")
     told = json.loads(ended.stdout)
-    assert list(told) == ["machine", "medians", "runs"]
-    assert [part["name"] for part in told["medians"][0]["parts"]] == ["control"]
+    assert list(told) == ["machine", "took_s", "figures", "medians", "runs"]
+    assert [result["name"] for result in told["medians"]] == ["control"]
     assert len(told["runs"]) == 2
-    assert told["runs"][0]["cores_apart"] == (told["machine"]["cores"] > 1)
+    assert told["runs"][0]["cpu_us"] > 0
+    assert list(told["runs"][0]["latency_ms"]["push"]) == ["p50", "p99", "p99.9", "max"]
+
+
+def test_the_floor_runs_beside_the_server() -> None:
+    ended = run("bench", "floor", "--pairs", "2", "--seconds", "0.2")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [line.split()[0] for line in ended.stdout.splitlines() if "2 pairs" in line] == ["floor", "share"]
 
 
 def test_a_server_that_runs(tmp_path: Path, database: Path) -> None:
     records = tmp_path / "records.jsonl"
-    said = run("bench", "records", records, *SIZES, "--connections", "3")
-    assert (said.returncode, said.stderr) == (0, "")
-    assert f"--key '{KEY}' --pairs 2 --devices 1000" in said.stdout
+    assert run("bench", "share", *SIZES, "--records", records).returncode == 0
     assert run("import", records, path=database).returncode == 0
-    off = ["limits.frames_per_second=0", "limits.offers_per_minute=0"]
-    with serve(database, *off) as process:
-        ended = run("bench", "share", "--url", process.url, *SIZES, "--seconds", "0.3", "--repeat", "2")
+    with serve(database, "limits.frames_per_second=0", "limits.offers_per_minute=0") as process:
+        ended = run("bench", "share", "--url", process.url, *SIZES)
         assert (ended.returncode, ended.stderr) == (0, "")
         assert "2 pairs" in ended.stdout
-        again = run("bench", "share", "--url", process.url, *SIZES, "--seconds", "0.1", "--json")
-        assert again.returncode == 1
-        assert "answers were wrong or missing" in again.stderr
-        assert '"result":4' in again.stderr
-        assert json.loads(again.stdout)["runs"][0]["wrongs"]
-        needed = run("bench", "code", "--url", process.url, *SIZES, "--seconds", "0.1")
+        again = run("bench", "share", "--url", process.url, *SIZES, "--json")
+        assert (again.returncode, again.stdout) == (1, "")
+        assert "share: answers were wrong or missing" in again.stderr
+        assert "'result': 4" in again.stderr
+        needed = run("bench", "code", "--url", process.url, *SIZES)
         assert (needed.returncode, needed.stderr) == (
             2,
             "sharesrv: say with --http-url where the server answers HTTP\n",
         )
 
 
-def test_a_url_that_is_misspelt() -> None:
-    ended = run("bench", "control", "--url", "127.0.0.1:8765")
-    assert ended.returncode == 2
-    assert "write ws://HOST:PORT" in ended.stderr
+def test_what_is_misspelt_is_exit_code_2() -> None:
+    for arguments, said in [
+        (["control", "--url", "127.0.0.1:8765"], "write ws://HOST:PORT/api/ws"),
+        (["shares"], "there is no scenario 'shares', only share, open-loop, control, connect, idle, code, floor"),
+    ]:
+        ended = run("bench", *arguments)
+        assert ended.returncode == 2
+        assert said in ended.stderr
 
 
 def test_a_server_that_is_not_there() -> None:
@@ -80,10 +86,8 @@ def _child_of(process: subprocess.Popen[str]) -> str:
         time.sleep(0.05)
 
 
-def test_its_help_is_a_page_to_read() -> None:
+def test_its_help_names_every_scenario() -> None:
     ended = run("bench", "--help")
     assert ended.returncode == 0
-    for verb in ("connect", "idle", "share", "open-loop", "control", "code", "mixed", "floor", "growth", "records"):
-        assert f"│ {verb} " in ended.stdout
-    assert "--quick" in ended.stdout
-    assert "│ relay " not in ended.stdout
+    for word in ("share:", "open-loop:", "control:", "connect:", "idle:", "code:", "floor:", "--quick", "--records"):
+        assert word in ended.stdout
