@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Callable, Coroutine
+from functools import partial
 
 import msgspec
 import pytest
@@ -20,24 +22,20 @@ def result(name: str, rate: float, *, p99: float = 1.0, cpu_us: float | None = 1
     return Result(name, "about", 1.0, round(rate), rate, latency_ms, cpu_us, 0.5, 0.1, None)
 
 
-async def measured(work: Work, seconds: float = 0.05) -> Result:
+async def measured(work: Callable[[Run], Coroutine[None, None, None]], seconds: float = 0.05) -> Result:
     """One run of this work, without a server."""
 
     async def scenario(run: Run) -> list[Work]:
-        runs.append(run)
-        return [work]
+        return [partial(work, run)]
 
     return await measure(scenario, NOWHERE, seconds, name="a", about="b")
 
 
-runs: list[Run] = []
-
-
 async def test_what_is_sampled_is_counted() -> None:
-    async def work() -> None:
+    async def work(run: Run) -> None:
         assert not gc.isenabled()
         await asyncio.sleep(0.001)
-        runs[-1].sample("whole", 0)
+        run.sample("whole", 0)
 
     told = await measured(work)
     assert (told.name, told.about) == ("a", "b")
@@ -49,8 +47,7 @@ async def test_what_is_sampled_is_counted() -> None:
 
 
 async def test_percentiles_are_by_nearest_rank_without_the_warm_up() -> None:
-    async def work() -> None:
-        run = runs[-1]
+    async def work(run: Run) -> None:
         run.latencies["whole"].append(10**12)  # the warm-up, and what comes after the window
         await asyncio.sleep(0.03)
         if len(run.latencies["whole"]) < 1000:
@@ -62,7 +59,7 @@ async def test_percentiles_are_by_nearest_rank_without_the_warm_up() -> None:
 
 
 async def test_a_task_that_fails_ends_the_run() -> None:
-    async def work() -> None:
+    async def work(_run: Run) -> None:
         raise ValueError("a fault")
 
     with pytest.raises(Wrong, match=r"a: answers were wrong or missing:\n  a fault"):
@@ -73,7 +70,7 @@ async def test_a_task_that_fails_ends_the_run() -> None:
 async def test_an_answer_that_does_not_come_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DRAIN_S", 0.01)
 
-    async def work() -> None:
+    async def work(_run: Run) -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(Wrong, match=r"1 answers did not come within 0\.01 s"):
@@ -81,7 +78,7 @@ async def test_an_answer_that_does_not_come_is_told(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_run_in_which_nothing_is_finished_is_wrong() -> None:
-    async def work() -> None:
+    async def work(_run: Run) -> None:
         await asyncio.sleep(0)
 
     with pytest.raises(Wrong, match="nothing was finished while it counted"):
