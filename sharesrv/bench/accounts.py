@@ -82,7 +82,7 @@ class Accounts(msgspec.Struct, frozen=True, dict=True):
             if active:
                 yield _line(share={"device": self.lamp(pair), "sharee": self.sharee(pair)})
             for id in devices:
-                for other in range(pair, pair + sharees):
+                for other in range(pair, pair + min(sharees, self.pairs)):
                     yield _line(share={"device": id, "sharee": self.sharee(other % self.pairs)})
 
 

@@ -100,8 +100,9 @@ class Databases:
     def serve_copy(self, name: str) -> Iterator[Server]:
         """A server on a copy, which is removed with the block. Raises Trouble."""
         with TemporaryDirectory(dir=self.folder) as folder:
-            shutil.copyfile(self.path(name), Path(folder) / "run.db")
-            os.sync()  # writing the copy back is not part of a run
+            copy = shutil.copyfile(self.path(name), Path(folder) / "run.db")
+            with copy.open("rb") as file:
+                os.fsync(file.fileno())  # writing the copy back is not part of a run
             with Databases(Path(folder)).serve("run") as server:
                 yield server
 

@@ -23,7 +23,6 @@ from sharesrv.bench.sockets import Connection
 
 WARM_UP_S: Final = 0.3
 DRAIN_S: Final = 20.0
-OPENING: Final = 64  # connections that are opened at a time
 PERCENTILES: Final = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -63,7 +62,7 @@ class Run:
 
     async def connect(self, hellos: Iterable[bytes]) -> list[Connection]:
         """Connections, each with its handshake done, 64 at a time. Raises Wrong."""
-        room = asyncio.Semaphore(OPENING)
+        room = asyncio.Semaphore(64)
 
         async def open_one(hello: bytes) -> Connection:
             async with room:
@@ -128,8 +127,8 @@ async def measure(
     scenario: Callable[[Run], Awaitable[list[Work]]], server: Server, seconds: float, *, name: str, about: str
 ) -> Result:
     """One run. Raises Wrong, Trouble."""
-    count, took_s, generator_s, server_s = 0, 1e-9, 0.0, None
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.sleep, 0.01)  # after all aborts: the event loop closes the sockets
         run = Run(server, stack)
         try:
             works = await scenario(run)
@@ -146,8 +145,7 @@ async def measure(
             await run.wait(seconds)
             count, took_s = len(run.latencies["whole"]), time.perf_counter() - began_s
             generator_s, server_ended_s = time.process_time() - generator_began_s, server.cpu_s()
-            if server_began_s is not None and server_ended_s is not None:
-                server_s = server_ended_s - server_began_s
+            server_s = None if server_began_s is None or server_ended_s is None else server_ended_s - server_began_s
             await run.drain()
             if not count:
                 run.fail("nothing was finished while it counted")

@@ -18,8 +18,6 @@ from sharesrv.bench.run import WARM_UP_S, Result, Work, measure, medians
 from sharesrv.bench.scenarios import OFFER, connect, control, open_loop, share
 from sharesrv.bench.sockets import ANSWER_S, Connection, is_answer
 
-MOST_SHARES: Final = 22_000  # a second, that the devices must suffice for
-
 Say = Callable[[str], None]
 
 
@@ -51,8 +49,8 @@ async def in_turns(trials: Sequence[Sequence[Trial]], seconds: float, say: Say) 
 
 
 def devices_for(pairs: int, seconds: float) -> int:
-    """So many for each pair that a run does not use them up."""
-    return round(MOST_SHARES * (seconds + WARM_UP_S) / pairs) + 1
+    """So many for each pair that a run does not use them up: for 22,000 shares a second."""
+    return round(22_000 * (seconds + WARM_UP_S) / pairs) + 1
 
 
 class Sizes(msgspec.Struct, frozen=True):
@@ -128,6 +126,8 @@ async def restart(databases: Databases, accounts: Accounts) -> float:
                     told.add(msgspec.json.decode(await frames.get())["s_seq"])
         except TimeoutError:
             raise Wrong(f"{len(told)} open offers were told after the restart") from None
+        connection.abort()
+        await asyncio.sleep(0.01)
     return took_s
 
 
@@ -146,6 +146,7 @@ async def open_offers(server: Server, accounts: Accounts) -> None:
         last = {"action": "cancelShare", "sequence": "2", "params": {"uid": "nobody", "deviceName": "Lamp"}}
         answer = await connection.ask(msgspec.json.encode(command | last))
         connection.abort()
+        await asyncio.sleep(0.01)
         if not is_answer(msgspec.json.decode(answer), error=0, sequence="2"):
             raise Wrong(f"answer to an offer that is open: {answer.decode()}")
 

@@ -28,7 +28,6 @@ from sharesrv.bench.suite import QUICK, Figure, Say, Sizes, Trial, devices_for, 
 from sharesrv.cli.options import run
 from sharesrv.errors import Trouble
 
-BUSY: Final = 0.9  # of a core: a generator that is as busy may be the limit
 SCENARIOS: Final[dict[str, Callable[..., Any]]] = {
     **{each.__name__.replace("_", "-"): each for each in (share, open_loop, control, connect, idle, code)},
     "floor": share,
@@ -155,5 +154,5 @@ def _show(figures: list[Figure], results: list[Result], heading: str) -> None:
             row = [""] * len(row)
     out.print(shown)
     for result in results:
-        if result.generator_busy >= BUSY:
+        if result.generator_busy >= 0.9:  # of a core
             out.print(f"{result.name}: the generator was busy and likely the limit")
