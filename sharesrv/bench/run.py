@@ -159,7 +159,7 @@ async def measure(
         seconds=round(took_s, 3),
         count=count,
         rate=round(count / took_s, 1),
-        latency_ms={kind: _percentiles(sorted(values)) for kind, values in run.latencies.items()},
+        latency_ms={kind: percentiles(sorted(values)) for kind, values in run.latencies.items()},
         cpu_us=None if server_s is None else round(server_s * 1e6 / max(1, count), 1),
         server_busy=None if server_s is None else round(server_s / took_s, 2),
         generator_busy=round(generator_s / took_s, 2),
@@ -167,7 +167,7 @@ async def measure(
     )
 
 
-def _percentiles(ns: Sequence[int]) -> dict[str, float]:
+def percentiles(ns: Sequence[int]) -> dict[str, float]:
     """By nearest rank, in ms."""
     return {name: round(ns[math.ceil(part * len(ns)) - 1] / 1e6, 3) for name, part in PERCENTILES.items()}
 
