@@ -12,7 +12,7 @@ from sharesrv.client import AppClient, CommandRefused, DeviceClient, Frame, Hand
 from sharesrv.client.device import Handler
 from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.faces.websocket.conversation import Conversation
-from sharesrv.faces.websocket.device import DeviceSession
+from sharesrv.live.sessions import DeviceSession
 from tests.wire import GUEST, OWNER, PATIENCE_S, TestServer, at, fill, server
 
 

@@ -21,7 +21,8 @@ from sharesrv.domain.outcome import ComesDue, DeviceDisowned, DeviceMoved, Notic
 from sharesrv.errors import Refused
 from sharesrv.faces.http.backend import Backend
 from sharesrv.faces.http.server import bind, listening
-from sharesrv.faces.websocket.conversation import Conversation, Speaking
+from sharesrv.faces.websocket import app
+from sharesrv.faces.websocket.conversation import Conversation, Services
 from sharesrv.faces.websocket.server import Door, tls_context
 from sharesrv.faces.websocket.transport import GRACE_S, Times
 from sharesrv.jwks import Issuer, Jwks
@@ -58,16 +59,17 @@ async def serving(
     tls = tls_context(settings.server.tls_cert, settings.server.tls_key)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(SqliteStore(path_of(settings.database.url), clock))
-        hub = Hub(single=settings.sessions.policy == "single")
+        single = settings.sessions.policy == "single"
+        hub = Hub(single=single, render=app.render, count=app.count, superseded_s=times.superseded_s)
         ledger = Ledger(store, clock, rules_of(settings), tell=lambda notice: tell(notice))
         deadlines = Deadlines(store, clock, ledger.submit)
         ledger.on_due(deadlines.at)
         devices = Devices(ledger.submit, hub.tell)
         tell = partial(_tell, hub, devices, deadlines)
-        device_commands = DeviceCommands(ledger, devices, settings.devices.response_timeout)
+        device_commands = DeviceCommands(ledger, devices, settings.devices.response_timeout, render=app.render)
         tokens = await _tokens(settings, clock)
-        speaking = Speaking(ledger, hub, devices, device_commands, tokens, settings.sessions.heartbeat)
-        door = Door(settings.limits, times, partial(Conversation, speaking=speaking))
+        services = Services(ledger, hub, devices, device_commands, tokens, settings.sessions.heartbeat)
+        door = Door(settings.limits, times, partial(Conversation, services=services))
         await stack.enter_async_context(door.connections())
         await stack.enter_async_context(_drained(ledger))
         await stack.enter_async_context(_background(deadlines.run()))

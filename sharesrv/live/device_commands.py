@@ -21,10 +21,11 @@ from typing import Final
 import structlog
 
 from sharesrv.domain.control import CompleteUpdate, UpdateDevice
-from sharesrv.domain.outcome import Forward, Reply, Responded
+from sharesrv.domain.outcome import DeviceUpdated, Forward, Reply, Responded
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.ledger import Ledger
-from sharesrv.live.presence import CallLater, Devices, Link, Timer, call_later
+from sharesrv.live.presence import CallLater, Devices, Timer, call_later
+from sharesrv.live.sessions import DeviceSession
 
 Answer = Callable[[Reply], None]
 Turn = tuple[str, str | None]  # a device and a sequence; a device and None: the device's timers
@@ -52,9 +53,9 @@ MOVES: Final = {
 
 
 class CommandInHand:
-    """One command on its way. `link_id` and `timer` are set once it is sent."""
+    """One command on its way. `sent_to`, a device's session, and `timer` are set once it is sent."""
 
-    __slots__ = ("answer", "command", "link_id", "stage", "timer", "turns")
+    __slots__ = ("answer", "command", "sent_to", "stage", "timer", "turns")
 
     def __init__(self, command: UpdateDevice, answer: Answer) -> None:
         self.command = command
@@ -63,7 +64,7 @@ class CommandInHand:
         if "timers" in command.params:
             self.turns.append((command.device_id, None))
         self.stage = Stage.WAITING
-        self.link_id = 0
+        self.sent_to = 0
         self.timer: Timer | None = None
 
     def move(self, stage: Stage) -> None:
@@ -76,20 +77,30 @@ class CommandInHand:
 class DeviceCommands:
     """Takes apps' commands to devices and brings the answers back.
 
-    `response_timeout_s` is how long a device may take to answer. In every method the books are in order before `answer` is
-    called: an answer that fails holds up nobody, and one that leads to the next command finds things as they are.
+    `response_timeout_s` is how long a device may take to answer; `render` makes the frame for it. In every method the
+    books are in order before `answer` is called: an answer that fails holds up nobody, and one that leads to the next
+    command finds things as they are.
     """
 
     def __init__(
-        self, ledger: Ledger, devices: Devices, response_timeout_s: float, call_later: CallLater = call_later
+        self,
+        ledger: Ledger,
+        devices: Devices,
+        response_timeout_s: float,
+        *,
+        render: Callable[[DeviceUpdated], bytes],
+        call_later: CallLater = call_later,
     ) -> None:
         self._ledger = ledger
         self._devices = devices
         self._timeout_s: Final = response_timeout_s
+        self._render = render
         self._call_later = call_later
         self._queues: dict[Turn, OrderedDict[CommandInHand, None]] = {}
-        self._sent: dict[int, dict[tuple[str, str], CommandInHand]] = {}  # by link, then device and sequence
-        self._unanswered: dict[int, dict[CommandInHand, None]] = {}  # by session; all but what is LATE
+        self._sent: dict[
+            int, dict[tuple[str, str], CommandInHand]
+        ] = {}  # by the device's session, then device and sequence
+        self._unanswered: dict[int, dict[CommandInHand, None]] = {}  # by the app's session; all but what is LATE
 
     def control(self, command: UpdateDevice, answer: Answer) -> None:
         """Take an app's `update`: decided, forwarded, answered by the device, stored. `answer` is called once."""
@@ -108,9 +119,9 @@ class DeviceCommands:
             self._leave(hand, hand.turns)
         self._begin_first(turn for hand in dropped for turn in hand.turns)
 
-    def answered(self, link: Link, device_id: str, sequence: str, responded: Responded) -> None:
+    def answered(self, session: DeviceSession, device_id: str, sequence: str, responded: Responded) -> None:
         """A device has answered. What is late, comes twice, or answers nothing that was sent is dropped."""
-        hand = self._sent.get(link.id, {}).get((device_id, sequence))
+        hand = self._sent.get(session.id, {}).get((device_id, sequence))
         if hand is None:
             return
         if hand.stage is Stage.LATE:
@@ -121,9 +132,9 @@ class DeviceCommands:
         else:
             self._store(hand, responded)
 
-    def lost(self, link: Link) -> None:
+    def lost(self, session: DeviceSession) -> None:
         """A device's connection is gone, and with it what was in hand there."""
-        hands = list(self._sent.get(link.id, {}).values())
+        hands = list(self._sent.get(session.id, {}).values())
         unanswered = [hand for hand in hands if hand.stage is not Stage.LATE]
         for hand in hands:
             self._end(hand)
@@ -150,16 +161,17 @@ class DeviceCommands:
             hand.answer(reply)
             return
         device, command = reply.device, hand.command
-        link = self._devices.link(device.id, device.bridge_id)
-        if link is None:
+        session = self._devices.link(device.id, device.bridge_id)
+        if session is None:
             self._end(hand)
             hand.answer(Refused(Refusal.OFFLINE))
             return
         hand.move(Stage.SENT)
-        hand.link_id = link.id
+        hand.sent_to = session.id
         hand.timer = self._call_later(self._timeout_s, partial(self._no_response, hand))
-        self._sent.setdefault(link.id, {})[(command.device_id, command.sequence)] = hand
-        link.command(device.owner_id, device.id, command.sequence, command.params)
+        self._sent.setdefault(session.id, {})[(command.device_id, command.sequence)] = hand
+        update = DeviceUpdated("", device.owner_id, device.id, False, command.sequence, command.params)
+        session.socket.send(self._render(update))
 
     def _store(self, hand: CommandInHand, responded: Responded) -> None:
         """Submit what the device has said yes to. The ledger keeps the order: the next command is decided after that."""
@@ -190,10 +202,10 @@ class DeviceCommands:
         hand.move(Stage.OVER)
         if hand.timer is not None:
             hand.timer.cancel()
-            sent = self._sent[hand.link_id]
+            sent = self._sent[hand.sent_to]
             del sent[(hand.command.device_id, hand.command.sequence)]
             if not sent:
-                del self._sent[hand.link_id]
+                del self._sent[hand.sent_to]
         self._leave(hand, hand.turns)
         self._begin_first(hand.turns)
 

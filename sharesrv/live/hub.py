@@ -5,23 +5,37 @@ Notices are hints, the store is the truth: what nobody is there to hear is told 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sharesrv.domain.outcome import AccountNotice, DeviceUpdated, Ended, Offered, Settled, TokenRevoked
 from sharesrv.domain.share import Share
 from sharesrv.errors import Goodbye
-from sharesrv.live.sessions import Session
+from sharesrv.live.sessions import AppSession
 
 
 class Hub:
-    """Sessions by account. With `single`, a newer session supersedes the older ones (PROTOCOL 2.2)."""
+    """Sessions by account. With `single`, a newer session supersedes the older ones (PROTOCOL 2.2).
 
-    def __init__(self, *, single: bool) -> None:
+    `render` makes the frame of a notice, `count` notes that one was pushed; a superseded session is closed after
+    `superseded_s`.
+    """
+
+    def __init__(
+        self,
+        *,
+        single: bool,
+        render: Callable[[AccountNotice], bytes],
+        count: Callable[[AccountNotice], None],
+        superseded_s: float,
+    ) -> None:
         self._single = single
-        self._sessions: dict[str, list[Session]] = {}
-        self._asking: dict[int, list[Session]] = {}
+        self._render = render
+        self._count = count
+        self._superseded_s = superseded_s
+        self._sessions: dict[str, list[AppSession]] = {}
+        self._asking: dict[int, list[AppSession]] = {}
 
-    def attach(self, session: Session) -> None:
+    def attach(self, session: AppSession) -> None:
         """From now on `session` hears what its account is told."""
         if session.attached:
             return
@@ -29,11 +43,11 @@ class Hub:
             for older in self._sessions.pop(session.account_id, ()):
                 older.attached = False
                 older.superseded = True
-                older.supersede()
+                older.socket.close_later(Goodbye.SUPERSEDED, self._superseded_s)
         session.attached = True
         self._sessions.setdefault(session.account_id, []).append(session)
 
-    def detach(self, session: Session) -> None:
+    def detach(self, session: AppSession) -> None:
         """Its connection is gone."""
         if not session.attached:
             return
@@ -43,24 +57,24 @@ class Hub:
         if not sessions:
             del self._sessions[session.account_id]
 
-    def sessions(self, account_id: str) -> list[Session]:
+    def sessions(self, account_id: str) -> list[AppSession]:
         """The sessions of an account, the oldest first."""
         return list(self._sessions.get(account_id, ()))
 
-    def everyone(self) -> list[Session]:
+    def everyone(self) -> list[AppSession]:
         """All sessions."""
         return [session for sessions in self._sessions.values() for session in sessions]
 
-    def asks(self, share_id: int, session: Session) -> None:
+    def asks(self, share_id: int, session: AppSession) -> None:
         """`session` waits for the answer about this share; one that asks twice gets it twice."""
         self._asking.setdefault(share_id, []).append(session)
 
-    def tell_waiting(self, session: Session, offers: Iterable[Share], answers: Iterable[Share]) -> None:
+    def tell_waiting(self, session: AppSession, offers: Iterable[Share], answers: Iterable[Share]) -> None:
         """Push to one session what its account has missed, the oldest first."""
         for share in offers:
-            session.send(session.render(Offered(session.account_id, share)))
+            session.socket.send(self._render(Offered(session.account_id, share)))
         for share in answers:
-            if session.send(session.render(Settled(session.account_id, share))):
+            if session.socket.send(self._render(Settled(session.account_id, share))):
                 session.unreceived.append(share.id)
 
     def end_sessions(self, revoked: TokenRevoked) -> None:
@@ -70,23 +84,20 @@ class Hub:
                 session.goodbye(Goodbye.UNAUTHORIZED)
 
     def tell(self, notice: AccountNotice) -> None:
-        """Push `notice`, rendered once for each kind of session. One that cannot be written to harms nobody else."""
-        rendered: dict[type[Session], bytes] = {}
+        """Push `notice` to the sessions that it concerns, rendered once."""
+        payload = b""
         for session in self._told(notice):
-            kind = type(session)
-            payload = rendered.get(kind)
-            if payload is None:
-                payload = rendered[kind] = session.render(notice)
-            written = session.send(payload)
-            session.count(notice)
+            payload = payload or self._render(notice)
+            written = session.socket.send(payload)
+            self._count(notice)
             if written and isinstance(notice, Settled):
                 session.unreceived.append(notice.share.id)
 
-    def _told(self, notice: AccountNotice) -> Iterable[Session]:
+    def _told(self, notice: AccountNotice) -> list[AppSession]:
         if isinstance(notice, Settled):
             asking = [session for session in self._asking.pop(notice.share.id, ()) if session.attached]
             return asking or self.sessions(notice.account_id)
+        told = self.sessions(notice.account_id)
         if isinstance(notice, (Ended, DeviceUpdated)) and notice.except_session:
-            told = self._sessions.get(notice.account_id, ())
             return [session for session in told if session.id != notice.except_session]
-        return self.sessions(notice.account_id)
+        return told

@@ -7,17 +7,15 @@ a device which connects anew in place of its dead connection is not told as gone
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from typing import Final, Protocol
 
-import msgspec
-
 from sharesrv.domain.connect import FindAudience
 from sharesrv.domain.outcome import AccountNotice, Audience, Audiences, DeviceDisowned, DeviceMoved, Presence, Reply
 from sharesrv.errors import Goodbye
+from sharesrv.live.sessions import DeviceSession
 
 RETRY_S: Final = 1.0  # after a question that the ledger could not answer
 RETRY_MOST: Final = 512  # questions that are asked again at once: a batch
@@ -38,30 +36,8 @@ def call_later(delay_s: float, call: Callable[[], None]) -> Timer:
     return asyncio.get_running_loop().call_later(delay_s, call)
 
 
-class Link(ABC):
-    """A device's connection. `id` is unique in this process."""
-
-    __slots__ = ("device_id", "id")
-
-    def __init__(self, id: int, device_id: str) -> None:
-        self.id = id
-        self.device_id = device_id
-
-    @abstractmethod
-    def command(self, owner_id: str, device_id: str, sequence: str, params: dict[str, msgspec.Raw]) -> None:
-        """Send an `update` to the device."""
-
-    @abstractmethod
-    def goodbye(self, goodbye: Goodbye) -> None:
-        """Close the connection now."""
-
-    @abstractmethod
-    def replaced(self) -> None:
-        """The device has connected again: say goodbye."""
-
-
 class Devices:
-    """The links, by device. `submit` asks the ledger who is to hear, `tell` is the hub's."""
+    """The sessions of devices. `submit` asks the ledger who is to hear, `tell` is the hub's."""
 
     def __init__(
         self,
@@ -72,41 +48,41 @@ class Devices:
         self._submit = submit
         self._tell = tell
         self._call_later = call_later
-        self._links: dict[str, Link] = {}
+        self._sessions: dict[str, DeviceSession] = {}
         self._told_online: set[str] = set()
         self._to_ask_again: dict[str, None] = {}  # the longest waiting first
         self._will_ask_again = False
 
-    def attach(self, link: Link, audiences: Iterable[Audience]) -> Link | None:
-        """`link` is how its device is reached from now on; the link that it replaces, if there was one."""
-        older = self._links.get(link.device_id)
-        self._links[link.device_id] = link
+    def attach(self, session: DeviceSession, audiences: Iterable[Audience]) -> DeviceSession | None:
+        """`session` is how its device is reached from now on; the session that it replaces, if there was one."""
+        older = self._sessions.get(session.device_id)
+        self._sessions[session.device_id] = session
         self._announce(audiences)
         return older
 
-    def detach(self, link: Link) -> None:
+    def detach(self, session: DeviceSession) -> None:
         """The connection is gone, if it has not been replaced."""
-        if self._links.get(link.device_id) is link:
-            del self._links[link.device_id]
-            self._find_audience(link.device_id)
+        if self._sessions.get(session.device_id) is session:
+            del self._sessions[session.device_id]
+            self._find_audience(session.device_id)
 
-    def everyone(self) -> list[Link]:
-        """All links."""
-        return list(self._links.values())
+    def everyone(self) -> list[DeviceSession]:
+        """All sessions of devices."""
+        return list(self._sessions.values())
 
     def disown(self, disowned: DeviceDisowned) -> None:
         """The device is gone, another's, or has another devicekey: whoever speaks for it has to go."""
-        if (link := self._links.get(disowned.device_id)) is not None:
-            link.goodbye(Goodbye.UNAUTHORIZED)
+        if (session := self._sessions.get(disowned.device_id)) is not None:
+            session.goodbye(Goodbye.UNAUTHORIZED)
         self._told_online.discard(disowned.device_id)
 
     def recheck(self, moved: DeviceMoved) -> None:
         """What hangs on this device may have changed: tell what is not as it was told."""
         self._find_audience(moved.device_id)
 
-    def link(self, device_id: str, bridge_id: str | None) -> Link | None:
+    def link(self, device_id: str, bridge_id: str | None) -> DeviceSession | None:
         """The connection by which a device is reached: its own, or else its bridge's."""
-        return self._links.get(device_id) or self._links.get(bridge_id or "")
+        return self._sessions.get(device_id) or self._sessions.get(bridge_id or "")
 
     def _find_audience(self, device_id: str) -> None:
         self._to_ask_again.pop(device_id, None)

@@ -1,45 +1,65 @@
-"""A session: one authenticated connection, as the hub sees it."""
+"""Sessions: the authenticated connections of apps and devices, as the hub and the devices see them."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from typing import Protocol
 
-from sharesrv.domain.outcome import AccountNotice
 from sharesrv.errors import Goodbye
 
 
-class Session(ABC):
-    """What a face's connection becomes with its handshake. `id` is unique in this process.
+class Socket(Protocol):
+    """The connection of a session."""
+
+    def send(self, payload: bytes) -> bool:
+        """Write a frame. False, and nothing is written, on a connection that is closing."""
+        ...
+
+    def close(self, goodbye: Goodbye) -> None:
+        """Close now."""
+
+    def close_later(self, goodbye: Goodbye, delay_s: float) -> None:
+        """Close in a while."""
+
+
+class Session:
+    """A connection after its handshake. `id` is unique in this process."""
+
+    __slots__ = ("id", "socket")
+
+    def __init__(self, id: int, socket: Socket) -> None:
+        self.id = id
+        self.socket = socket
+
+    def goodbye(self, goodbye: Goodbye) -> None:
+        """Close the connection now."""
+        self.socket.close(goodbye)
+
+
+class AppSession(Session):
+    """An app's session.
 
     `token_id` is the beginning of its token's digest, empty for another issuer's. `unreceived` are the shares whose answer
     was written here, with nothing heard from the client since.
     """
 
-    __slots__ = ("account_id", "attached", "id", "superseded", "token_id", "unreceived")
+    __slots__ = ("account_id", "attached", "superseded", "token_id", "unreceived")
 
-    def __init__(self, id: int, account_id: str, token_id: str = "") -> None:
-        self.id = id
+    def __init__(self, id: int, account_id: str, socket: Socket, token_id: str = "") -> None:
+        super().__init__(id, socket)
         self.account_id = account_id
         self.token_id = token_id
         self.attached = False
         self.superseded = False
         self.unreceived: list[int] = []
 
-    @abstractmethod
-    def render(self, notice: AccountNotice) -> bytes:
-        """The push for `notice`, or the late answer; the same for all sessions of this class."""
 
-    def count(self, notice: AccountNotice) -> None:  # noqa: B027 - not every face counts
-        """Note that `notice` was pushed here."""
+class DeviceSession(Session):
+    """A device's session. `key_digest` is that of the devicekey by which it registered."""
 
-    @abstractmethod
-    def send(self, payload: bytes) -> bool:
-        """Write what `render` has made. False, and nothing is written, on a connection that is closing."""
+    __slots__ = ("device_id", "key_digest", "owner_id")
 
-    @abstractmethod
-    def supersede(self) -> None:
-        """The account has logged in elsewhere: say goodbye, after a while."""
-
-    @abstractmethod
-    def goodbye(self, goodbye: Goodbye) -> None:
-        """Close the connection now."""
+    def __init__(self, id: int, device_id: str, socket: Socket, *, owner_id: str, key_digest: str) -> None:
+        super().__init__(id, socket)
+        self.device_id = device_id
+        self.owner_id = owner_id
+        self.key_digest = key_digest

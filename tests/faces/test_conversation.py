@@ -16,7 +16,8 @@ from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import Connected, Done, Reply
 from sharesrv.domain.record_checks import TokenRecord
 from sharesrv.domain.records import WriteRecords
-from sharesrv.faces.websocket.conversation import IN_HAND_MAX, Conversation, Speaking
+from sharesrv.faces.websocket import app
+from sharesrv.faces.websocket.conversation import IN_HAND_MAX, Conversation, Services
 from sharesrv.faces.websocket.transport import Connection
 from sharesrv.live.device_commands import DeviceCommands
 from sharesrv.live.hub import Hub
@@ -494,13 +495,14 @@ def ledger() -> SlowLedger:
 
 @pytest.fixture
 def hub() -> Hub:
-    return Hub(single=True)
+    return Hub(single=True, render=app.render, count=app.count, superseded_s=5.0)
 
 
-def speaking(ledger: SlowLedger, hub: Hub) -> Speaking:
+def services(ledger: SlowLedger, hub: Hub) -> Services:
     slow = cast("Ledger", ledger)
     devices = Devices(slow.submit, hub.tell)
-    return Speaking(slow, hub, devices, DeviceCommands(slow, devices, 5.0), Tokens(), 145)
+    commands = DeviceCommands(slow, devices, 5.0, render=app.render)
+    return Services(slow, hub, devices, commands, Tokens(), 145)
 
 
 def hear(conversation: Conversation, frame: object) -> None:
@@ -510,7 +512,7 @@ def hear(conversation: Conversation, frame: object) -> None:
 def talking(ledger: SlowLedger, hub: Hub) -> tuple[Conversation, FakeConnection]:
     """A conversation whose handshake is done."""
     connection = FakeConnection()
-    conversation = Conversation(cast("Connection", connection), speaking(ledger, hub))
+    conversation = Conversation(cast("Connection", connection), services(ledger, hub))
     hear(conversation, hello(OWNER))
     assert connection.held == 1
     ledger.answer(Connected(OWNER, [], []))
@@ -554,7 +556,7 @@ def test_one_superseded_with_commands_in_hand_gets_no_answer_and_is_read_again(l
 
 def test_one_that_has_gone_before_its_handshake_is_answered_stays_gone(ledger: SlowLedger, hub: Hub) -> None:
     connection = FakeConnection()
-    conversation = Conversation(cast("Connection", connection), speaking(ledger, hub))
+    conversation = Conversation(cast("Connection", connection), services(ledger, hub))
     hear(conversation, hello(OWNER))
     connection.is_open = False
     conversation.gone()
@@ -563,7 +565,7 @@ def test_one_that_has_gone_before_its_handshake_is_answered_stays_gone(ledger: S
 
 
 def test_actions_that_clients_make_up_are_counted_as_one(ledger: SlowLedger, hub: Hub) -> None:
-    conversation = Conversation(cast("Connection", FakeConnection()), speaking(ledger, hub))
+    conversation = Conversation(cast("Connection", FakeConnection()), services(ledger, hub))
     before = len(metrics.FRAMES_IN)
     for number in range(20):
         hear(conversation, {"action": f"made up {number}", "sequence": "1"})
@@ -577,7 +579,7 @@ class BrokenVerifier:
 
 async def test_a_verifier_that_breaks_refuses_and_holds_nothing(ledger: SlowLedger, hub: Hub) -> None:
     connection = FakeConnection()
-    shared = speaking(ledger, hub)._replace(tokens=Tokens(BrokenVerifier()))
+    shared = services(ledger, hub)._replace(tokens=Tokens(BrokenVerifier()))
     conversation = Conversation(cast("Connection", connection), shared)
     with capture_logs() as logs:
         hear(conversation, hello(OWNER) | {"at": "a.b.c"})

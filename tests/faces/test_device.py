@@ -12,8 +12,8 @@ import pytest
 from sharesrv.clock import Clock
 from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.faces.websocket.conversation import Conversation
-from sharesrv.faces.websocket.device import DeviceSession
 from sharesrv.faces.websocket.transport import Connection
+from sharesrv.live.sessions import DeviceSession
 from tests.wire import (
     GUEST,
     OTHER,

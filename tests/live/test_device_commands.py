@@ -17,7 +17,8 @@ from sharesrv.domain.share import State
 from sharesrv.errors import Goodbye, Refusal
 from sharesrv.live.device_commands import CommandInHand, DeviceCommands, Stage
 from sharesrv.live.ledger import Ledger
-from sharesrv.live.presence import CallLater, Devices, Link, call_later
+from sharesrv.live.presence import CallLater, Devices, call_later
+from sharesrv.live.sessions import DeviceSession
 from tests.domain.test_control import control, refusal
 from tests.wire import PATIENCE_S
 from tests.world import World
@@ -32,24 +33,30 @@ class Command(NamedTuple):
     params: Any
 
 
-class FakeLink(Link):
+class FakeLink(DeviceSession):
     """Keeps what it is to send to the device."""
 
     ids = count(1)
 
     def __init__(self, device_id: str) -> None:
-        super().__init__(next(self.ids), device_id)
+        super().__init__(next(self.ids), device_id, self, owner_id="owner", key_digest="")
         self.sent: list[Command] = []
 
-    def command(self, owner_id: str, device_id: str, sequence: str, params: dict[str, msgspec.Raw]) -> None:
-        assert owner_id == "owner"
-        self.sent.append(Command(device_id, sequence, json.loads(msgspec.json.encode(params))))
+    def send(self, update: Any) -> bool:
+        assert (update.owner_id, update.by_device) == ("owner", False)
+        self.sent.append(Command(update.device_id, update.sequence, json.loads(msgspec.json.encode(update.params))))
+        return True
 
-    def goodbye(self, goodbye: Goodbye) -> None:
+    def close(self, goodbye: Goodbye) -> None:
         raise AssertionError("nobody says goodbye here")
 
-    def replaced(self) -> None:
-        raise AssertionError("nobody replaces it here")
+    def close_later(self, goodbye: Goodbye, delay_s: float) -> None:
+        raise AssertionError("nobody says goodbye here")
+
+
+def unrendered(notice: Any) -> Any:
+    """What is sent to a `FakeLink`."""
+    return notice
 
 
 class Bench:
@@ -60,7 +67,9 @@ class Bench:
         self.notices: list[Notice] = []
         self.ledger = Ledger(self.world.store, self.world.clock, self.world.rules, tell=self.notices.append)
         self.devices = Devices(self.ledger.submit, lambda _notice: None)
-        self.commands = DeviceCommands(self.ledger, self.devices, response_timeout_s, call_later)
+        self.commands = DeviceCommands(
+            self.ledger, self.devices, response_timeout_s, render=unrendered, call_later=call_later
+        )
 
     def attach(self, device: str = "lamp") -> FakeLink:
         link = FakeLink(device)

@@ -30,7 +30,8 @@ from sharesrv.domain.outcome import Forward, Reply, Responded
 from sharesrv.errors import Goodbye, Refusal, Refused
 from sharesrv.live.device_commands import DeviceCommands
 from sharesrv.live.ledger import Ledger
-from sharesrv.live.presence import Devices, Link
+from sharesrv.live.presence import Devices
+from sharesrv.live.sessions import DeviceSession
 from tests.fake_timers import FakeTimers
 
 TIMEOUT_S: Final = 10
@@ -86,22 +87,27 @@ class Asked:
         self.outcome = Refused(Refusal.NO_RESPONSE) if self.is_late(now_s) else outcome
 
 
-class FakeLink(Link):
+class FakeLink(DeviceSession):
     ids = count(1)
 
     def __init__(self, device_id: str, send: Callable[[FakeLink, int], None]) -> None:
-        super().__init__(next(self.ids), device_id)
+        super().__init__(next(self.ids), device_id, self, owner_id="owner", key_digest="")
         self.is_up = True
         self._send = send
 
-    def command(self, owner_id: str, device_id: str, sequence: str, params: dict[str, msgspec.Raw]) -> None:
-        self._send(self, number_of(params))
+    def send(self, update: Any) -> bool:
+        self._send(self, number_of(update.params))
+        return True
 
-    def goodbye(self, goodbye: Goodbye) -> None:
+    def close(self, goodbye: Goodbye) -> None:
         raise AssertionError("nobody says goodbye here")
 
-    def replaced(self) -> None:
-        raise AssertionError("that is for whoever attaches")
+    def close_later(self, goodbye: Goodbye, delay_s: float) -> None:
+        raise AssertionError("nobody says goodbye here")
+
+
+def unrendered(notice: Any) -> Any:
+    return notice
 
 
 class FakeLedger:
@@ -123,7 +129,11 @@ class DeviceCommandsAtWork(RuleBasedStateMachine):
         self.ledger = FakeLedger(self.submitted)
         self.devices = Devices(lambda _hear, _answer: None, lambda _notice: None)
         self.commands = DeviceCommands(
-            cast("Ledger", self.ledger), self.devices, TIMEOUT_S, call_later=self.timers.call_later
+            cast("Ledger", self.ledger),
+            self.devices,
+            TIMEOUT_S,
+            render=unrendered,
+            call_later=self.timers.call_later,
         )
         self.asked: list[Asked] = []
         self.links: dict[str, FakeLink] = {}

@@ -6,7 +6,7 @@ from sharesrv.domain.outcome import AccountNotice, Ended, GrantChanged, Offered,
 from sharesrv.domain.share import Asked, Cause, Origin, Share, State
 from sharesrv.errors import Goodbye
 from sharesrv.live.hub import Hub
-from sharesrv.live.sessions import Session
+from sharesrv.live.sessions import AppSession
 
 
 def share(id: int = 1) -> Share:
@@ -16,21 +16,16 @@ def share(id: int = 1) -> Share:
     )
 
 
-class Fake(Session):
+class Fake(AppSession):
     """Keeps what it is sent."""
 
     def __init__(self, id: int, account_id: str = "owner", token_id: str = "") -> None:
-        super().__init__(id, account_id, token_id)
+        super().__init__(id, account_id, self, token_id)
         self.heard: list[str] = []
         self.goodbyes: list[Goodbye] = []
-        self.told_off = 0
-        self.rendered = 0
+        self.told_off: list[float] = []
         self.hub: Hub | None = None
         self.closing = False
-
-    def render(self, notice: AccountNotice) -> bytes:
-        self.rendered += 1
-        return f"{type(notice).__name__} {notice.account_id}".encode()
 
     def send(self, payload: bytes) -> bool:
         if self.closing:
@@ -40,18 +35,20 @@ class Fake(Session):
             self.hub.detach(self)
         return True
 
-    def goodbye(self, goodbye: Goodbye) -> None:
+    def close(self, goodbye: Goodbye) -> None:
         self.goodbyes.append(goodbye)
 
-    def supersede(self) -> None:
-        self.told_off += 1
+    def close_later(self, goodbye: Goodbye, delay_s: float) -> None:
+        assert goodbye is Goodbye.SUPERSEDED
+        self.told_off.append(delay_s)
 
 
-class Other(Fake):
-    """Of another face."""
+def render(notice: AccountNotice) -> bytes:
+    return f"{type(notice).__name__} {notice.account_id}".encode()
 
-    def render(self, notice: AccountNotice) -> bytes:
-        return b"other " + super().render(notice)
+
+def hub_of(*, single: bool) -> Hub:
+    return Hub(single=single, render=render, count=lambda _notice: None, superseded_s=5.0)
 
 
 UPDATED = GrantChanged("owner", "owner", "lamp", "guest", 3, "")
@@ -63,7 +60,7 @@ def attached(hub: Hub, *sessions: Fake) -> None:
 
 
 def test_a_notice_goes_to_every_session_of_its_account_and_to_no_other() -> None:
-    hub = Hub(single=False)
+    hub = hub_of(single=False)
     first, second, guest = Fake(1), Fake(2), Fake(3, "guest")
     attached(hub, first, second, guest)
     hub.tell(UPDATED)
@@ -72,17 +69,22 @@ def test_a_notice_goes_to_every_session_of_its_account_and_to_no_other() -> None
     assert guest.heard == []
 
 
-def test_a_notice_is_rendered_once_for_each_kind_of_session() -> None:
-    hub = Hub(single=False)
-    sessions = [Fake(1), Other(2), Fake(3), Other(4)]
-    attached(hub, *sessions)
+def test_a_notice_is_rendered_once_and_counted_for_each_session() -> None:
+    rendered: list[AccountNotice] = []
+    counted: list[AccountNotice] = []
+
+    def rendering(notice: AccountNotice) -> bytes:
+        rendered.append(notice)
+        return b"x"
+
+    hub = Hub(single=False, render=rendering, count=counted.append, superseded_s=5.0)
+    attached(hub, Fake(1), Fake(2), Fake(3))
     hub.tell(UPDATED)
-    assert [session.heard for session in sessions] == [["GrantChanged owner"], ["other GrantChanged owner"]] * 2
-    assert [session.rendered for session in sessions] == [1, 1, 0, 0]
+    assert (rendered, counted) == ([UPDATED], [UPDATED] * 3)
 
 
 def test_the_session_that_knows_already_is_left_out_of_an_end() -> None:
-    hub = Hub(single=False)
+    hub = hub_of(single=False)
     first, second = Fake(1), Fake(2)
     attached(hub, first, second)
     hub.tell(Ended("owner", "owner", "lamp", "guest", Cause.ANSWERED, except_session=1))
@@ -91,11 +93,11 @@ def test_the_session_that_knows_already_is_left_out_of_an_end() -> None:
 
 
 def test_single_lets_the_newer_session_supersede_the_older() -> None:
-    hub = Hub(single=True)
+    hub = hub_of(single=True)
     older, newer, guest = Fake(1), Fake(2), Fake(3, "guest")
     attached(hub, guest, older, newer)
-    assert (older.superseded, older.attached, older.told_off) == (True, False, 1)
-    assert (newer.superseded, newer.attached, newer.told_off) == (False, True, 0)
+    assert (older.superseded, older.attached, older.told_off) == (True, False, [5.0])
+    assert (newer.superseded, newer.attached, newer.told_off) == (False, True, [])
     assert not guest.superseded
     hub.tell(UPDATED)
     assert (older.heard, newer.heard) == ([], ["GrantChanged owner"])
@@ -104,16 +106,16 @@ def test_single_lets_the_newer_session_supersede_the_older() -> None:
 
 
 def test_multi_lets_them_be() -> None:
-    hub = Hub(single=False)
+    hub = hub_of(single=False)
     older, newer = Fake(1), Fake(2)
     attached(hub, older, newer)
-    assert (older.superseded, older.told_off) == (False, 0)
+    assert (older.superseded, older.told_off) == (False, [])
     assert hub.sessions("owner") == [older, newer]
 
 
 @pytest.mark.parametrize("single", [True, False])
 def test_attached_twice_is_attached_once(single: bool) -> None:
-    hub = Hub(single=single)
+    hub = hub_of(single=single)
     session = Fake(1)
     attached(hub, session, session)
     assert (session.superseded, hub.sessions("owner")) == (False, [session])
@@ -125,7 +127,7 @@ def test_attached_twice_is_attached_once(single: bool) -> None:
 
 
 def test_the_answer_goes_to_the_session_that_asked() -> None:
-    hub = Hub(single=False)
+    hub = hub_of(single=False)
     asking, other = Fake(1), Fake(2)
     attached(hub, asking, other)
     hub.asks(7, asking)
@@ -135,7 +137,7 @@ def test_the_answer_goes_to_the_session_that_asked() -> None:
 
 
 def test_one_that_asks_twice_is_answered_twice() -> None:
-    hub = Hub(single=False)
+    hub = hub_of(single=False)
     asking = Fake(1)
     attached(hub, asking)
     hub.asks(7, asking)
@@ -145,7 +147,7 @@ def test_one_that_asks_twice_is_answered_twice() -> None:
 
 
 def test_where_the_one_that_asked_is_gone_all_are_answered() -> None:
-    hub = Hub(single=False)
+    hub = hub_of(single=False)
     asking, first, second = Fake(1), Fake(2), Fake(3)
     attached(hub, asking, first, second)
     hub.asks(7, asking)
@@ -156,7 +158,7 @@ def test_where_the_one_that_asked_is_gone_all_are_answered() -> None:
 
 
 def test_a_superseded_session_is_not_answered_but_its_successor_is() -> None:
-    hub = Hub(single=True)
+    hub = hub_of(single=True)
     asking, newer = Fake(1), Fake(2)
     attached(hub, asking)
     hub.asks(7, asking)
@@ -166,7 +168,7 @@ def test_a_superseded_session_is_not_answered_but_its_successor_is() -> None:
 
 
 def test_an_answer_is_told_once_to_whom_asked() -> None:
-    hub = Hub(single=False)
+    hub = hub_of(single=False)
     asking, other = Fake(1), Fake(2)
     attached(hub, asking, other)
     hub.asks(7, asking)
@@ -176,7 +178,7 @@ def test_an_answer_is_told_once_to_whom_asked() -> None:
 
 
 def test_what_waits_is_told_oldest_first_and_only_answers_must_be_received() -> None:
-    hub = Hub(single=False)
+    hub = hub_of(single=False)
     session, other = Fake(1), Fake(2)
     attached(hub, session, other)
     hub.tell_waiting(session, [share(1), share(2)], [share(3), share(4)])
@@ -185,7 +187,7 @@ def test_what_waits_is_told_oldest_first_and_only_answers_must_be_received() -> 
 
 
 def test_a_session_may_end_while_it_is_told() -> None:
-    hub = Hub(single=False)
+    hub = hub_of(single=False)
     first, second = Fake(1), Fake(2)
     attached(hub, first, second)
     first.hub = hub
@@ -195,7 +197,7 @@ def test_a_session_may_end_while_it_is_told() -> None:
 
 
 def test_an_answer_that_was_not_written_is_not_taken_for_one_that_will_be_received() -> None:
-    hub = Hub(single=False)
+    hub = hub_of(single=False)
     closing = Fake(1)
     attached(hub, closing)
     closing.closing = True
@@ -214,7 +216,7 @@ def test_an_answer_that_was_not_written_is_not_taken_for_one_that_will_be_receiv
     ],
 )
 def test_a_revoked_token_closes_the_connections_that_it_opened(revoked: TokenRevoked, closed: list[int]) -> None:
-    hub = Hub(single=False)
+    hub = hub_of(single=False)
     sessions = [Fake(1, token_id="a"), Fake(2, token_id="b"), Fake(3, token_id="a"), Fake(4, "guest", "a")]
     attached(hub, *sessions)
     hub.end_sessions(revoked)

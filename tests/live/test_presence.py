@@ -4,12 +4,11 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 
-import msgspec
-
 from sharesrv.domain.connect import FindAudience
 from sharesrv.domain.outcome import Audience, Audiences, DeviceMoved, Notice, Presence, Reply
 from sharesrv.errors import Goodbye, Refusal, Refused
-from sharesrv.live.presence import RETRY_MOST, RETRY_S, Devices, Link, Timer
+from sharesrv.live.presence import RETRY_MOST, RETRY_S, Devices, Timer
+from sharesrv.live.sessions import DeviceSession
 from tests.fake_timers import FakeTimers
 
 LAMP = Audience("lamp", None, "owner", ["owner", "guest"])
@@ -21,20 +20,20 @@ BRIDGE = [
 SUB_1 = BRIDGE[1]
 
 
-class FakeLink(Link):
+class FakeLink(DeviceSession):
     ids = count(1)
 
     def __init__(self, device_id: str) -> None:
-        super().__init__(next(self.ids), device_id)
+        super().__init__(next(self.ids), device_id, self, owner_id="owner", key_digest="")
 
-    def command(self, owner_id: str, device_id: str, sequence: str, params: dict[str, msgspec.Raw]) -> None:
+    def send(self, payload: bytes) -> bool:
         raise AssertionError("nothing is commanded here")
 
-    def goodbye(self, goodbye: Goodbye) -> None:
+    def close(self, goodbye: Goodbye) -> None:
         raise AssertionError("nobody says goodbye here")
 
-    def replaced(self) -> None:
-        raise AssertionError("that is for whoever attaches")
+    def close_later(self, goodbye: Goodbye, delay_s: float) -> None:
+        raise AssertionError("nobody says goodbye here")
 
 
 class Ring:
@@ -64,7 +63,7 @@ class Scene:
         assert self.devices.attach(link, audiences) is None
         return link
 
-    def replace(self, device: str, *audiences: Audience) -> tuple[FakeLink, Link | None]:
+    def replace(self, device: str, *audiences: Audience) -> tuple[FakeLink, DeviceSession | None]:
         link = FakeLink(device)
         return link, self.devices.attach(link, audiences)
 

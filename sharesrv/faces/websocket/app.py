@@ -1,4 +1,4 @@
-"""An app's session: its commands to the ledger, what it is told as frames (PROTOCOL 2.4 to 2.6)."""
+"""What apps say and hear: their frames as commands to the ledger, replies and notices as frames (PROTOCOL 2.4 to 2.6)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from sharesrv.domain.outcome import (
     AccountNotice,
     Acknowledged,
     DeviceUpdated,
-    Done,
     Ended,
     GrantChanged,
     Offered,
@@ -24,14 +23,11 @@ from sharesrv.domain.outcome import (
     Result,
     Settled,
     Stored,
-    Waiting,
 )
 from sharesrv.domain.share import Share, State
 from sharesrv.domain.take_back import Cancel
-from sharesrv.errors import Goodbye, Refusal, Refused
-from sharesrv.faces.websocket.transport import Connection
-from sharesrv.live.hub import Hub
-from sharesrv.live.sessions import Session
+from sharesrv.errors import Refusal, Refused
+from sharesrv.live.sessions import AppSession
 from sharesrv.protocol.coolkit import frames, outbound
 from sharesrv.protocol.coolkit.codes import ERRORS
 from sharesrv.protocol.coolkit.frames import Heading
@@ -44,142 +40,119 @@ _ACTIONS: Final = {
     DeviceUpdated: "update",
     Presence: "sysmsg",
 }
+_KNOWN_ERRORS: Final = frozenset((0, *ERRORS.values()))
 _NOT_ACCEPTED = frozenset({State.REFUSED, State.WITHDRAWN})
 
 
-class AppSession(Session):
-    """One app's connection, after its handshake."""
+def command(session: AppSession, heading: Heading, frame: frames.AnyFrame) -> Command:
+    """What the frame asks of the ledger. Raises Refused: an apikey that is not this account's, a device's frame."""
+    match frame:
+        case frames.ShareAnswer():
+            _require(session, frame.apikey)
+            return _answer(session, heading, frame)
+        case frames.Share():
+            _require(session, frame.apikey, frame.selfApikey)
+            return _request(session, heading, frame)
+        case frames.UpdateShare(params=params):
+            _require(session, frame.apikey, frame.selfApikey)
+            return ChangeGrant(
+                sharer_id=session.account_id,
+                device_id=frame.deviceid,
+                uid=params.uid,
+                permit=params.permit,
+                note=params.note,
+            )
+        case frames.CancelShare(params=cancelled):
+            _require(session, frame.apikey, frame.selfApikey)
+            return Cancel(sharer_id=session.account_id, device_id=frame.deviceid, uid=cancelled.uid)
+        case frames.Update() | frames.Query() if frame.userAgent != "device":
+            return _device_command(session, heading, frame)
+        case frames.DeviceAnswer():
+            raise Refused(Refusal.UNREADABLE)
+        case _:
+            raise Refused(Refusal.WRONG_SESSION, "a device's command on an app's session")
 
-    __slots__ = ("_connection", "_hub")
 
-    def __init__(self, id: int, account_id: str, connection: Connection, hub: Hub, token_id: str = "") -> None:
-        super().__init__(id, account_id, token_id)
-        self._connection = connection
-        self._hub = hub
+def _require(session: AppSession, apikey: str | None, self_apikey: str | None = None) -> None:
+    own = session.account_id
+    if (apikey is not None and apikey != own) or (self_apikey is not None and self_apikey != own):
+        raise Refused(Refusal.WRONG_ACCOUNT)
 
-    def render(self, notice: AccountNotice) -> bytes:
-        """See `Session`."""
-        return render(notice)
 
-    def count(self, notice: AccountNotice) -> None:
-        """See `Session`."""
-        if not isinstance(notice, Settled):
-            metrics.FRAMES_OUT[_ACTIONS[type(notice)]] += 1
-        elif notice.share.state is State.TIMED_OUT:
-            metrics.ANSWERS[504, ""] += 1
-        else:
-            metrics.ANSWERS[0, REFUSED if notice.share.state in _NOT_ACCEPTED else ACCEPTED] += 1
+def _request(session: AppSession, heading: Heading, frame: frames.Share) -> Request:
+    params = frame.params
+    return Request(
+        sharer_id=session.account_id,
+        device_id=frame.deviceid,
+        uid=params.uid,
+        sequence=heading.sequence or "",
+        device_name=params.deviceName,
+        user_name=params.userName,
+        note=params.note,
+        permit=params.permit or 0,
+        share_time=params.shareTime,
+    )
 
-    def send(self, payload: bytes) -> bool:
-        """See `Session`."""
-        return self._connection.send(payload)
 
-    def supersede(self) -> None:
-        """See `Session`."""
-        self._connection.close_later(Goodbye.SUPERSEDED, self._connection.times.superseded_s)
+def _answer(session: AppSession, heading: Heading, frame: frames.ShareAnswer) -> Answer:
+    return Answer(
+        sharee_id=session.account_id,
+        accepts=frame.result == ACCEPTED,
+        code=frame.s_seq if isinstance(frame.s_seq, str) else None,
+        device_id=frame.deviceid,
+        sequence=heading.sequence or "",
+        session=session.id,
+    )
 
-    def goodbye(self, goodbye: Goodbye) -> None:
-        """See `Session`."""
-        self._connection.close(goodbye)
 
-    def take(self, heading: Heading, frame: frames.AnyFrame) -> Command:
-        """What the frame asks of the ledger. Raises Refused: an apikey that is not this account's, a device's frame."""
-        match frame:
-            case frames.ShareAnswer():
-                self._require(frame.apikey)
-                return self._answer(heading, frame)
-            case frames.Share():
-                self._require(frame.apikey, frame.selfApikey)
-                return self._request(heading, frame)
-            case frames.UpdateShare(params=params):
-                self._require(frame.apikey, frame.selfApikey)
-                return ChangeGrant(
-                    sharer_id=self.account_id,
-                    device_id=frame.deviceid,
-                    uid=params.uid,
-                    permit=params.permit,
-                    note=params.note,
-                )
-            case frames.CancelShare(params=cancelled):
-                self._require(frame.apikey, frame.selfApikey)
-                return Cancel(sharer_id=self.account_id, device_id=frame.deviceid, uid=cancelled.uid)
-            case frames.Update() | frames.Query() if frame.userAgent != "device":
-                return self._device_command(heading, frame)
-            case frames.DeviceAnswer():
-                raise Refused(Refusal.UNREADABLE)
-            case _:
-                raise Refused(Refusal.WRONG_SESSION, "a device's command on an app's session")
+def _device_command(session: AppSession, heading: Heading, frame: frames.Update | frames.Query) -> Command:
+    heading.apikey = frame.apikey
+    apikeys = tuple(apikey for apikey in (frame.apikey, frame.selfApikey) if apikey is not None)
+    if isinstance(frame, frames.Query):
+        wanted = tuple(frame.params or ())
+        return Query(account_id=session.account_id, device_id=frame.deviceid, apikeys=apikeys, wanted=wanted)
+    return UpdateDevice(
+        account_id=session.account_id,
+        device_id=frame.deviceid,
+        apikeys=apikeys,
+        sequence=heading.sequence or "",
+        params=frame.params,
+        session=session.id,
+    )
 
-    def _device_command(self, heading: Heading, frame: frames.Update | frames.Query) -> Command:
-        heading.apikey = frame.apikey
-        apikeys = tuple(apikey for apikey in (frame.apikey, frame.selfApikey) if apikey is not None)
-        if isinstance(frame, frames.Query):
-            wanted = tuple(frame.params or ())
-            return Query(account_id=self.account_id, device_id=frame.deviceid, apikeys=apikeys, wanted=wanted)
-        return UpdateDevice(
-            account_id=self.account_id,
-            device_id=frame.deviceid,
-            apikeys=apikeys,
-            sequence=heading.sequence or "",
-            params=frame.params,
-            session=self.id,
-        )
 
-    def _require(self, apikey: str | None, self_apikey: str | None = None) -> None:
-        own = self.account_id
-        if (apikey is not None and apikey != own) or (self_apikey is not None and self_apikey != own):
-            raise Refused(Refusal.WRONG_ACCOUNT)
+def answer(heading: Heading, reply: Reply) -> bytes:
+    """The answer to a frame; it is counted too."""
+    match reply:
+        case Acknowledged(share=share, accepted=accepted):
+            result = ACCEPTED if accepted else REFUSED
+            metrics.ANSWERS[0, result] += 1
+            return outbound.done(heading, result, share.code)
+        case Result(result=result):
+            metrics.ANSWERS[0, result] += 1
+            return outbound.done(heading, result)
+        case Refused():
+            metrics.ANSWERS[ERRORS[reply.refusal], ""] += 1
+            return outbound.refused(heading, reply)
+        case Stored(owner_id=owner_id, params=params):
+            metrics.ANSWERS[0, ""] += 1
+            return outbound.stored(heading, owner_id, params)
+        case Responded(error=error, d_seq=d_seq):
+            metrics.ANSWERS[error if error in _KNOWN_ERRORS else "other", ""] += 1
+            return outbound.relayed(heading, error, d_seq)
+        case _:
+            metrics.ANSWERS[0, ""] += 1
+            return outbound.done(heading)
 
-    def _request(self, heading: Heading, frame: frames.Share) -> Request:
-        params = frame.params
-        return Request(
-            sharer_id=self.account_id,
-            device_id=frame.deviceid,
-            uid=params.uid,
-            sequence=heading.sequence or "",
-            device_name=params.deviceName,
-            user_name=params.userName,
-            note=params.note,
-            permit=params.permit or 0,
-            share_time=params.shareTime,
-        )
 
-    def _answer(self, heading: Heading, frame: frames.ShareAnswer) -> Answer:
-        return Answer(
-            sharee_id=self.account_id,
-            accepts=frame.result == ACCEPTED,
-            code=frame.s_seq if isinstance(frame.s_seq, str) else None,
-            device_id=frame.deviceid,
-            sequence=heading.sequence or "",
-            session=self.id,
-        )
-
-    def reply(self, heading: Heading, reply: Reply) -> None:
-        """Send the answer to a frame. To a request that waits for the sharee there is none yet."""
-        if self.superseded:
-            return
-        match reply:
-            case Waiting(share_id=share_id):
-                self._hub.asks(share_id, self)
-            case Acknowledged(share=share, accepted=accepted):
-                result = ACCEPTED if accepted else REFUSED
-                metrics.ANSWERS[0, result] += 1
-                self.send(outbound.done(heading, result, share.code))
-            case Result(result=result):
-                metrics.ANSWERS[0, result] += 1
-                self.send(outbound.done(heading, result))
-            case Refused():
-                metrics.ANSWERS[ERRORS[reply.refusal], ""] += 1
-                self.send(outbound.refused(heading, reply))
-            case Stored(owner_id=owner_id, params=params):
-                metrics.ANSWERS[0, ""] += 1
-                self.send(outbound.stored(heading, owner_id, params))
-            case Responded(error=error, d_seq=d_seq):
-                metrics.ANSWERS[error if error in (0, *ERRORS.values()) else "other", ""] += 1
-                self.send(outbound.relayed(heading, error, d_seq))
-            case Done():
-                metrics.ANSWERS[0, ""] += 1
-                self.send(outbound.done(heading))
+def count(notice: AccountNotice) -> None:
+    """Count a push of `notice` to one session."""
+    if not isinstance(notice, Settled):
+        metrics.FRAMES_OUT[_ACTIONS[type(notice)]] += 1
+    elif notice.share.state is State.TIMED_OUT:
+        metrics.ANSWERS[504, ""] += 1
+    else:
+        metrics.ANSWERS[0, REFUSED if notice.share.state in _NOT_ACCEPTED else ACCEPTED] += 1
 
 
 def render(notice: AccountNotice) -> bytes:

@@ -1,4 +1,4 @@
-"""What is said over one connection, from before its handshake: the order of PROTOCOL 2.1, and who is speaking.
+"""What is said over one connection: the order of PROTOCOL 2.1, who is speaking, and each frame's answer.
 
 For every command: 400 unreadable, 412 rate, 401 no handshake, 406, 400 malformed, 401 apikey, then the command's own.
 """
@@ -6,7 +6,6 @@ For every command: 400 unreadable, 412 rate, 401 no handshake, 406, 400 malforme
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 from itertools import count
 from typing import Final, NamedTuple
@@ -17,18 +16,19 @@ from sharesrv import metrics
 from sharesrv.auth import Tokens, digest
 from sharesrv.domain.connect import Connect, Register
 from sharesrv.domain.control import UpdateDevice
-from sharesrv.domain.outcome import Connected, Registered, Reply
+from sharesrv.domain.outcome import Connected, Registered, Reply, Responded, Waiting
 from sharesrv.errors import Goodbye, Refusal, Refused
-from sharesrv.faces.websocket.app import AppSession
-from sharesrv.faces.websocket.device import DeviceSession
+from sharesrv.faces.websocket import app, device
 from sharesrv.faces.websocket.transport import Connection
 from sharesrv.live.device_commands import DeviceCommands
 from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.presence import Devices
-from sharesrv.protocol.coolkit import frames, inbound, outbound
+from sharesrv.live.sessions import AppSession, DeviceSession
+from sharesrv.protocol.coolkit import inbound, outbound
 from sharesrv.protocol.coolkit.codes import AFTER_HANDSHAKE, ERRORS
-from sharesrv.protocol.coolkit.frames import Fault, Heading
+from sharesrv.protocol.coolkit.frames import AnyFrame, DeviceAnswer, Fault, Heading, UserOnline
+from sharesrv.protocol.coolkit.frames import Register as RegisterFrame
 
 IN_HAND_MAX: Final = 16  # commands of one connection that wait for the ledger; then nothing more is read from it
 AT_DEVICES_MAX: Final = 64  # those that wait for devices, which may take seconds; then the same
@@ -38,8 +38,8 @@ _ids = count(1)
 log = structlog.get_logger()
 
 
-class Speaking(NamedTuple):
-    """What conversations share."""
+class Services(NamedTuple):
+    """What the conversations of a server share."""
 
     ledger: Ledger
     hub: Hub
@@ -52,33 +52,35 @@ class Speaking(NamedTuple):
 class Conversation:
     """Speaks for one connection. Before the handshake it has no session."""
 
-    __slots__ = ("_connection", "_in_hand", "_over", "_session", "_verifying", "_with", "begun")
+    __slots__ = ("_connection", "_in_hand", "_over", "_services", "_session", "_verifying", "begun")
 
-    def __init__(self, connection: Connection, speaking: Speaking) -> None:
+    def __init__(self, connection: Connection, services: Services) -> None:
         self._connection = connection
-        self._with = speaking
+        self._services = services
         self._session: AppSession | DeviceSession | None = None
         self._in_hand = {IN_HAND_MAX: 0, AT_DEVICES_MAX: 0}
         self._over = False
         self._verifying: asyncio.Task[None] | None = None
         self.begun = False
 
+    # What the connection calls.
+
     def heard(self) -> None:
         """Answers written before have been received (PROTOCOL 2.4)."""
         session = self._session
-        if isinstance(session, AppSession) and session.unreceived:
-            self._with.ledger.received(session.unreceived)
+        if type(session) is AppSession and session.unreceived:
+            self._services.ledger.received(session.unreceived)
             session.unreceived.clear()
 
     def gone(self) -> None:
         """Nothing more can be told here."""
         match self._session:
             case AppSession():
-                self._with.hub.detach(self._session)
-                self._with.device_commands.abandon(self._session.id)
+                self._services.hub.detach(self._session)
+                self._services.device_commands.abandon(self._session.id)
             case DeviceSession():
-                self._with.device_commands.lost(self._session)
-                self._with.devices.detach(self._session)
+                self._services.device_commands.lost(self._session)
+                self._services.devices.detach(self._session)
 
     def binary(self) -> None:
         """400, and the connection stays open."""
@@ -89,77 +91,97 @@ class Conversation:
         self._refuse(Heading(), Refused(Refusal.TOO_MANY_FRAMES))
 
     def text(self, data: bytes, *, within_rate: bool) -> None:
-        """One frame: to the ledger, or refused."""
+        """Hand one frame to the ledger, or refuse it."""
         if self._over:
             return
-        heading, frame = inbound.read(data, of_device=type(self._session) is DeviceSession)
+        session = self._session
+        heading, frame = inbound.read(data, of_device=type(session) is DeviceSession)
+        if type(session) is DeviceSession:
+            heading.apikey = None
         metrics.FRAMES_IN[heading.action if heading.action in inbound.ACTIONS else "other"] += 1
         try:
-            self._take(heading, frame, within_rate)
-        except Refused as refused:
-            self._refuse(heading, refused)
+            if isinstance(frame, Fault):
+                refused = Refused(frame.refusal, frame.reason)
+                if frame.refusal is Refusal.UNREADABLE:
+                    raise refused
+            if not within_rate:
+                raise Refused(Refusal.TOO_MANY_FRAMES)
+            if session is None and heading.action not in HANDSHAKES:
+                raise Refused(Refusal.NO_HANDSHAKE)
+            if type(session) is AppSession and session.superseded:
+                raise Refused(Refusal.SUPERSEDED)
+            if isinstance(frame, Fault):
+                raise refused
+            if isinstance(frame, (UserOnline, RegisterFrame)):
+                self._shake_hands(heading, frame)
+            elif session is not None:
+                self._carry_out(session, heading, frame)
+        except Refused as error:
+            self._refuse(heading, error)
 
-    def _take(self, heading: Heading, frame: frames.AnyFrame | Fault, within_rate: bool) -> None:
-        session = self._session
-        if type(session) is DeviceSession:  # `isinstance` is slow on an abstract class
-            heading.apikey = None
-        if isinstance(frame, Fault) and frame.refusal is Refusal.UNREADABLE:
-            raise Refused(frame.refusal, frame.reason)
-        if not within_rate:
-            raise Refused(Refusal.TOO_MANY_FRAMES)
-        if session is None and heading.action not in HANDSHAKES:
-            raise Refused(Refusal.NO_HANDSHAKE)
-        if type(session) is AppSession and session.superseded:
-            raise Refused(Refusal.SUPERSEDED)
-        if isinstance(frame, Fault):
-            raise Refused(frame.refusal, frame.reason)
-        if isinstance(frame, (frames.UserOnline, frames.Register)):
-            self._shake_hands(heading, frame)
-        elif session is not None:
-            self._carry_out(session, heading, frame)
+    # Commands.
 
-    def _carry_out(self, session: AppSession | DeviceSession, heading: Heading, frame: frames.AnyFrame) -> None:
-        command = session.take(heading, frame)
-        answer = partial(session.reply, heading)
-        if isinstance(command, UpdateDevice):
-            self._with.device_commands.control(command, self._counted(answer, AT_DEVICES_MAX))
-        elif command is not None:
-            self._with.ledger.submit(command, self._counted(answer, IN_HAND_MAX))
-        if self._with.ledger.crowded:
+    def _carry_out(self, session: AppSession | DeviceSession, heading: Heading, frame: AnyFrame) -> None:
+        services = self._services
+        if isinstance(session, AppSession):
+            command = app.command(session, heading, frame)
+            if isinstance(command, UpdateDevice):
+                self._count_in(AT_DEVICES_MAX)
+                services.device_commands.control(command, partial(self._replied, session, heading, AT_DEVICES_MAX))
+                return
+        elif isinstance(frame, DeviceAnswer):
+            responded = Responded(frame.error, None if bytes(frame.d_seq) in (b"", b"null") else frame.d_seq.copy())
+            answering = frame.deviceid or session.device_id
+            services.device_commands.answered(session, answering, heading.sequence or "", responded)
+            return
+        else:
+            command = device.command(session, heading, frame)
+        self._count_in(IN_HAND_MAX)
+        services.ledger.submit(command, partial(self._replied, session, heading, IN_HAND_MAX))
+        if services.ledger.crowded:
             self._connection.hold()
-            self._with.ledger.when_relieved(self._connection.release)
+            services.ledger.when_relieved(self._connection.release)
 
-    def _counted(self, answer: Callable[[Reply], None], most: int) -> Callable[[Reply], None]:
+    def _count_in(self, most: int) -> None:
         """Count a command until it is answered. With as many as `most` of its kind nothing more is read for a while."""
         self._in_hand[most] += 1
         if self._in_hand[most] == most:
             self._connection.hold()
-        return partial(self._replied, answer, most)
 
-    def _replied(self, answer: Callable[[Reply], None], most: int, reply: Reply) -> None:
+    def _replied(self, session: AppSession | DeviceSession, heading: Heading, most: int, reply: Reply) -> None:
         try:
-            answer(reply)
+            if isinstance(session, DeviceSession):
+                self._connection.send(device.answer(heading, reply))
+            elif session.superseded:
+                pass
+            elif isinstance(reply, Waiting):
+                self._services.hub.asks(reply.share_id, session)
+            else:
+                self._connection.send(app.answer(heading, reply))
         finally:
             self._in_hand[most] -= 1
             if self._in_hand[most] == most - 1:
                 self._connection.release()
 
-    def _shake_hands(self, heading: Heading, frame: frames.UserOnline | frames.Register) -> None:
+    # Handshakes.
+
+    def _shake_hands(self, heading: Heading, frame: UserOnline | RegisterFrame) -> None:
         """What comes behind a handshake waits until it is answered."""
-        self._refuse_other_kind(frame)
+        if self._session is not None and isinstance(frame, UserOnline) is not isinstance(self._session, AppSession):
+            raise Refused(Refusal.WRONG_SESSION)
         self.begun = True
         self._connection.hold()
-        if isinstance(frame, frames.Register):
+        if isinstance(frame, RegisterFrame):
             self._present(heading, Register(frame.deviceid, digest(frame.apikey)))
-        elif (own := self._with.tokens.own(frame.at)) is not None:
+        elif (own := self._services.tokens.own(frame.at)) is not None:
             self._present(heading, Connect(digest=own.digest, account_id=frame.apikey))
         else:
             self._verifying = asyncio.get_running_loop().create_task(self._verify(heading, frame))
 
-    async def _verify(self, heading: Heading, frame: frames.UserOnline) -> None:
+    async def _verify(self, heading: Heading, frame: UserOnline) -> None:
         """Another issuer's token: its keys may have to be fetched first."""
         try:
-            who = await self._with.tokens.identity(frame.at)
+            who = await self._services.tokens.identity(frame.at)
         except Refused as refused:
             self._shaken(heading, None, refused)
         except Exception:
@@ -169,12 +191,7 @@ class Conversation:
             self._present(heading, Connect(verified=who.account_id, account_id=frame.apikey))
 
     def _present(self, heading: Heading, command: Connect | Register) -> None:
-        self._with.ledger.submit(command, partial(self._shaken, heading, command))
-
-    def _refuse_other_kind(self, frame: frames.UserOnline | frames.Register) -> None:
-        kind = AppSession if isinstance(frame, frames.UserOnline) else DeviceSession
-        if self._session is not None and not isinstance(self._session, kind):
-            raise Refused(Refusal.WRONG_SESSION)
+        self._services.ledger.submit(command, partial(self._shaken, heading, command))
 
     def _shaken(self, heading: Heading, command: Connect | Register | None, reply: Reply) -> None:
         try:
@@ -195,17 +212,15 @@ class Conversation:
         """The handshake's answer, and only then what waits for this account, each thing once."""
         session, again = self._session, self._session is not None
         if not isinstance(session, AppSession):
-            session = self._session = AppSession(
-                next(_ids), connected.account_id, self._connection, self._with.hub, token_id
-            )
+            session = self._session = AppSession(next(_ids), connected.account_id, self._connection, token_id)
         elif session.account_id != connected.account_id:
             self._refuse(heading, Refused(Refusal.WRONG_SESSION))
             return
         metrics.HANDSHAKES[heading.action, 0] += 1
-        session.send(outbound.online(heading, self._with.hb_interval_s, str(session.id)))
+        self._connection.send(outbound.online(heading, self._services.hb_interval_s, str(session.id)))
         if not again:
-            self._with.hub.attach(session)
-            self._with.hub.tell_waiting(session, connected.offers, connected.answers)
+            self._services.hub.attach(session)
+            self._services.hub.tell_waiting(session, connected.offers, connected.answers)
 
     def _welcome_device(self, heading: Heading, registered: Registered, command: Register) -> None:
         session = self._session
@@ -213,7 +228,7 @@ class Conversation:
             self._refuse(heading, Refused(Refusal.WRONG_SESSION))
             return
         metrics.HANDSHAKES[heading.action, 0] += 1
-        self._connection.send(outbound.registered(heading, registered.owner_id, self._with.hb_interval_s))
+        self._connection.send(outbound.registered(heading, registered.owner_id, self._services.hb_interval_s))
         if session is None:
             session = self._session = DeviceSession(
                 next(_ids),
@@ -221,11 +236,10 @@ class Conversation:
                 self._connection,
                 owner_id=registered.owner_id,
                 key_digest=command.key_digest,
-                device_commands=self._with.device_commands,
             )
-            if (older := self._with.devices.attach(session, registered.audiences)) is not None:
-                self._with.device_commands.lost(older)
-                older.replaced()
+            if (older := self._services.devices.attach(session, registered.audiences)) is not None:
+                self._services.device_commands.lost(older)
+                older.goodbye(Goodbye.SUPERSEDED)
 
     def _refuse(self, heading: Heading, refused: Refused) -> None:
         """Answer; and close, where it was a handshake that is not just a mistake on a connection that has its session."""

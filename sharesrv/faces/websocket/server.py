@@ -36,7 +36,7 @@ class Door:
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
 
-    # What a connection calls: `Host`.
+    # What a connection calls.
 
     def opened(self, connection: Connection) -> None:
         self._connections.add(connection)

@@ -7,7 +7,7 @@ sweep looks at. This room knows nothing of JSON, accounts or shares.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol as WebSocket
@@ -17,8 +17,10 @@ from websockets.server import ServerProtocol
 from sharesrv.errors import Goodbye
 from sharesrv.faces.websocket import opening
 from sharesrv.faces.websocket.framing import FrameReader, quiet, text_frame
-from sharesrv.live.limits import Bucket
 from sharesrv.protocol.coolkit.codes import CLOSES
+
+if TYPE_CHECKING:
+    from sharesrv.faces.websocket.server import Door
 
 CHUNK: Final = 4 * 1024  # bytes, and
 FRAMES: Final = 64  # frames; after as many of one connection the loop has its turn
@@ -60,35 +62,20 @@ class Listener(Protocol):
         """Nothing more can be sent over the connection. May be called again."""
 
 
-class Host(Protocol):
-    """What a connection needs of the server it belongs to. Sizes in bytes, 0 for no limit."""
-
-    frame_bytes: int
-    unsent_bytes: int
-    times: Times
-
-    def now_s(self) -> float: ...
-    def opened(self, connection: Connection) -> None: ...
-    def closed(self, connection: Connection) -> None: ...
-    def refuses(self) -> bool: ...
-    def bucket(self) -> Bucket: ...
-    def listener(self, connection: Connection) -> Listener: ...
-
-
 class Connection(asyncio.Protocol):
     """One socket. `hold` and `release` stop and resume what is read from it, in the middle of a burst too."""
 
     __slots__ = (
-        "_blocked", "_bucket", "_busy", "_closing", "_head", "_held", "_host", "_open", "_parts", "_reader", "_stash",
+        "_blocked", "_bucket", "_busy", "_closing", "_door", "_head", "_held", "_open", "_parts", "_reader", "_stash",
         "_transport", "_ws", "expires_s", "listener",
     )  # fmt: skip
     _reader: FrameReader  # the same as `_ws`, from when the opening handshake is done
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    def __init__(self, door: Door) -> None:
+        self._door = door
         self._ws: WebSocket = ServerProtocol(logger=quiet)
         self._transport: asyncio.Transport | None = None
-        self._bucket = host.bucket()
+        self._bucket = door.bucket()
         self._head: bytearray | None = bytearray()
         self._stash = b""
         self._parts: list[bytes] | None = None
@@ -97,14 +84,14 @@ class Connection(asyncio.Protocol):
         self._busy = False  # `_read` is at work
         self._open = False  # what the library's state says
         self._closing = False
-        self.expires_s = host.now_s() + self.times.opening_s
-        self.listener = host.listener(self)
+        self.expires_s = door.now_s() + self.times.opening_s
+        self.listener = door.listener(self)
 
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._host.opened(self)
+        self._door.opened(self)
 
     def data_received(self, data: bytes) -> None:
         if self._head is not None:
@@ -125,7 +112,7 @@ class Connection(asyncio.Protocol):
         self._ws.receive_eof()
         self._open = False
         self._stash = b""
-        self._host.closed(self)
+        self._door.closed(self)
         self.listener.gone()
 
     def pause_writing(self) -> None:
@@ -141,7 +128,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def times(self) -> Times:
-        return self._host.times
+        return self._door.times
 
     @property
     def is_open(self) -> bool:
@@ -154,7 +141,7 @@ class Connection(asyncio.Protocol):
         if not self._open or transport is None or transport.is_closing():
             return False
         transport.write(text_frame(payload))
-        if 0 < self._host.unsent_bytes < transport.get_write_buffer_size():
+        if 0 < self._door.unsent_bytes < transport.get_write_buffer_size():
             self.close(Goodbye.TOO_SLOW)
         return True
 
@@ -187,7 +174,7 @@ class Connection(asyncio.Protocol):
     def expire(self) -> None:
         """What was waited for has not come in time."""
         if self.is_open and self._held:
-            self._alive(self._host.now_s())
+            self._alive(self._door.now_s())
         elif self.is_open:
             self.close(Goodbye.IDLE if self.listener.begun else Goodbye.UNAUTHORIZED)
         else:
@@ -204,13 +191,13 @@ class Connection(asyncio.Protocol):
         if head is None:
             return
         self._head = None
-        self.expires_s = self._host.now_s() + self.times.opening_s
+        self.expires_s = self._door.now_s() + self.times.opening_s
         assert isinstance(self._ws, ServerProtocol)
-        opening.answer(self._ws, head, self._host.refuses)
+        opening.answer(self._ws, head, self._door.refuses)
         self._flush()
         if not self.is_open:
             return
-        self._ws = self._reader = FrameReader(self._host.frame_bytes)
+        self._ws = self._reader = FrameReader(self._door.frame_bytes)
         if head.rest:
             self._read(head.rest)
 
@@ -237,7 +224,7 @@ class Connection(asyncio.Protocol):
 
         What is not fresh has waited here, and may have come before what was sent meanwhile.
         """
-        at, end, left, now_s = 0, min(len(data), CHUNK), FRAMES, self._host.now_s()
+        at, end, left, now_s = 0, min(len(data), CHUNK), FRAMES, self._door.now_s()
         self._busy = True
         try:
             while at < end and left and not self._held and not self._blocked:
@@ -262,7 +249,7 @@ class Connection(asyncio.Protocol):
         """Do what was left when reading stopped, then read again."""
         if self._stopped or self._gone:
             return
-        self._alive(self._host.now_s())
+        self._alive(self._door.now_s())
         if self._stash and not self._busy:
             data, self._stash = self._stash, b""
             self._read(data)
@@ -313,7 +300,7 @@ class Connection(asyncio.Protocol):
 
     def _alive(self, now_s: float) -> None:
         if self._open and self.listener.begun:
-            self.expires_s = now_s + self._host.times.idle_s
+            self.expires_s = now_s + self._door.times.idle_s
 
     def _flush(self) -> None:
         """Write what the library has to say, and see what became of its state."""
@@ -332,7 +319,7 @@ class Connection(asyncio.Protocol):
                 transport.close()
         if ws.close_expected():
             self.listener.gone()
-            self.expires_s = min(self.expires_s, self._host.now_s() + self.times.closing_s)
+            self.expires_s = min(self.expires_s, self._door.now_s() + self.times.closing_s)
 
 
 def _is_utf8(data: bytes) -> bool:
