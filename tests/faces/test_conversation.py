@@ -233,9 +233,63 @@ async def test_the_token_decides_the_account_and_an_owner_whose_grant_it_holds_w
 async def test_a_second_handshake_on_one_connection(database: Path) -> None:
     async with server(database) as running, running.app(OWNER) as owner:
         assert (await owner.online(OWNER))["error"] == 0
-        refused = await owner.online(GUEST)
-        assert (refused["error"], refused["actionName"]) == (400, "userOnline")
         assert (await owner.ask(share(uid="nobody@example.org")))["result"] == 1
+
+
+@pytest.mark.parametrize(
+    "fields", [{"at": "at-guest", "apikey": GUEST}, {"at": 5}, {"at": "nothing"}, {"action": "register"}]
+)
+async def test_2_2_a_second_handshake_that_is_refused_is_answered_and_closed(
+    database: Path, fields: dict[str, Any]
+) -> None:
+    async with server(database) as running, running.app(OWNER) as owner:
+        refused = await owner.ask(hello(OWNER) | {"deviceid": "lamp"} | fields)
+        assert (refused["error"], refused["actionName"]) == (
+            401 if fields == {"at": "nothing"} else 400,
+            fields.get("action", "userOnline"),
+        )
+        assert await owner.closed() == 4401
+
+
+SECRETS = [
+    hello(OWNER, apikey="secret", at="nothing"),
+    hello(OWNER, apikey="secret", at=5),
+    share(apikey="secret", userAgent="device"),
+    share(apikey="secret", userAgent=None),
+    {"error": 0, "result": 2, "apikey": "secret", "deviceid": "lamp", "sequence": "1"},
+    {"action": "nothing", "apikey": "secret", "sequence": "1"},
+    share(apikey="secret", deviceid="\ud800", userAgent="device"),
+]
+
+
+@pytest.mark.parametrize("frame", SECRETS, ids=str)
+async def test_2_before_the_handshake_no_apikey_is_echoed(database: Path, frame: dict[str, Any]) -> None:
+    async with server(database) as running, running.wire() as wire:
+        refused = await wire.ask(frame)
+        assert refused["error"] in (400, 401)
+        assert "secret" not in json.dumps(refused)
+
+
+@pytest.mark.parametrize(
+    ("frame", "error"),
+    [
+        (share(apikey="known"), 401),
+        (hello(OWNER, apikey="known", userAgent="app"), 401),
+        (hello(OWNER, apikey="known", userAgent="app", at=5), 400),
+        (share(apikey="known", action="nothing"), 400),
+    ],
+)
+async def test_2_an_app_s_apikey_is_echoed_before_the_handshake(
+    database: Path, frame: dict[str, Any], error: int
+) -> None:
+    async with server(database) as running, running.wire() as wire:
+        refused = await wire.ask(frame)
+        assert (refused["error"], refused["apikey"]) == (error, "known")
+
+
+async def test_2_2_the_answer_to_a_handshake_names_the_apikey_whatever_the_user_agent(database: Path) -> None:
+    async with server(database) as running, running.wire() as wire:
+        assert (await wire.ask(hello(OWNER)))["apikey"] == OWNER
 
 
 async def test_what_waits_is_not_pushed_again_to_a_second_handshake(database: Path) -> None:

@@ -25,7 +25,6 @@ GARBAGE: list[Any] = [
     '{"error":0,"result":2,"sequence":"never sent"}',
     '{"error":0,"deviceid":"other","sequence":"1"}',
     '{"error":0,"sequence":"never sent"}',
-    '{"action":"register"}',
     b"\x00\xff",
 ]
 

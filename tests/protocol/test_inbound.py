@@ -20,7 +20,7 @@ from sharesrv.protocol.coolkit.frames import (
     UpdateShare,
     UserOnline,
 )
-from sharesrv.protocol.coolkit.inbound import read
+from sharesrv.protocol.coolkit.inbound import read, read_stranger
 
 HELLO: dict[str, Any] = {"action": "userOnline", "at": "token", "apikey": "owner", "sequence": "1"}
 PARAMS: dict[str, Any] = {"uid": "guest", "deviceName": "Lamp", "userName": "Owner", "note": ""}
@@ -398,6 +398,24 @@ def test_a_devicekey_is_never_echoed() -> None:
     heading, found = read(text(SHARE | {"action": "register", "apikey": "secret"}))
     assert heading == Heading("register", "1", None, "lamp")
     assert "secret" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("fields", "echoed"),
+    [
+        ({}, "owner"),
+        ({"deviceid": 5}, "owner"),
+        ({"userAgent": "device"}, None),
+        ({"userAgent": None}, None),
+        ({"userAgent": None, "deviceid": "\ud800"}, None),
+        ({"userAgent": 5}, None),
+        ({"apikey": None}, None),
+    ],
+    ids=str,
+)
+def test_2_before_the_handshake_only_an_app_s_apikey_is_echoed(fields: dict[str, Any], echoed: str | None) -> None:
+    heading, _frame = read_stranger(text(SHARE | fields))
+    assert heading.apikey == echoed
 
 
 # What is an answer to an offer.

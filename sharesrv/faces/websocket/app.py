@@ -68,7 +68,7 @@ def command(session: AppSession, heading: Heading, frame: frames.AnyFrame) -> Co
         case frames.Update() | frames.Query() if frame.userAgent != "device":
             return _device_command(session, heading, frame)
         case frames.DeviceAnswer():
-            raise Refused(Refusal.UNREADABLE)
+            raise Refused(Refusal.UNREADABLE, "the frame has no action")
         case _:
             raise Refused(Refusal.WRONG_SESSION, "a device's command on an app's session")
 
@@ -76,7 +76,7 @@ def command(session: AppSession, heading: Heading, frame: frames.AnyFrame) -> Co
 def _require(session: AppSession, apikey: str | None, self_apikey: str | None = None) -> None:
     own = session.account_id
     if (apikey is not None and apikey != own) or (self_apikey is not None and self_apikey != own):
-        raise Refused(Refusal.WRONG_ACCOUNT)
+        raise Refused(Refusal.WRONG_ACCOUNT, f"this session is account {own}: apikey must be its own")
 
 
 def _request(session: AppSession, heading: Heading, frame: frames.Share) -> Request:

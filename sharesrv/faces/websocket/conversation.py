@@ -95,9 +95,12 @@ class Conversation:
         if self._over:
             return
         session = self._session
-        heading, frame = inbound.read(data, of_device=type(session) is DeviceSession)
-        if type(session) is DeviceSession:
-            heading.apikey = None
+        if session is None:
+            heading, frame = inbound.read_stranger(data)
+        else:
+            heading, frame = inbound.read(data, of_device=type(session) is DeviceSession)
+            if type(session) is DeviceSession:
+                heading.apikey = None
         metrics.FRAMES_IN[heading.action if heading.action in inbound.ACTIONS else "other"] += 1
         try:
             if isinstance(frame, Fault):
@@ -202,21 +205,25 @@ class Conversation:
             elif not self._connection.is_open:
                 return
             elif isinstance(reply, Connected):
-                self._welcome_app(heading, reply, command.digest[:16] if isinstance(command, Connect) else "")
-            elif isinstance(reply, Registered) and isinstance(command, Register):
+                assert isinstance(command, Connect)
+                self._welcome_app(heading, reply, command)
+            elif isinstance(reply, Registered):
+                assert isinstance(command, Register)
                 self._welcome_device(heading, reply, command)
         finally:
             self._connection.release()
 
-    def _welcome_app(self, heading: Heading, connected: Connected, token_id: str) -> None:
+    def _welcome_app(self, heading: Heading, connected: Connected, command: Connect) -> None:
         """The handshake's answer, and only then what waits for this account, each thing once."""
         session, again = self._session, self._session is not None
         if not isinstance(session, AppSession):
+            token_id = command.digest[:16]
             session = self._session = AppSession(next(_ids), connected.account_id, self._connection, token_id)
         elif session.account_id != connected.account_id:
             self._refuse(heading, Refused(Refusal.WRONG_SESSION))
             return
         metrics.HANDSHAKES[heading.action, 0] += 1
+        heading.apikey = command.account_id
         self._connection.send(outbound.online(heading, self._services.hb_interval_s, str(session.id)))
         if not again:
             self._services.hub.attach(session)
@@ -242,13 +249,12 @@ class Conversation:
                 older.goodbye(Goodbye.SUPERSEDED)
 
     def _refuse(self, heading: Heading, refused: Refused) -> None:
-        """Answer; and close, where it was a handshake that is not just a mistake on a connection that has its session."""
+        """Answer; and close in a moment, where it is a handshake (PROTOCOL 2.2)."""
         self._connection.send(outbound.refused(heading, refused))
         error = ERRORS[refused.refusal]
         metrics.ANSWERS[error, ""] += 1
         if heading.action in HANDSHAKES:
             metrics.HANDSHAKES[heading.action, error] += 1
-        if heading.action in HANDSHAKES and (self._session is None or error != ERRORS[Refusal.MALFORMED]):
             self._over = True
             goodbye = AFTER_HANDSHAKE.get(error, Goodbye.UNAUTHORIZED)
             self._connection.close_later(goodbye, self._connection.times.refused_s)

@@ -29,7 +29,8 @@ def _require(session: DeviceSession, heading: Heading, frame: frames.Update | fr
     """A device may name its owner, or itself by its devicekey. Only the owner's apikey is echoed, never a devicekey."""
     heading.apikey = frame.apikey if frame.apikey == session.owner_id else None
     if frame.apikey not in (None, session.owner_id) and digest(frame.apikey or "") != session.key_digest:
-        raise Refused(Refusal.WRONG_ACCOUNT)
+        reason = f"this session is device {session.device_id}: apikey must be its devicekey, or its owner's"
+        raise Refused(Refusal.WRONG_ACCOUNT, reason)
 
 
 def answer(heading: Heading, reply: Reply) -> bytes:

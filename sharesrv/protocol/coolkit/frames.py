@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -163,6 +164,49 @@ class Fault(msgspec.Struct):
 
 _TIMERS: Final = msgspec.json.Decoder(list[Timer])
 
+_MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
+_AT: Final = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?", re.DOTALL)
+_SHORT_TEXT: Final = "text of 1 to 64 characters"
+_ID: Final = "text of 1 to 128 characters"
+_MUST_BE: Final = {
+    "at": "text of at most 4096 characters",
+    "apikey": _ID,
+    "selfApikey": _ID,
+    "deviceid": _SHORT_TEXT,
+    "userAgent": "app",
+    "params": "an object",
+    "uid": _SHORT_TEXT,
+    "deviceName": _SHORT_TEXT,
+    "userName": _SHORT_TEXT,
+    "note": "text",
+    "permit": f"a whole number 0…{int(PERMIT_MAX)}",
+    "shareTime": "milliseconds, a number or digits",
+    "result": "2 (accepted) or 3 (refused)",
+    "error": "a whole number",
+    "timers": "an array of timers",
+    "timers[]": "an object",
+    "mId": "text or a whole number",
+    "params[]": "text",
+}
+_MUST_BE_IN: Final[dict[type, dict[str, str]]] = {
+    Register: {"apikey": "text of at most 128 characters", "userAgent": "device"},
+    Update: {"userAgent": "app or device"},
+    Query: {"userAgent": "app or device", "params": "an array of names"},
+}
+
+
+def fault_in(error: Exception, kind: type, inside: str = "") -> str:
+    """Say in the wire's names what is wrong with a frame of this kind. `inside` is the key whose value was decoded."""
+    match = _AT.fullmatch(str(error))
+    assert match is not None
+    said, path = match[1], f"{inside}{match[2] or ''}"
+    if missing := _MISSING.match(said):
+        return f"{path or 'the frame'} has no {missing[1]}"
+    if said.startswith(("Expected ", "Invalid ")):
+        key = re.sub(r"\[\d+\]$", "[]", path.rpartition(".")[2])
+        return f"{path} must be {_MUST_BE_IN.get(kind, {}).get(key) or _MUST_BE[key]}"
+    return f"{path}.{said}" if path else said
+
 
 def _check_note(note: str) -> None:
     if columns(note) > NOTE_COLUMNS:
@@ -171,13 +215,16 @@ def _check_note(note: str) -> None:
 
 def _require_apikey(apikey: str | None) -> None:
     if apikey is None:
-        raise ValueError("apikey is missing")
+        raise ValueError("the frame has no apikey")
 
 
 def _check_timers(timers: msgspec.Raw | None) -> None:
     """An array of objects, each with an `mId` of its own; nothing else of a timer is looked at."""
     if timers is None:
         return
-    ids = [timer.mId for timer in _TIMERS.decode(timers)]
+    try:
+        ids = [timer.mId for timer in _TIMERS.decode(timers)]
+    except msgspec.ValidationError as error:
+        raise ValueError(fault_in(error, Update, "params.timers")) from error
     if len(set(ids)) != len(ids):
-        raise ValueError("two timers have the same mId")
+        raise ValueError("params.timers has two timers with the same mId")

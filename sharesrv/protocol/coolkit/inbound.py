@@ -28,6 +28,7 @@ from sharesrv.protocol.coolkit.frames import (
     Update,
     UpdateShare,
     UserOnline,
+    fault_in,
 )
 
 SEQUENCE_MAX = 64
@@ -49,6 +50,26 @@ ACTIONS: Final[dict[str, type[AnyFrame]]] = {
 _NAMES: Final = {kind: action for action, kind in ACTIONS.items()}
 _OF_BOTH: Final = frozenset({"update", "query"})  # an app's or a device's, whose apikey may be its devicekey
 _SALVAGE: Final = re.compile(rb'"sequence"\s*:\s*("(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*)')
+
+
+class _Agent(msgspec.Struct):
+    userAgent: Any = None  # noqa: N815 - the wire's spelling
+
+
+_AGENT: Final = msgspec.json.Decoder(_Agent)
+
+
+def read_stranger(data: bytes) -> tuple[Heading, AnyFrame | Fault]:
+    """As `read`, before the handshake: an `apikey` may be a devicekey unless `userAgent` is `app`, and is not repeated."""
+    heading, frame = read(data)
+    if heading.apikey is not None:
+        try:
+            agent = _AGENT.decode(data).userAgent
+        except ValueError:
+            agent = None
+        if agent != "app":
+            heading.apikey = None
+    return heading, frame
 
 
 def read(data: bytes, *, of_device: bool = False) -> tuple[Heading, AnyFrame | Fault]:
@@ -91,7 +112,7 @@ def _sequence(raw: msgspec.Raw) -> str:
     elif data[:1] in b"-0123456789":
         text = data.decode()
     else:
-        raise ValueError("sequence must be a string or a number")
+        raise ValueError(f"sequence must be text or a number of at most {SEQUENCE_MAX} characters")
     if len(text) > SEQUENCE_MAX:
         raise ValueError(f"sequence is longer than {SEQUENCE_MAX} characters")
     return text
@@ -121,14 +142,20 @@ def _judge(
     apikey = None if _is_secret(action, found.get("userAgent")) else _text(found.get("apikey"))
     heading = Heading(action, _written(found.get("sequence")), apikey, _text(found.get("deviceid")))
     if kind is None:
-        return heading, Fault(Refusal.UNREADABLE, "unknown action")
+        named = "action" in found
+        reason = "unknown action" if action else "action must be text" if named else "the frame has no action"
+        return heading, Fault(Refusal.UNREADABLE, reason)
     try:
         frame = msgspec.json.decode(_last_keys(data), type=kind)
         heading.sequence = _sequence(frame.sequence)
         _refuse_nul(found)
     except (ValueError, RecursionError) as error:
-        not_json = isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError)
-        return heading, Fault(Refusal.UNREADABLE if not_json else Refusal.MALFORMED, str(error))
+        if isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError):
+            # `json` has read it: what is left is an escape that it does not mind, or a number like NaN.
+            is_number = "invalid character" in str(error)
+            reason = "the frame is not JSON" if is_number else "the text has half a surrogate pair"
+            return heading, Fault(Refusal.UNREADABLE, reason)
+        return heading, Fault(Refusal.MALFORMED, fault_in(error, kind))
     return heading, frame
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -39,88 +39,50 @@ class Answer(msgspec.Struct, omit_defaults=True):
     retryAfter: int | UnsetType = UNSET  # noqa: N815
 
 
-def done(heading: Heading, result: int | None = None, s_seq: str | None = None) -> bytes:
-    """`error` 0, with a result where the command has one."""
+def _answer(heading: Heading, error: int = 0, *, apikey: str | None = None, **more: Any) -> bytes:
     return _ENCODER.encode(
         Answer(
-            error=0,
-            result=UNSET if result is None else result,
-            apikey=heading.apikey,
+            error=error,
+            apikey=apikey or heading.apikey,
             deviceid=heading.deviceid,
             sequence=heading.sequence,
-            s_seq=UNSET if s_seq is None else s_seq,
+            **more,
         )
     )
+
+
+def done(heading: Heading, result: int | UnsetType = UNSET, s_seq: str | UnsetType = UNSET) -> bytes:
+    """`error` 0, with a result where the command has one."""
+    return _answer(heading, result=result, s_seq=s_seq)
 
 
 def refused(heading: Heading, refused: Refused) -> bytes:
     """An answer whose `error` is not 0: adds `reason`, the action that failed, and `retryAfter` where one is known."""
     retry_ms = refused.retry_after_ms
-    return _ENCODER.encode(
-        Answer(
-            error=ERRORS[refused.refusal],
-            apikey=heading.apikey,
-            deviceid=heading.deviceid,
-            sequence=heading.sequence,
-            reason=refused.reason,
-            actionName=heading.action,
-            retryAfter=UNSET if retry_ms is None else -(-retry_ms // 1000),
-        )
-    )
+    retry_s = UNSET if retry_ms is None else -(-retry_ms // 1000)
+    error = ERRORS[refused.refusal]
+    return _answer(heading, error, reason=refused.reason, actionName=heading.action, retryAfter=retry_s)
 
 
 def online(heading: Heading, hb_interval_s: int, socket_id: str) -> bytes:
     """The answer to `userOnline` (PROTOCOL 2.2)."""
-    return _ENCODER.encode(
-        Answer(
-            error=0,
-            apikey=heading.apikey,
-            config=Config(hb_interval_s),
-            sequence=heading.sequence,
-            socketid=socket_id,
-        )
-    )
+    return _answer(heading, config=Config(hb_interval_s), socketid=socket_id)
 
 
 def registered(heading: Heading, owner_id: str, hb_interval_s: int) -> bytes:
     """The answer to `register` (PROTOCOL 2.3): `apikey` is the owner's."""
-    return _ENCODER.encode(
-        Answer(
-            error=0,
-            apikey=owner_id,
-            deviceid=heading.deviceid,
-            config=Config(hb_interval_s),
-            sequence=heading.sequence,
-        )
-    )
+    return _answer(heading, apikey=owner_id, config=Config(hb_interval_s))
 
 
 def stored(heading: Heading, owner_id: str, params: dict[str, msgspec.Raw]) -> bytes:
     """The answer to `query` (PROTOCOL 2.8)."""
-    return _ENCODER.encode(
-        Answer(
-            error=0,
-            apikey=heading.apikey or owner_id,
-            deviceid=heading.deviceid,
-            sequence=heading.sequence,
-            params=params,
-        )
-    )
+    return _answer(heading, apikey=heading.apikey or owner_id, params=params)
 
 
 def relayed(heading: Heading, error: int, d_seq: msgspec.Raw | None = None) -> bytes:
     """A device's own answer to a command, as the app that sent it reads it."""
-    return _ENCODER.encode(
-        Answer(
-            error=error,
-            apikey=heading.apikey,
-            deviceid=heading.deviceid,
-            sequence=heading.sequence,
-            d_seq=UNSET if d_seq is None else d_seq,
-            reason="the device answered with an error" if error else UNSET,
-            actionName=heading.action if error else UNSET,
-        )
-    )
+    more = {"reason": "the device answered with an error", "actionName": heading.action} if error else {}
+    return _answer(heading, error, d_seq=UNSET if d_seq is None else d_seq, **more)
 
 
 class OfferParams(msgspec.Struct):
