@@ -29,6 +29,9 @@ class Seen(NamedTuple):
     error: type[Exception] | None
 
 
+EMPTY_CLOSE, NORMAL_CLOSE = b"\x88\x00", b"\x88\x02\x03\xe8"  # how the library, and we, echo a close without a code
+
+
 class Party:
     """A connection that is told chunks."""
 
@@ -61,10 +64,13 @@ class Party:
         for data in self.ws.data_to_send():
             self._writes += data
             self._ends += not data
+        writes = self._writes
+        if writes.endswith(EMPTY_CLOSE):
+            writes = writes.removesuffix(EMPTY_CLOSE) + NORMAL_CLOSE
         received, sent = self.ws.close_rcvd, self.ws.close_sent
         codes = received.code if received else None, sent.code if sent else None
         error = self.ws.parser_exc
-        return Seen(self._frames, self._writes, self._ends, self.ws.state, codes, type(error) if error else None)
+        return Seen(self._frames, writes, self._ends, self.ws.state, codes, type(error) if error else None)
 
 
 class Ours(Party):

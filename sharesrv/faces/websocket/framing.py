@@ -13,7 +13,7 @@ import sys
 from struct import Struct
 from typing import Final, cast
 
-from websockets.frames import Frame
+from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import Protocol as WebSocket
 from websockets.protocol import Side, State
 
@@ -69,6 +69,12 @@ class FrameReader(WebSocket):
             if end <= len(data) and length <= self._max_size:
                 return end, apply_mask(data[body:end], data[body - 4 : body])
         return self._parse(data, at)
+
+    def send_frame(self, frame: Frame) -> None:
+        """Send a frame of the library's. The echo of a close without a code gets one (PROTOCOL 2.9)."""
+        if frame.opcode is Opcode.CLOSE and not frame.data:
+            frame = Frame(Opcode.CLOSE, Close(CloseCode.NORMAL_CLOSURE, "").serialize())
+        super().send_frame(frame)
 
     def _parse(self, data: bytes, at: int) -> tuple[int, Frame | None]:
         """Let the parser have the bytes of one frame."""
