@@ -18,6 +18,9 @@ from sharesrv.errors import Trouble, unreadable
 PREFIX: Final = "SHARESRV_"
 
 Text = Annotated[str, msgspec.Meta(description="text")]
+Networks = Annotated[
+    str | list[str], msgspec.Meta(description="addresses and networks: a list, or text with commas between them")
+]
 Switch = Annotated[bool, msgspec.Meta(description="true or false")]
 Policy = Annotated[Literal["single", "multi"], msgspec.Meta(description="single or multi")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535, description="a whole number 0…65535")]
@@ -39,6 +42,7 @@ class Server(Section, frozen=True):
     public_host: Text = ""
     tls_cert: Text = ""
     tls_key: Text = ""
+    trusted_proxies: Networks = ""
 
 
 class Database(Section, frozen=True):
@@ -73,6 +77,8 @@ class Limits(Section, frozen=True):
     unsent_bytes: Limit = 1024 * 1024
     connections: Limit = 15000
     connections_per_second: Limit = 2000
+    unauthenticated: Limit = 1000
+    unauthenticated_per_address: Limit = 200
     http_connections: Limit = 1000
 
 

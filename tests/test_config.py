@@ -21,6 +21,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "public_host": "",
         "tls_cert": "",
         "tls_key": "",
+        "trusted_proxies": "",
     },
     "database": {"url": "sqlite:///sharesrv.db"},
     "sessions": {"policy": "single", "heartbeat": 145},
@@ -43,6 +44,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "unsent_bytes": 1048576,
         "connections": 15000,
         "connections_per_second": 2000,
+        "unauthenticated": 1000,
+        "unauthenticated_per_address": 200,
         "http_connections": 1000,
     },
     "auth": {

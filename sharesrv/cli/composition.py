@@ -69,7 +69,7 @@ async def serving(
         device_commands = DeviceCommands(ledger, devices, settings.devices.response_timeout, render=app.render)
         tokens = await _tokens(settings, clock)
         services = Services(ledger, hub, devices, device_commands, tokens, settings.sessions.heartbeat)
-        door = Door(settings.limits, times, partial(Conversation, services=services))
+        door = Door(settings.limits, times, partial(Conversation, services=services), settings.server.trusted_proxies)
         await stack.enter_async_context(door.connections())
         await stack.enter_async_context(_drained(ledger))
         await stack.enter_async_context(_background(deadlines.run()))

@@ -5,12 +5,17 @@ Notices are hints, the store is the truth: what nobody is there to hear is told 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
 
 from sharesrv.domain.outcome import AccountNotice, DeviceUpdated, Ended, Offered, Settled, TokenRevoked
 from sharesrv.domain.share import Share
 from sharesrv.errors import Goodbye
 from sharesrv.live.sessions import AppSession
+
+BEHIND_MAX: Final = 1000  # notices that wait behind what an account has missed
 
 
 class Hub:
@@ -43,6 +48,7 @@ class Hub:
             for older in self._sessions.pop(session.account_id, ()):
                 older.attached = False
                 older.superseded = True
+                older.waiting = None
                 older.socket.close_later(Goodbye.SUPERSEDED, self._superseded_s)
         session.attached = True
         self._sessions.setdefault(session.account_id, []).append(session)
@@ -52,6 +58,7 @@ class Hub:
         if not session.attached:
             return
         session.attached = False
+        session.waiting = None
         sessions = self._sessions[session.account_id]
         sessions.remove(session)
         if not sessions:
@@ -70,12 +77,24 @@ class Hub:
         self._asking.setdefault(share_id, []).append(session)
 
     def tell_waiting(self, session: AppSession, offers: Iterable[Share], answers: Iterable[Share]) -> None:
-        """Push to one session what its account has missed, the oldest first."""
-        for share in offers:
-            session.socket.send(self._render(Offered(session.account_id, share)))
-        for share in answers:
-            if session.socket.send(self._render(Settled(session.account_id, share))):
-                session.unreceived.append(share.id)
+        """Push to one session what its account has missed: offers, then answers, of each kind the oldest first.
+
+        It goes out in portions, as the peer reads them. What is told meanwhile goes behind it.
+        """
+        account_id = session.account_id
+        session.waiting = deque(Offered(account_id, share) for share in sorted(offers, key=_by_age))
+        session.waiting.extend(Settled(account_id, share) for share in sorted(answers, key=_by_age))
+        self._push_waiting(session)
+
+    def _push_waiting(self, session: AppSession) -> None:
+        """Push what waits, while the peer reads. With too much behind it the limit of unsent bytes has to decide."""
+        while session.waiting and (session.socket.writable or session.came_meanwhile > BEHIND_MAX):
+            notice = session.waiting.popleft()
+            self._push(session, notice, self._render(notice))
+        if session.waiting:
+            session.socket.when_writable(partial(self._push_waiting, session))
+        else:
+            session.waiting, session.came_meanwhile = None, 0
 
     def end_sessions(self, revoked: TokenRevoked) -> None:
         """Close the connections of an account, or those that one of its tokens has opened."""
@@ -87,11 +106,20 @@ class Hub:
         """Push `notice` to the sessions that it concerns, rendered once."""
         payload = b""
         for session in self._told(notice):
-            payload = payload or self._render(notice)
-            written = session.socket.send(payload)
-            self._count(notice)
-            if written and isinstance(notice, Settled):
-                session.unreceived.append(notice.share.id)
+            if session.waiting:
+                session.waiting.append(notice)
+                session.came_meanwhile += 1
+                if session.came_meanwhile > BEHIND_MAX:
+                    self._push_waiting(session)
+            else:
+                payload = payload or self._render(notice)
+                self._push(session, notice, payload)
+
+    def _push(self, session: AppSession, notice: AccountNotice, payload: bytes) -> None:
+        written = session.socket.send(payload)
+        self._count(notice)
+        if written and isinstance(notice, Settled):
+            session.unreceived.append(notice.share.id)
 
     def _told(self, notice: AccountNotice) -> list[AppSession]:
         if isinstance(notice, Settled):
@@ -101,3 +129,7 @@ class Hub:
         if isinstance(notice, (Ended, DeviceUpdated)) and notice.except_session:
             return [session for session in told if session.id != notice.except_session]
         return told
+
+
+def _by_age(share: Share) -> int:
+    return share.id

@@ -50,14 +50,14 @@ class Recents:
 
 
 class Bucket:
-    """The frame rate of one connection: `rate` a second, `burst` at once; a rate of 0 is no limit."""
+    """The frame rate of one connection: `rate` a second, `burst` at once; 0 in either is no limit."""
 
     __slots__ = ("_burst", "_left", "_over_since", "_over_until", "_rate", "_stamp")
 
     def __init__(self, rate: int, burst: int, now_s: float) -> None:
-        self._rate = rate
-        self._burst = max(burst, 1)
-        self._left = float(self._burst)
+        self._rate = rate if burst else 0
+        self._burst = burst
+        self._left = float(burst)
         self._stamp = now_s
         self._over_since = self._over_until = -1.0
 
@@ -65,8 +65,7 @@ class Bucket:
         """Whether one more fits in at this time."""
         if not self._rate:
             return True
-        self._left = min(self._burst, self._left + (now_s - self._stamp) * self._rate)
-        self._stamp = now_s
+        self._fill(now_s)
         if self._left >= 1:
             self._left -= 1
             return True
@@ -75,6 +74,18 @@ class Bucket:
         self._over_until = now_s + FLOOD_GAP_S
         return False
 
+    def has_room(self, now_s: float) -> bool:
+        """Whether a second's worth, or a burst if that is less, fits in again. The second of peace begins then."""
+        self._fill(now_s)
+        if self._left < min(self._burst, self._rate):
+            return False
+        self._over_until = now_s + FLOOD_GAP_S
+        return True
+
     def flooded_s(self, now_s: float) -> float:
         """For how long there has been too much, without a second's peace."""
         return now_s - self._over_since if now_s <= self._over_until else 0.0
+
+    def _fill(self, now_s: float) -> None:
+        self._left = min(self._burst, self._left + (now_s - self._stamp) * self._rate)
+        self._stamp = now_s

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
+from sharesrv.domain.outcome import AccountNotice
 from sharesrv.errors import Goodbye
 
 
 class Socket(Protocol):
     """The connection of a session."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether it takes more: it is open, and the peer reads."""
+        ...
+
+    def when_writable(self, call: Callable[[], None]) -> None:
+        """Call once, when the peer reads again."""
 
     def send(self, payload: bytes) -> bool:
         """Write a frame. False, and nothing is written, on a connection that is closing."""
@@ -39,10 +50,11 @@ class AppSession(Session):
     """An app's session.
 
     `token_id` is the beginning of its token's digest, empty for another issuer's. `unreceived` are the shares whose answer
-    was written here, with nothing heard from the client since.
+    was written here, with nothing heard from the client since. `waiting` is what the account has missed and has not been
+    pushed yet, and behind it what came meanwhile: `came_meanwhile` of them.
     """
 
-    __slots__ = ("account_id", "attached", "superseded", "token_id", "unreceived")
+    __slots__ = ("account_id", "attached", "came_meanwhile", "superseded", "token_id", "unreceived", "waiting")
 
     def __init__(self, id: int, account_id: str, socket: Socket, token_id: str = "") -> None:
         super().__init__(id, socket)
@@ -51,6 +63,8 @@ class AppSession(Session):
         self.attached = False
         self.superseded = False
         self.unreceived: list[int] = []
+        self.waiting: deque[AccountNotice] | None = None
+        self.came_meanwhile = 0
 
 
 class DeviceSession(Session):

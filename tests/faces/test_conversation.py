@@ -88,7 +88,7 @@ async def in_state(running: TestServer, state: str) -> AsyncIterator[Wire]:
             await stack.enter_async_context(running.app(OWNER))
         if "flooding" in state:
             for connection in running.running.door._connections:
-                connection._bucket = cast("Bucket", EmptyBucket())
+                connection.bucket = cast("Bucket", EmptyBucket())
         yield wire
 
 
@@ -100,6 +100,9 @@ class EmptyBucket:
 
     def flooded_s(self, _now_s: float) -> float:
         return 0.0
+
+    def has_room(self, _now_s: float) -> bool:
+        return True
 
 
 @pytest.mark.parametrize("state", ORDER)
@@ -504,6 +507,8 @@ async def test_an_answer_for_one_that_is_closing_goes_to_the_others(database: Pa
 class FakeConnection:
     """Counts how often it is held."""
 
+    writable = True
+
     def __init__(self) -> None:
         self.times = QUICK
         self.is_open = True
@@ -521,6 +526,9 @@ class FakeConnection:
         self.held -= 1
 
     def close_later(self, *_args: object) -> None:
+        pass
+
+    def greeted(self) -> None:
         pass
 
 

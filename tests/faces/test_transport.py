@@ -5,7 +5,7 @@ import json
 import socket
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import trustme
 from websockets.server import ServerProtocol
 
 from sharesrv.config import Limits
+from sharesrv.errors import Trouble
 from sharesrv.faces.websocket.opening import HEAD_MAX
 from sharesrv.faces.websocket.server import Door
 from sharesrv.faces.websocket.transport import CHUNK, FRAMES, Connection, Times
@@ -34,7 +35,7 @@ from tests.raw import (
     opened,
     text,
 )
-from tests.wire import GUEST, OWNER, PATIENCE_S, QUICK, UIDS, TestServer, answer, server, share
+from tests.wire import GUEST, OWNER, PATIENCE_S, QUICK, UIDS, TestServer, answer, device_row, fill, server, share
 
 UNLIMITED = ("limits.frames_per_second=0",)
 BROKEN = b"\xe6\xb1"  # the beginning of a Chinese character
@@ -305,6 +306,81 @@ async def test_more_new_connections_a_second_than_the_limit(database: Path) -> N
             await raw.ping()
 
 
+async def statuses(running: TestServer, *requests: bytes, stack: AsyncExitStack) -> list[int]:
+    """Of connections that stay open, and say nothing more."""
+    found = []
+    for request in requests:
+        raw = await stack.enter_async_context(dialled(running.running.ws_port))
+        await raw.send(request)
+        found.append((await raw.response())[0])
+    return found
+
+
+async def test_2_9_those_that_have_not_shaken_hands_have_a_pool_of_their_own(database: Path) -> None:
+    limits = ("limits.unauthenticated=2", "limits.connections=4")
+    async with server(database, *limits) as running, AsyncExitStack() as stack:
+        accounts = [await stack.enter_async_context(opened(running, account=name)) for name in (OWNER, GUEST)]
+        assert await statuses(running, head(), head(), head(), stack=stack) == [101, 101, 503]
+        for account in accounts:
+            await account.ping()
+
+
+async def test_2_9_a_handshake_and_a_goodbye_make_room_in_the_pool(database: Path) -> None:
+    async with server(database, "limits.unauthenticated=1") as running, AsyncExitStack() as stack:
+        first = await stack.enter_async_context(opened(running))
+        assert await statuses(running, head(), stack=stack) == [503]
+        await first.online(OWNER)
+        async with opened(running) as second:
+            assert await statuses(running, head(), stack=stack) == [503]
+            await second.send(close())
+            await second.rest()
+        await until(lambda: not running.running.door._strangers)
+        assert await statuses(running, head(), stack=stack) == [101]
+
+
+async def test_2_9_one_that_is_refused_with_503_and_stays_is_no_connection(database: Path) -> None:
+    limits = ("limits.connections=2", "limits.unauthenticated_per_address=1")
+    async with server(database, *limits) as running, AsyncExitStack() as stack:
+        first = await stack.enter_async_context(opened(running))
+        assert await statuses(running, head(), head(), head(), stack=stack) == [503] * 3
+        await first.online(OWNER)
+        assert await statuses(running, head(), stack=stack) == [101]
+
+
+def forwarded(*hops: str) -> bytes:
+    return head(*(f"X-Forwarded-For: {hop}" for hop in hops))
+
+
+@pytest.mark.parametrize(
+    ("trusted", "requests", "expected"),
+    [
+        ("", [forwarded("9.9.9.1"), forwarded("9.9.9.2")], [101, 503]),
+        ("127.0.0.1", [forwarded("9.9.9.1"), forwarded("9.9.9.2"), forwarded("9.9.9.1")], [101, 101, 503]),
+        ("10.0.0.0/8, 127.0.0.0/8", [forwarded("9.9.9.1, 10.1.1.1"), forwarded("9.9.9.1", "10.2.2.2")], [101, 503]),
+        ("127.0.0.1", [forwarded("8.8.8.8, 9.9.9.1"), forwarded("7.7.7.7, 9.9.9.1")], [101, 503]),
+        ("127.0.0.1", [forwarded("9.9.9.1:4000"), forwarded("9.9.9.1:5000")], [101, 503]),
+        ("127.0.0.1", [head(), head()], [101, 503]),
+        ("10.0.0.1", [forwarded("9.9.9.1"), forwarded("9.9.9.2")], [101, 503]),
+    ],
+    ids=["no proxy", "a proxy", "proxies", "what the client wrote", "ports", "no header", "another proxy"],
+)
+async def test_2_9_each_address_has_a_limit_before_the_handshake(
+    database: Path, trusted: str, requests: list[bytes], expected: list[int]
+) -> None:
+    settings = ("limits.unauthenticated_per_address=1", f"server.trusted_proxies={trusted}")
+    async with server(database, *settings) as running, AsyncExitStack() as stack:
+        assert await statuses(running, *requests, stack=stack) == expected
+
+
+async def test_trusted_proxies_may_be_a_list(database: Path) -> None:
+    door = Door(Limits(), Times(), Hearer, ["10.0.0.0/8", "::1"])
+    assert [door._is_proxy(address) for address in ("10.1.1.1", "::1", "::ffff:10.0.0.1", "11.1.1.1", "x")] == [
+        True, True, True, False, False
+    ]  # fmt: skip
+    with pytest.raises(Trouble, match=r"server\.trusted_proxies.*10\.0\.0"):
+        Door(Limits(), Times(), Hearer, "10.0.0")
+
+
 # Frames.
 
 
@@ -460,10 +536,10 @@ async def test_the_client_closes(database: Path, code: int) -> None:
         await until(lambda: not connections(running))
 
 
-async def test_the_client_closes_without_a_code(database: Path) -> None:
+async def test_2_9_a_close_without_a_code_is_echoed_with_one(database: Path) -> None:
     async with server(database) as running, opened(running) as raw:
         await raw.send(close(None))
-        assert (await raw.heard()).opcode == CLOSE
+        assert await raw.closed() == 1000
         assert await raw.rest() == b""
 
 
@@ -617,13 +693,28 @@ async def test_one_who_does_not_read_what_it_is_pushed_is_closed(database: Path)
 
 
 async def test_one_who_reads_too_late_hears_why(database: Path) -> None:
-    limits = (*UNLIMITED, "limits.unsent_bytes=8192")
-    async with server(database, *limits) as running, opened(running, limit=256) as raw:
-        stopped(running)
+    async with server(database, "limits.unsent_bytes=8192") as running, opened(running, limit=256) as raw:
         buffers(running)
-        await raw.send(frame(BINARY) * 10_000)
-        await until(lambda: any(connection._closing for connection in connections(running)))
+        [connection] = connections(running)
+        while connection.send(b"a" * 1000):
+            pass
         assert await raw.closed() == 1013
+
+
+async def test_2_2_an_inbox_larger_than_the_limit_of_unsent_bytes_is_told_in_portions(database: Path) -> None:
+    devices = [device_row(f"device-{number:03}") for number in range(40)]
+    fill(database, devices=devices)
+    limits = (*UNLIMITED, "limits.unsent_bytes=8192", "limits.offers_per_minute=0")
+    async with server(database, *limits, filled=False) as running, running.app(OWNER) as owner:
+        for device in devices:
+            await owner.send(share(device.device.id, sequence=device.device.id))
+        await owner.quiet()
+        async with opened(running, limit=256) as guest:
+            buffers(running)
+            await guest.send(text(hello(GUEST)), text("ping"))
+            assert await guest.error() == 0
+            assert [(await guest.json())["sequence"] for _ in devices] == [device.device.id for device in devices]
+            assert await guest.heard() == (TEXT, b"pong")
 
 
 async def test_no_handshake_in_time(database: Path) -> None:
@@ -682,21 +773,45 @@ async def test_more_frames_than_the_rate(database: Path) -> None:
             assert (await raw.json())["result"] == 1
 
 
+async def test_2_9_beyond_the_rate_one_412_and_then_nothing_is_read_until_there_is_room(database: Path) -> None:
+    limits = ("limits.frames_per_second=2", "limits.frame_burst=3")
+    async with server(database, *limits) as running:
+        clock = stopped(running)
+        async with opened(running) as raw:
+            await raw.send(text("ping") * 9)
+            [connection] = connections(running)
+            for pongs in (3, 2):
+                for _ in range(pongs):
+                    assert await raw.heard() == (TEXT, b"pong")
+                assert await raw.error() == 412
+                clock.advance(0.9)
+                assert connection.stopped
+                clock.advance(0.1)
+            assert await raw.heard() == (TEXT, b"pong")
+            assert await raw.heard() == (TEXT, b"pong")
+            await until(lambda: not connection.stopped)
+
+
+@pytest.mark.parametrize("setting", ["frames_per_second", "frame_burst"])
+async def test_2_9_a_rate_of_0_is_no_limit(database: Path, setting: str) -> None:
+    async with server(database, f"limits.{setting}=0") as running, opened(running) as raw:
+        stopped(running)
+        await raw.send(text("ping") * 300)
+        for _ in range(300):
+            assert await raw.heard() == (TEXT, b"pong")
+
+
 async def test_too_many_frames_for_too_long(database: Path) -> None:
     limits = ("limits.frames_per_second=1", "limits.frame_burst=1")
     async with server(database, *limits) as running:
         clock = stopped(running)
-        async with opened(running, account=OWNER) as raw:
-            command = text(share(uid="nobody@example.org"))
+        async with opened(running) as raw:
+            await raw.send(text("ping") * 100)
             for _ in range(10):
-                await raw.send(command, command)
-                errors = [await raw.error(), await raw.error()]
-                assert 412 in errors
-                clock.advance(0.99)
-            await raw.send(command, command)
-            assert 412 in [await raw.error(), await raw.error()]
-            clock.advance(0.2)
-            await raw.send(command, command)
+                assert await raw.heard() == (TEXT, b"pong")
+                assert await raw.error() == 412
+                clock.advance(1)
+            assert await raw.heard() == (TEXT, b"pong")
             assert await raw.closed() == 4412
 
 

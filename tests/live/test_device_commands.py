@@ -14,12 +14,13 @@ from structlog.testing import capture_logs
 from sharesrv.domain.connect import FindAudience
 from sharesrv.domain.outcome import DeviceUpdated, Notice, Reply, Responded
 from sharesrv.domain.share import State
-from sharesrv.errors import Goodbye, Refusal
+from sharesrv.errors import Refusal
 from sharesrv.live.device_commands import CommandInHand, DeviceCommands, Stage
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.presence import CallLater, Devices, call_later
 from sharesrv.live.sessions import DeviceSession
 from tests.domain.test_control import control, refusal
+from tests.sockets import FakeSocket
 from tests.wire import PATIENCE_S
 from tests.world import World
 
@@ -33,25 +34,19 @@ class Command(NamedTuple):
     params: Any
 
 
-class FakeLink(DeviceSession):
+class FakeLink(DeviceSession, FakeSocket):
     """Keeps what it is to send to the device."""
 
     ids = count(1)
 
     def __init__(self, device_id: str) -> None:
-        super().__init__(next(self.ids), device_id, self, owner_id="owner", key_digest="")
+        super().__init__(next(self.ids), device_id, socket=self, owner_id="owner", key_digest="")
         self.sent: list[Command] = []
 
     def send(self, update: Any) -> bool:
         assert (update.owner_id, update.by_device) == ("owner", False)
         self.sent.append(Command(update.device_id, update.sequence, json.loads(msgspec.json.encode(update.params))))
         return True
-
-    def close(self, goodbye: Goodbye) -> None:
-        raise AssertionError("nobody says goodbye here")
-
-    def close_later(self, goodbye: Goodbye, delay_s: float) -> None:
-        raise AssertionError("nobody says goodbye here")
 
 
 def unrendered(notice: Any) -> Any:

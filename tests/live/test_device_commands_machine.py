@@ -27,12 +27,13 @@ from hypothesis.stateful import (
 from sharesrv.domain.control import CompleteUpdate, UpdateDevice
 from sharesrv.domain.facts import Device
 from sharesrv.domain.outcome import Forward, Reply, Responded
-from sharesrv.errors import Goodbye, Refusal, Refused
+from sharesrv.errors import Refusal, Refused
 from sharesrv.live.device_commands import DeviceCommands
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.presence import Devices
 from sharesrv.live.sessions import DeviceSession
 from tests.fake_timers import FakeTimers
+from tests.sockets import FakeSocket
 
 TIMEOUT_S: Final = 10
 BRIDGES: Final = {"lamp": None, "bridge": None, "sub-1": "bridge", "sub-2": "bridge"}
@@ -87,23 +88,17 @@ class Asked:
         self.outcome = Refused(Refusal.NO_RESPONSE) if self.is_late(now_s) else outcome
 
 
-class FakeLink(DeviceSession):
+class FakeLink(DeviceSession, FakeSocket):
     ids = count(1)
 
     def __init__(self, device_id: str, send: Callable[[FakeLink, int], None]) -> None:
-        super().__init__(next(self.ids), device_id, self, owner_id="owner", key_digest="")
+        super().__init__(next(self.ids), device_id, socket=self, owner_id="owner", key_digest="")
         self.is_up = True
         self._send = send
 
     def send(self, update: Any) -> bool:
         self._send(self, number_of(update.params))
         return True
-
-    def close(self, goodbye: Goodbye) -> None:
-        raise AssertionError("nobody says goodbye here")
-
-    def close_later(self, goodbye: Goodbye, delay_s: float) -> None:
-        raise AssertionError("nobody says goodbye here")
 
 
 def unrendered(notice: Any) -> Any:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from sharesrv.domain.outcome import AccountNotice, Ended, GrantChanged, Offered, Settled, TokenRevoked
 from sharesrv.domain.share import Asked, Cause, Origin, Share, State
 from sharesrv.errors import Goodbye
-from sharesrv.live.hub import Hub
+from sharesrv.live.hub import BEHIND_MAX, Hub
 from sharesrv.live.sessions import AppSession
+from tests.sockets import FakeSocket
 
 
 def share(id: int = 1) -> Share:
@@ -16,7 +19,7 @@ def share(id: int = 1) -> Share:
     )
 
 
-class Fake(AppSession):
+class Fake(AppSession, FakeSocket):
     """Keeps what it is sent."""
 
     def __init__(self, id: int, account_id: str = "owner", token_id: str = "") -> None:
@@ -25,12 +28,26 @@ class Fake(AppSession):
         self.goodbyes: list[Goodbye] = []
         self.told_off: list[float] = []
         self.hub: Hub | None = None
+        self.takes = 1_000_000
         self.closing = False
+        self.writable = True
+        self.go_on: list[Callable[[], None]] = []
+
+    def when_writable(self, call: Callable[[], None]) -> None:
+        self.go_on = [call]
+
+    def reads(self, count: int) -> None:
+        """The peer takes so many more, and then no more."""
+        self.takes = count
+        self.writable = True
+        self.go_on.pop()()
 
     def send(self, payload: bytes) -> bool:
         if self.closing:
             return False
         self.heard.append(payload.decode())
+        self.takes -= 1
+        self.writable = self.takes > 0
         if self.hub is not None:
             self.hub.detach(self)
         return True
@@ -184,6 +201,67 @@ def test_what_waits_is_told_oldest_first_and_only_answers_must_be_received() -> 
     hub.tell_waiting(session, [share(1), share(2)], [share(3), share(4)])
     assert session.heard == ["Offered owner"] * 2 + ["Settled owner"] * 2
     assert (session.unreceived, other.heard) == ([3, 4], [])
+
+
+def told_in_portions(hub: Hub) -> Fake:
+    """A session that has taken the first of five things that wait for it."""
+    session = Fake(1)
+    session.takes = 1
+    attached(hub, session)
+    hub.tell_waiting(session, [share(3), share(1), share(2)], [share(5), share(4)])
+    return session
+
+
+def by_id(notice: AccountNotice) -> bytes:
+    if isinstance(notice, (Offered, Settled)):
+        return f"{type(notice).__name__} {notice.share.id}".encode()
+    return type(notice).__name__.encode()
+
+
+def portions_hub() -> Hub:
+    return Hub(single=True, render=by_id, count=lambda _notice: None, superseded_s=5.0)
+
+
+def test_2_2_what_waits_is_told_in_portions_offers_first_each_kind_oldest_first() -> None:
+    session = told_in_portions(portions_hub())
+    assert session.heard == ["Offered 1"]
+    session.reads(3)
+    assert session.heard == ["Offered 1", "Offered 2", "Offered 3", "Settled 4"]
+    assert session.unreceived == [4]
+    session.reads(3)
+    assert session.heard[4:] == ["Settled 5"]
+    assert session.unreceived == [4, 5]
+    assert session.go_on == []
+
+
+def test_2_2_what_is_told_meanwhile_goes_behind_what_waits() -> None:
+    hub = portions_hub()
+    session = told_in_portions(hub)
+    hub.tell(UPDATED)
+    session.reads(100)
+    hub.tell(UPDATED)
+    assert session.heard == [*(f"Offered {id}" for id in (1, 2, 3)), "Settled 4", "Settled 5", *["GrantChanged"] * 2]
+
+
+def test_2_2_a_session_that_is_superseded_or_gone_is_told_no_more_of_what_waits() -> None:
+    hub = portions_hub()
+    older = told_in_portions(hub)
+    newer = told_in_portions(hub)
+    older.reads(100)
+    assert older.heard == ["Offered 1"]
+    hub.detach(newer)
+    newer.reads(100)
+    assert newer.heard == ["Offered 1"]
+
+
+def test_2_9_with_very_much_behind_what_waits_the_limit_of_unsent_bytes_decides() -> None:
+    hub = portions_hub()
+    session = told_in_portions(hub)
+    for _ in range(BEHIND_MAX):
+        hub.tell(UPDATED)
+    assert session.heard == ["Offered 1"]
+    hub.tell(UPDATED)
+    assert len(session.heard) == 5 + BEHIND_MAX + 1
 
 
 def test_a_session_may_end_while_it_is_told() -> None:

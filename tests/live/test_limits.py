@@ -70,15 +70,28 @@ def test_rest_does_not_save_up_more_than_a_burst() -> None:
     assert taken(bucket, 1_000.0, 200) == 100
 
 
-def test_a_burst_of_nothing_still_lets_single_frames_through() -> None:
-    bucket = Bucket(rate=2, burst=0, now_s=0.0)
-    assert [taken(bucket, now_s, 5) for now_s in (0.0, 0.25, 0.5, 1.0)] == [1, 0, 1, 1]
-
-
-def test_a_rate_of_nothing_is_no_limit() -> None:
-    bucket = Bucket(rate=0, burst=1, now_s=0.0)
+@pytest.mark.parametrize(("rate", "burst"), [(0, 1), (2, 0), (0, 0)])
+def test_2_9_a_rate_or_a_burst_of_0_is_no_limit(rate: int, burst: int) -> None:
+    bucket = Bucket(rate, burst, now_s=0.0)
     assert taken(bucket, 0.0, 1_000) == 1_000
     assert bucket.flooded_s(0.0) == 0.0
+
+
+@pytest.mark.parametrize(("rate", "burst", "room_s"), [(50, 100, 1.0), (50, 10, 0.2), (1, 1, 1.0)])
+def test_2_9_there_is_room_again_for_a_second_s_worth(rate: int, burst: int, room_s: float) -> None:
+    bucket = Bucket(rate, burst, now_s=0.0)
+    assert taken(bucket, 0.0, burst + 1) == burst
+    assert not bucket.has_room(room_s - 0.01)
+    assert bucket.has_room(room_s)
+    assert taken(bucket, room_s, 200) == min(rate, burst)
+
+
+def test_2_9_while_nothing_is_read_a_flood_goes_on() -> None:
+    bucket = Bucket(rate=1, burst=1, now_s=0.0)
+    assert taken(bucket, 0.0, 2) == 1
+    assert bucket.has_room(1.5)
+    assert [bucket.take(2.4), bucket.take(2.4)] == [True, False]
+    assert bucket.flooded_s(2.4) == pytest.approx(2.4)
 
 
 def test_a_flood_lasts_from_its_first_refusal_until_a_second_of_peace() -> None:

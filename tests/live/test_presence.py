@@ -6,10 +6,11 @@ from itertools import count
 
 from sharesrv.domain.connect import FindAudience
 from sharesrv.domain.outcome import Audience, Audiences, DeviceMoved, Notice, Presence, Reply
-from sharesrv.errors import Goodbye, Refusal, Refused
+from sharesrv.errors import Refusal, Refused
 from sharesrv.live.presence import RETRY_MOST, RETRY_S, Devices, Timer
 from sharesrv.live.sessions import DeviceSession
 from tests.fake_timers import FakeTimers
+from tests.sockets import FakeSocket
 
 LAMP = Audience("lamp", None, "owner", ["owner", "guest"])
 BRIDGE = [
@@ -20,20 +21,11 @@ BRIDGE = [
 SUB_1 = BRIDGE[1]
 
 
-class FakeLink(DeviceSession):
+class FakeLink(DeviceSession, FakeSocket):
     ids = count(1)
 
     def __init__(self, device_id: str) -> None:
-        super().__init__(next(self.ids), device_id, self, owner_id="owner", key_digest="")
-
-    def send(self, payload: bytes) -> bool:
-        raise AssertionError("nothing is commanded here")
-
-    def close(self, goodbye: Goodbye) -> None:
-        raise AssertionError("nobody says goodbye here")
-
-    def close_later(self, goodbye: Goodbye, delay_s: float) -> None:
-        raise AssertionError("nobody says goodbye here")
+        super().__init__(next(self.ids), device_id, socket=self, owner_id="owner", key_digest="")
 
 
 class Ring:

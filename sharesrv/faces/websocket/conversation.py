@@ -223,6 +223,7 @@ class Conversation:
             self._refuse(heading, Refused(Refusal.WRONG_SESSION))
             return
         metrics.HANDSHAKES[heading.action, 0] += 1
+        self._connection.greeted()
         heading.apikey = command.account_id
         self._connection.send(outbound.online(heading, self._services.hb_interval_s, str(session.id)))
         if not again:
@@ -235,6 +236,7 @@ class Conversation:
             self._refuse(heading, Refused(Refusal.WRONG_SESSION))
             return
         metrics.HANDSHAKES[heading.action, 0] += 1
+        self._connection.greeted()
         self._connection.send(outbound.registered(heading, registered.owner_id, self._services.hb_interval_s))
         if session is None:
             session = self._session = DeviceSession(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
+from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
@@ -31,7 +32,7 @@ def whole(received: bytes) -> Head | None:
     return None if received[:1].isupper() else Head(head, rest, refusal=400)
 
 
-def answer(ws: ServerProtocol, head: Head, refuses: Callable[[], bool]) -> None:
+def answer(ws: ServerProtocol, head: Head, refuses: Callable[[Headers], bool]) -> None:
     """Let `ws` accept or reject; `refuses` says whether there are too many connections."""
     if head.refusal:
         _refuse(ws, head.refusal)
@@ -43,10 +44,10 @@ def answer(ws: ServerProtocol, head: Head, refuses: Callable[[], bool]) -> None:
         _refuse(ws, 400)
 
 
-def _respond(ws: ServerProtocol, request: Request, refuses: Callable[[], bool]) -> Response:
+def _respond(ws: ServerProtocol, request: Request, refuses: Callable[[Headers], bool]) -> Response:
     if request.path.partition("?")[0] != PATH:
         return ws.reject(404, f"There is nothing here; the WebSocket is at {PATH}\n")
-    if refuses():
+    if refuses(request.headers):
         response = ws.reject(503, "Too many connections, try again\n")
         response.headers["Retry-After"] = "1"
         return response

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
+
+from websockets.datastructures import Headers
 
 from sharesrv import metrics
 from sharesrv.config import Limits
@@ -23,35 +27,95 @@ TLS_HANDSHAKE_S = 10.0
 
 
 class Door:
-    """All connections of one server. `talk` makes whoever speaks for a new one."""
+    """All connections of one server. `talk` makes the listener of a new one.
 
-    def __init__(self, limits: Limits, times: Times, talk: Callable[[Connection], Listener]) -> None:
+    A connection counts from its upgrade on: in one pool, and until its handshake in a small one too, whose limit holds for
+    each address. So connections that say nothing keep nobody out (PROTOCOL 2.9).
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        times: Times,
+        talk: Callable[[Connection], Listener],
+        trusted_proxies: str | Sequence[str] = (),
+    ) -> None:
         self.frame_bytes = limits.frame_bytes
         self.unsent_bytes = limits.unsent_bytes
         self.times = times
         self.listener = talk
         self.now_s = asyncio.get_running_loop().time
         self._limits = limits
+        self._proxies = _networks(trusted_proxies)
         self._arrivals = Bucket(limits.connections_per_second, limits.connections_per_second, self.now_s())
-        self._connections: set[Connection] = set()
+        self._connections: set[Connection] = set()  # all sockets
+        self._admitted = 0  # those that are upgraded
+        self._strangers: Counter[str] = Counter()  # those of them that have not shaken hands, by address
+        self._throttled: set[Connection] = set()
         self._empty = asyncio.Event()
 
     # What a connection calls.
 
     def opened(self, connection: Connection) -> None:
         self._connections.add(connection)
+
+    def refuses(self, connection: Connection, headers: Headers) -> bool:
+        """Whether there are too many connections, or too many new ones at once."""
+        limits = self._limits
+        connection.address = self._address(connection.peer, headers)
+        return (
+            0 < limits.connections <= self._admitted
+            or 0 < limits.unauthenticated <= self._strangers.total()
+            or 0 < limits.unauthenticated_per_address <= self._strangers[connection.address]
+            or not self._arrivals.take(self.now_s())
+        )
+
+    def admitted(self, connection: Connection) -> None:
+        self._admitted += 1
+        self._strangers[connection.address] += 1
         metrics.CONNECTIONS.inc()
+
+    def greeted(self, connection: Connection) -> None:
+        """It has shaken hands."""
+        address, connection.address = connection.address, ""
+        if address:
+            self._strangers[address] -= 1
+            if not self._strangers[address]:
+                del self._strangers[address]
+
+    def throttle(self, connection: Connection) -> None:
+        """Read nothing more from it, until a sweep finds that its bucket has room."""
+        if connection not in self._throttled:
+            self._throttled.add(connection)
+            connection.hold()
 
     def closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
-        metrics.CONNECTIONS.dec()
+        self._throttled.discard(connection)
+        if connection.is_admitted:
+            self._admitted -= 1
+            metrics.CONNECTIONS.dec()
+            self.greeted(connection)
         if not self._connections:
             self._empty.set()
 
-    def refuses(self) -> bool:
-        """Whether there are too many connections, or too many new ones at once."""
-        full = 0 < self._limits.connections < len(self._connections)
-        return full or not self._arrivals.take(self.now_s())
+    def _address(self, peer: str, headers: Headers) -> str:
+        """The client's address. What X-Forwarded-For says is believed as far as trusted proxies wrote it."""
+        if self._is_proxy(peer):
+            for hop in reversed(",".join(headers.get_all("X-Forwarded-For")).split(",")):
+                address = hop.strip()
+                if address.count(":") == 1:
+                    address = address.partition(":")[0]
+                if address and not self._is_proxy(address):
+                    return address
+        return peer
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            ip = ip_address(address)
+        except ValueError:
+            return False
+        return any((getattr(ip, "ipv4_mapped", None) or ip) in network for network in self._proxies)
 
     def bucket(self) -> Bucket:
         return Bucket(self._limits.frames_per_second, self._limits.frame_burst, self.now_s())
@@ -94,8 +158,11 @@ class Door:
             self.sweep()
 
     def sweep(self) -> None:
-        """Deal with every connection whose time is up."""
+        """Deal with every connection whose time is up, and read again from those that were too fast."""
         now_s = self.now_s()
+        for connection in [each for each in self._throttled if each.bucket.has_room(now_s)]:
+            self._throttled.discard(connection)
+            connection.release()
         for connection in [each for each in self._connections if each.expires_s <= now_s]:
             connection.expire()
 
@@ -132,3 +199,12 @@ def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
             f"server.tls_cert and server.tls_key are not a certificate and its key in PEM: {error}"
         ) from error
     return context
+
+
+def _networks(proxies: str | Sequence[str]) -> list[IPv4Network | IPv6Network]:
+    """Addresses and networks; in one string they have commas between them. Raises Trouble."""
+    each = proxies.split(",") if isinstance(proxies, str) else proxies
+    try:
+        return [ip_network(address.strip(), strict=False) for address in each if address.strip()]
+    except ValueError as error:
+        raise Trouble(f"server.trusted_proxies: {error}") from error

@@ -7,6 +7,8 @@ sweep looks at. This room knows nothing of JSON, accounts or shares.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 from websockets.frames import Frame, Opcode
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 4 * 1024  # bytes, and
 FRAMES: Final = 64  # frames; after as many of one connection the loop has its turn
+HIGH_WATER: Final = 64 * 1024  # unsent bytes at which the loop tells us to pause
 GRACE_S: Final = 7.0 + 30.0  # beyond hbInterval, until silence is taken for death (PROTOCOL 2.2)
 
 
@@ -56,7 +59,7 @@ class Listener(Protocol):
         """A binary message has come."""
 
     def too_many(self) -> None:
-        """A `ping` has come beyond the rate."""
+        """A `ping`, or a control frame, has come beyond the rate."""
 
     def gone(self) -> None:
         """Nothing more can be sent over the connection. May be called again."""
@@ -66,8 +69,8 @@ class Connection(asyncio.Protocol):
     """One socket. `hold` and `release` stop and resume what is read from it, in the middle of a burst too."""
 
     __slots__ = (
-        "_blocked", "_bucket", "_busy", "_closing", "_door", "_head", "_held", "_open", "_parts", "_reader", "_stash",
-        "_transport", "_ws", "expires_s", "listener",
+        "_blocked", "_busy", "_closing", "_door", "_head", "_held", "_open", "_parts", "_reader", "_stash",
+        "_transport", "_when_writable", "_ws", "address", "bucket", "expires_s", "is_admitted", "listener",
     )  # fmt: skip
     _reader: FrameReader  # the same as `_ws`, from when the opening handshake is done
 
@@ -75,7 +78,10 @@ class Connection(asyncio.Protocol):
         self._door = door
         self._ws: WebSocket = ServerProtocol(logger=quiet)
         self._transport: asyncio.Transport | None = None
-        self._bucket = door.bucket()
+        self.bucket = door.bucket()
+        self.address = ""  # under which it counts before its handshake
+        self.is_admitted = False
+        self._when_writable: Callable[[], None] | None = None
         self._head: bytearray | None = bytearray()
         self._stash = b""
         self._parts: list[bytes] | None = None
@@ -91,12 +97,14 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        if 0 < self._door.unsent_bytes < 2 * HIGH_WATER:
+            self._transport.set_write_buffer_limits(self._door.unsent_bytes // 2)
         self._door.opened(self)
 
     def data_received(self, data: bytes) -> None:
         if self._head is not None:
             self._read_head(data)
-        elif self._stash or self._stopped:
+        elif self._stash or self.stopped:
             self._stash += data
         else:
             self._read(data, fresh=True)
@@ -122,6 +130,9 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._blocked = False
+        call, self._when_writable = self._when_writable, None
+        if call is not None:
+            call()
         self._go_on()
 
     # What those who talk over it call.
@@ -134,6 +145,25 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         """Whether something can be sent."""
         return self._open and not self._gone
+
+    @property
+    def writable(self) -> bool:
+        """See `Socket`."""
+        return not self._blocked and self.is_open
+
+    def when_writable(self, call: Callable[[], None]) -> None:
+        """See `Socket`."""
+        self._when_writable = call
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end."""
+        peer = self._transport and self._transport.get_extra_info("peername")
+        return str(peer[0]) if peer else ""
+
+    def greeted(self) -> None:
+        """It has shaken hands."""
+        self._door.greeted(self)
 
     def send(self, payload: bytes) -> bool:
         """Send a text message. False where it can no longer be sent."""
@@ -168,7 +198,7 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> None:
         self._held -= 1
-        if not self._stopped:
+        if not self.stopped:
             self._go_on()
 
     def expire(self) -> None:
@@ -193,10 +223,12 @@ class Connection(asyncio.Protocol):
         self._head = None
         self.expires_s = self._door.now_s() + self.times.opening_s
         assert isinstance(self._ws, ServerProtocol)
-        opening.answer(self._ws, head, self._door.refuses)
+        opening.answer(self._ws, head, partial(self._door.refuses, self))
         self._flush()
         if not self.is_open:
             return
+        self.is_admitted = True
+        self._door.admitted(self)
         self._ws = self._reader = FrameReader(self._door.frame_bytes)
         if head.rest:
             self._read(head.rest)
@@ -204,7 +236,8 @@ class Connection(asyncio.Protocol):
     # Frames.
 
     @property
-    def _stopped(self) -> bool:
+    def stopped(self) -> bool:
+        """Whether nothing is read for now."""
         return self._held > 0 or self._blocked
 
     @property
@@ -241,27 +274,29 @@ class Connection(asyncio.Protocol):
             self._busy = False
         if at < len(data):
             self._stash = data[at:] + self._stash
-            if not self._stopped:
+            if not self.stopped:
                 self._reading(False)
                 asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
         """Do what was left when reading stopped, then read again."""
-        if self._stopped or self._gone:
+        if self.stopped or self._gone:
             return
         self._alive(self._door.now_s())
         if self._stash and not self._busy:
             data, self._stash = self._stash, b""
             self._read(data)
-        if not self._stash and not self._stopped:
+        if not self._stash and not self.stopped:
             self._reading(True)
 
     def _take(self, frame: bytes | Frame, now_s: float) -> None:
         """Do what a frame asks for, if there are not too many."""
-        within_rate = self._bucket.take(now_s)
-        if not within_rate and self._bucket.flooded_s(now_s) >= self.times.flood_s:
-            self.close(Goodbye.FLOODING)
-            return
+        within_rate = self.bucket.take(now_s)
+        if not within_rate:
+            if self.bucket.flooded_s(now_s) >= self.times.flood_s:
+                self.close(Goodbye.FLOODING)
+                return
+            self._door.throttle(self)
         self._alive(now_s)
         if isinstance(frame, bytes):
             self._text(frame, within_rate)
@@ -269,6 +304,8 @@ class Connection(asyncio.Protocol):
             self._message(frame.opcode, bytes(frame.data), within_rate)
         elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             self._gather(frame, within_rate)
+        elif not within_rate:
+            self.listener.too_many()
 
     def _gather(self, frame: Frame, within_rate: bool) -> None:
         """A message in fragments. The parser has counted its size and seen to the order."""
