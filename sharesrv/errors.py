@@ -21,6 +21,7 @@ class Refusal(Enum):
     WRONG_ACCOUNT = "the apikey is not allowed for this command"
     WRONG_SESSION = "this connection already belongs to another account or device"
     UNKNOWN_TOKEN = "the access token is unknown or revoked"
+    ISSUER_AWAY = "the identity provider cannot be asked whether the token is good, try again later"
     TOKEN_EXPIRED = "the access token has expired"
     TOO_MANY_HANDSHAKES = "too many handshakes of this account in the last minute"
     NOT_OWNER = "no such device, or the account is not its owner"
@@ -89,6 +90,7 @@ class Goodbye(Enum):
     IDLE = "nothing was heard for too long"
     FLOODING = "too many frames"
     NOT_TEXT = "text that is not UTF-8"
+    TRY_AGAIN = "the identity provider cannot be reached, try again"
     TOO_SLOW = "the connection does not take what it is sent"
 
 

@@ -52,6 +52,7 @@ class Jwks:
         self._now_ms = now_ms
         self._keys = KeySet([])
         self._read_ms = 0
+        self._is_away = False
         self._changed: float = -1
         self._claims: dict[str, Any] = {"exp": {"essential": True}, issuer.claim: {"essential": True}}
         if issuer.issuer:
@@ -60,8 +61,10 @@ class Jwks:
             self._claims["aud"] = {"essential": True, "value": issuer.audience}
 
     async def account_of(self, token: str) -> str:
-        """See `auth.Verifier`."""
+        """See `auth.Verifier`. A token whose key is not known is not refused while the identity provider is away."""
         await self._refresh(token)
+        if self._is_away and (not self._keys.keys or self._is_unknown(token)):
+            raise Refused(Refusal.ISSUER_AWAY)
         try:
             claims = _decode(token, self._keys)
             JWTClaimsRegistry(now=self._now_ms() // 1000, **self._claims).validate(claims)
@@ -81,7 +84,7 @@ class Jwks:
             return
         if not self._is_url:
             raise Trouble(f"auth.jwt_jwks: {self._issuer.jwks}: {error}")
-        self._read_ms = 0
+        self._read_ms, self._is_away = 0, True
         log.warning("the keys of the identity provider could not be read", reason=error)
 
     @property
@@ -89,8 +92,11 @@ class Jwks:
         return self._issuer.jwks.startswith(("http://", "https://"))
 
     async def _refresh(self, token: str) -> None:
-        if self._is_stale(token) and (error := await self._read()) is not None:
-            log.warning("the keys of the identity provider could not be read, the old ones stay", reason=error)
+        if self._is_stale(token):
+            error = await self._read()
+            self._is_away = error is not None
+            if self._is_away:
+                log.warning("the keys of the identity provider could not be read, the old ones stay", reason=error)
 
     async def _read(self) -> str | None:
         """Read the keys. What went wrong, if anything did; then the old ones stay."""

@@ -20,6 +20,7 @@ from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 from sharesrv.auth import Tokens
 from sharesrv.errors import Refusal, Refused, Trouble
 from sharesrv.jwks import Issuer, Jwks
+from tests.raw import hello
 from tests.wire import GUEST, OWNER, server
 from tests.world import START_MS, FakeClock
 
@@ -179,6 +180,41 @@ async def test_a_url_may_come_up_later(url: str) -> None:
     Served.keys = good
     clock.advance(ms=10_001)
     assert await jwks.account_of(token()) == OWNER
+
+
+async def refusal(jwks: Jwks, shown: str) -> Refusal:
+    with pytest.raises(Refused) as refused:
+        await jwks.account_of(shown)
+    return refused.value.refusal
+
+
+async def test_while_the_issuer_is_away_a_token_whose_key_is_not_known_is_not_refused(url: str) -> None:
+    clock = FakeClock()
+    jwks = await verifier(url, clock)
+    new = ECKey.generate_key("P-256", {"kid": "new"})
+    assert await refusal(jwks, token(key=new)) is Refusal.UNKNOWN_TOKEN
+    good, Served.keys = Served.keys, ""
+    clock.advance(ms=10_001)
+    assert await refusal(jwks, token(key=new)) is Refusal.ISSUER_AWAY
+    assert await jwks.account_of(token()) == OWNER
+    assert await refusal(jwks, token(aud="other")) is Refusal.UNKNOWN_TOKEN
+    Served.keys = good
+    clock.advance(ms=10_001)
+    assert await refusal(jwks, token(key=new)) is Refusal.UNKNOWN_TOKEN
+
+
+async def test_an_issuer_that_is_away_closes_with_try_again_and_no_answer(database: Path, url: str) -> None:
+    Served.keys = ""
+    async with server(database, f"auth.jwt_jwks={url}") as running:
+        async with running.wire() as wire:
+            await wire.send(hello(OWNER, at=token()))
+            assert await wire.closed() == 1013
+        address = f"http://127.0.0.1:{running.running.http_port}/api/user/device"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(address, headers={"Authorization": token()}) as answer,
+        ):
+            assert (await answer.json())["error"] == 500
 
 
 def test_our_own_tokens_need_no_verifying(file: Path) -> None:

@@ -58,6 +58,7 @@ CODES: Final = {
     Refusal.SHARE_OVER: 5142,
     Refusal.NOT_ITS_OWNER: 5141,
     Refusal.INTERNAL: 5000,
+    Refusal.ISSUER_AWAY: 5000,
 }
 
 

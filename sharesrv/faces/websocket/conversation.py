@@ -200,7 +200,9 @@ class Conversation:
         try:
             if isinstance(self._session, AppSession) and self._session.superseded:
                 return
-            if isinstance(reply, Refused):
+            if isinstance(reply, Refused) and reply.refusal is Refusal.ISSUER_AWAY:
+                self._connection.close(Goodbye.TRY_AGAIN)  # after a 401 apps log out
+            elif isinstance(reply, Refused):
                 self._refuse(heading, reply)
             elif not self._connection.is_open:
                 return
