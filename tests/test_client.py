@@ -6,14 +6,17 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
-from sharesrv.client import Answer, AppClient, HandshakeRefused, Offer, base
+from sharesrv.client import Answer, AppClient, HandshakeRefused, Offer, OutcomeUnknown, base
 from sharesrv.domain.share import State
+from sharesrv.faces.websocket.conversation import Conversation
+from sharesrv.live.sessions import AppSession
 from tests.wire import GUEST, OTHER, OWNER, PATIENCE_S, UIDS, TestServer, at, fill, query, server
 
 
@@ -168,6 +171,29 @@ async def test_it_closes_while_it_tries_to_come_back(database: Path) -> None:
     await owner.__aexit__(None, None, None)
 
 
+@asynccontextmanager
+async def mute() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A WebSocket server that answers no handshake; its URL, and whether a client has gone."""
+    gone = asyncio.Event()
+
+    async def listen(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+        gone.set()
+
+    async with serve(listen, "127.0.0.1", 0, compression=None, ping_interval=None) as running:
+        yield f"ws://127.0.0.1:{running.sockets[0].getsockname()[1]}", gone
+
+
+async def test_a_handshake_that_times_out_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "ANSWER_WAIT_S", 0.01)
+    async with mute() as (url, gone):
+        client = AppClient(url, OWNER, at(OWNER))
+        with pytest.raises(TimeoutError):
+            await client.__aenter__()
+        async with asyncio.timeout(PATIENCE_S):
+            await gone.wait()
+
+
 # The server goes away, and comes back on the same port and file.
 
 
@@ -247,6 +273,38 @@ async def test_what_is_asked_while_the_server_is_away_is_sent_when_it_is_back(da
             assert (await asyncio.wait_for(request, PATIENCE_S)).result == 1
     finally:
         await owner.__aexit__(None, None, None)
+
+
+async def test_an_update_whose_connection_is_lost_is_not_sent_again(database: Path) -> None:
+    sent: list[str] = []
+    async with (
+        server(database) as running,
+        app(running, OWNER, on_frame=lambda _direction, text: sent.append(text)) as owner,
+        running.device() as lamp,
+    ):
+        asked = asyncio.create_task(owner.update("lamp", {"switch": "on"}))
+        assert (await lamp.heard())["action"] == "update"
+        for connection in running.running.door._connections:
+            assert isinstance(connection.listener, Conversation)
+            if isinstance(connection.listener._session, AppSession):
+                connection.abort()
+        with pytest.raises(OutcomeUnknown):
+            await asyncio.wait_for(asked, PATIENCE_S)
+        assert (await asyncio.wait_for(owner.update_share("lamp", "nobody"), PATIENCE_S)).result == 1
+    assert len([text for text in sent if '"action":"userOnline"' in text]) == 2
+    assert len([text for text in sent if '"action":"update"' in text]) == 1
+
+
+async def test_an_update_that_is_asked_for_while_the_server_is_away_is_sent_when_it_is_back(database: Path) -> None:
+    fill(database)
+    async with AsyncExitStack() as stack:
+        async with server(database, filled=False) as running:
+            port = port_of(running)
+            owner = await stack.enter_async_context(app(running, OWNER))
+        await lost(owner)
+        asked = asyncio.create_task(owner.update("lamp", {"switch": "on"}))
+        async with server(database, port, filled=False):
+            assert (await asyncio.wait_for(asked, PATIENCE_S)).error == 503
 
 
 class Noted(float):

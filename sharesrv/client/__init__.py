@@ -3,10 +3,11 @@
     async with AppClient(url, apikey, at) as app:
         answer = await app.share(deviceid, "+8613570211955", device_name="Lamp", user_name="Owner")
 
-It reconnects by itself with back-off and resumes: a request that was under way is found again under its sequence.
+It reconnects by itself with back-off and resumes: a request that was under way is found again under its sequence. An
+`update` is sent once at most: where its answer is lost with the connection, `OutcomeUnknown` is raised.
 """
 
-from sharesrv.client.app import Answer, AppClient, CommandRefused, Offer
+from sharesrv.client.app import Answer, AppClient, CommandRefused, Offer, OutcomeUnknown
 from sharesrv.client.base import Client, Direction, Frame, HandshakeRefused
 from sharesrv.client.device import DeviceClient
 
@@ -20,4 +21,5 @@ __all__ = [
     "Frame",
     "HandshakeRefused",
     "Offer",
+    "OutcomeUnknown",
 ]

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
@@ -39,16 +39,33 @@ class CommandRefused(Exception):  # noqa: N818
         self.answer = answer
 
 
+class OutcomeUnknown(ConnectionError):  # noqa: N818
+    """The connection was lost before the answer to an `update`. The device may have carried it out, or not."""
+
+
+class Request:
+    """A frame under way. One that must not be sent twice is not sent again after a reconnection."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.is_sent = False
+
+    @property
+    def once(self) -> bool:
+        return self.frame.get("action") == "update"
+
+
 class Offer:
     """A question to this account: may `sharer` share `device_id`? `params` as in PROTOCOL 2.5."""
 
-    def __init__(self, app: AppClient, frame: dict[str, Any]) -> None:
+    def __init__(self, app: AppClient, frame: Frame) -> None:
         self._app = app
         self.sharer: str = frame["apikey"]
         self.device_id: str = frame["deviceid"]
         self.sequence: str = frame["sequence"]
         self.s_seq: str = frame["s_seq"]
-        self.params: dict[str, Any] = frame["params"]
+        self.params: Frame = frame["params"]
 
     async def accept(self) -> Answer:
         """Say yes; the server's acknowledgement."""
@@ -81,7 +98,7 @@ class AppClient(Client):
         self._at = at
         self._on_push = on_push or (lambda _frame: None)
         self._on_update = on_update or (lambda _frame: None)
-        self._waiting: dict[str, tuple[str, asyncio.Future[Answer]]] = {}
+        self._requests: dict[str, Request] = {}
         self._offers: asyncio.Queue[Offer | None] = asyncio.Queue()
         self._seen: dict[str, int] = {}
 
@@ -117,7 +134,10 @@ class AppClient(Client):
         return await self.call("cancelShare", device_id, {"uid": uid, "deviceName": device_name})
 
     async def update(self, device_id: str, params: Frame, *, owner: str | None = None) -> Answer:
-        """Control a device: `params` go to it, and its answer comes back. `owner` is its owner's apikey, where known."""
+        """Control a device: `params` go to it, at most once, and its answer comes back. Raises OutcomeUnknown.
+
+        `owner` is its owner's apikey, where known.
+        """
         return await self.call("update", device_id, params, apikey=owner)
 
     async def query(self, device_id: str, names: Sequence[str] = (), *, owner: str | None = None) -> Frame:
@@ -131,62 +151,58 @@ class AppClient(Client):
         """The offers to this account, as they come, each once, until the client is closed. Raises HandshakeRefused."""
         while (offer := await self._offers.get()) is not None:
             yield offer
-        self._offers.put_nowait(None)  # for whoever else is listening
+        self._offers.put_nowait(None)  # for others that listen
         if self._task is not None and not self._task.cancelled():
             self._task.result()
 
     async def answer(self, offer: Offer, *, result: int) -> Answer:
         """Answer an offer, which its `s_seq` names; the acknowledgement comes under a sequence of ours."""
-        sequence = self.new_sequence()
-        frame = {
-            "error": 0,
-            "result": result,
-            "apikey": self.apikey,
-            "deviceid": offer.device_id,
-            "sequence": sequence,
-            "s_seq": offer.s_seq,
-        }
-        return await self._ask(sequence, frame)
+        frame: Frame = {"error": 0, "result": result, "apikey": self.apikey, "deviceid": offer.device_id}
+        return await self._ask(frame | {"sequence": self.new_sequence(), "s_seq": offer.s_seq})
 
     async def call(
         self, action: str, device_id: str, params: object, *, sequence: str | None = None, apikey: str | None = None
     ) -> Answer:
         """Send a command and wait for its answer."""
-        sequence = sequence or self.new_sequence()
         frame: Frame = {"action": action, "apikey": apikey or self.apikey}
         if apikey is not None:
             frame["selfApikey"] = self.apikey
-        frame |= {"deviceid": device_id, "userAgent": "app", "sequence": sequence, "params": params}
-        return await self._ask(sequence, frame)
+        frame |= {"deviceid": device_id, "userAgent": "app", "sequence": sequence or self.new_sequence()}
+        return await self._ask(frame | {"params": params})
 
-    async def _ask(self, sequence: str, frame: dict[str, Any]) -> Answer:
-        text = msgspec.json.encode(frame).decode()
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[sequence] = (text, answered)
+    async def _ask(self, frame: Frame) -> Answer:
+        request = self._requests[frame["sequence"]] = Request(frame)
         try:
             if self._online.is_set():
-                await self._send(text)
-            return await self._unless_over(answered)
+                await self._send_request(request)
+            return await self._unless_over(request.answered)
         finally:
-            del self._waiting[sequence]
+            del self._requests[frame["sequence"]]
 
-    def _hello(self, sequence: str) -> Frame:
+    async def _send_request(self, request: Request) -> None:
+        request.is_sent = True
+        await self._send(request.frame)
+
+    def _hello(self) -> Frame:
         return {
             "action": "userOnline",
-            "version": 8,
-            "ts": int(time.time()),
             "at": self._at,
             "userAgent": "app",
             "apikey": self.apikey,
-            "nonce": sequence,
-            "sequence": sequence,
+            "nonce": self.new_sequence(),
         }
+
+    def _lost(self) -> None:
+        """Tell callers whose command must not be sent twice that nobody knows what became of it."""
+        for request in self._requests.values():
+            if request.once and request.is_sent and not request.answered.done():
+                request.answered.set_exception(OutcomeUnknown("the connection was lost before the device's answer"))
 
     async def _resumed(self) -> None:
         """Ask again for what has not been answered; only now, as one asked twice would be new if the first has ended."""
-        for text, answered in list(self._waiting.values()):
-            if not answered.done():
-                await self._send(text)
+        for request in list(self._requests.values()):
+            if not request.answered.done():
+                await self._send_request(request)
 
     async def _take(self, frame: Frame) -> None:
         match frame.get("action"):
@@ -201,9 +217,9 @@ class AppClient(Client):
                 self._on_push(frame)
 
     def _answered(self, answer: Answer) -> None:
-        _text, answered = self._waiting.get(answer.sequence or "", ("", None))
-        if answered is not None and not answered.done():
-            answered.set_result(answer)
+        request = self._requests.get(answer.sequence or "")
+        if request is not None and not request.answered.done():
+            request.answered.set_result(answer)
 
     def _offer(self, offer: Offer) -> None:
         """After a reconnection an open offer comes again."""

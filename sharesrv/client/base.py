@@ -10,7 +10,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
 import msgspec
@@ -37,7 +36,7 @@ class HandshakeRefused(Exception):  # noqa: N818
 
 
 class Client(ABC):
-    """One party's session, across reconnections. `on_frame` gets every frame with its direction, for whoever watches."""
+    """One party's session, across reconnections. `on_frame` gets every frame with its direction."""
 
     def __init__(
         self, url: str, *, tls: ssl.SSLContext | None, on_frame: Callable[[Direction, str], None] | None
@@ -52,26 +51,26 @@ class Client(ABC):
         self._task: asyncio.Task[None] | None = None
 
     @abstractmethod
-    def _hello(self, sequence: str) -> Frame:
-        """The handshake frame."""
+    def _hello(self) -> Frame:
+        """What the handshake says of this party."""
 
     @abstractmethod
     async def _take(self, frame: Frame) -> None:
         """A frame has come."""
 
-    async def _resumed(self) -> None:  # noqa: B027 - not everybody has something to resume
+    async def _resumed(self) -> None:  # noqa: B027 - not every party has something to resume
         """There is a new connection, and all that was waiting behind its handshake has been taken."""
+
+    def _lost(self) -> None:  # noqa: B027
+        """The connection is gone."""
 
     async def __aenter__(self) -> Self:
         connection, hb_interval_s = await self._handshake()
-        self._task = asyncio.create_task(
-            self._stay(connection, hb_interval_s), name=f"{type(self).__name__} {self._url}"
-        )
+        name = f"{type(self).__name__} {self._url}"
+        self._task = asyncio.create_task(self._stay(connection, hb_interval_s), name=name)
         return self
 
-    async def __aexit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         try:
             if self._task is not None:
                 self._task.cancel()
@@ -105,8 +104,9 @@ class Client(ABC):
         self._task.result()
         raise AssertionError("a client stays until it is closed or refused")
 
-    async def _send(self, text: str, *, shown: bool = True) -> None:
+    async def _send(self, frame: Frame | str, *, shown: bool = True) -> None:
         """Send if there is a connection."""
+        text = frame if isinstance(frame, str) else msgspec.json.encode(frame).decode()
         if self._connection is not None:
             if shown:
                 self._on_frame("→", text)
@@ -126,9 +126,10 @@ class Client(ABC):
             finally:
                 self._online.clear()
                 self._ponged()
+                self._lost()
                 beating.cancel()
             if connection.close_code == SUPERSEDED:
-                raise HandshakeRefused(406, "logged in elsewhere; whoever came back would only push that one out")
+                raise HandshakeRefused(406, "logged in elsewhere; coming back would only push that connection out")
             connection, hb_interval_s = await self._come_back()
 
     async def _come_back(self) -> tuple[ClientConnection, float]:
@@ -141,17 +142,21 @@ class Client(ABC):
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
     async def _handshake(self) -> tuple[ClientConnection, float]:
-        """Connect and say who we are; the connection, and how often to let hear of us."""
+        """Connect and shake hands; the connection, and the seconds between two heartbeats."""
         connection = await connect(self._url, ssl=self._tls, compression=None, proxy=None, ping_interval=None)
-        self._connection = connection
-        await self._send(msgspec.json.encode(self._hello(self.new_sequence())).decode())
-        async with asyncio.timeout(ANSWER_WAIT_S):
-            text = str(await connection.recv())
-        self._on_frame("←", text)
-        answer = msgspec.json.decode(text)
-        if answer["error"] != 0:
-            await connection.close()
-            raise HandshakeRefused(answer["error"], answer.get("reason", ""))
+        try:
+            self._connection = connection
+            await self._send(self._hello() | {"version": 8, "ts": int(time.time()), "sequence": self.new_sequence()})
+            async with asyncio.timeout(ANSWER_WAIT_S):
+                text = str(await connection.recv())
+            self._on_frame("←", text)
+            answer = msgspec.json.decode(text)
+            if answer["error"] != 0:
+                await connection.close()
+                raise HandshakeRefused(answer["error"], answer.get("reason", ""))
+        except BaseException:
+            connection.transport.abort()  # the closing handshake could wait for a peer that is not there
+            raise
         return connection, float(answer["config"]["hbInterval"])
 
     async def _catch_up(self, connection: ClientConnection) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import inspect
 import ssl
-import time
 from collections.abc import Awaitable, Callable
-
-import msgspec
 
 from sharesrv.client.base import Client, Direction, Frame
 
@@ -38,33 +35,19 @@ class DeviceClient(Client):
 
     async def report(self, params: Frame, *, device_id: str | None = None) -> None:
         """Say what has changed, here or in a sub-device."""
-        await self._say("update", params, device_id)
+        frame = {"action": "update", "deviceid": device_id or self.device_id, "userAgent": "device"}
+        await self._send(frame | {"sequence": self.new_sequence(), "params": params})
 
-    async def _say(self, action: str, params: object, device_id: str | None) -> None:
-        frame = {
-            "action": action,
-            "deviceid": device_id or self.device_id,
-            "userAgent": "device",
-            "sequence": self.new_sequence(),
-            "params": params,
-        }
-        await self._send(msgspec.json.encode(frame).decode())
-
-    def _hello(self, sequence: str) -> Frame:
+    def _hello(self) -> Frame:
         return {
             "action": "register",
-            "version": 8,
-            "ts": int(time.time()),
             "deviceid": self.device_id,
             "apikey": self._device_key,
             "userAgent": "device",
-            "sequence": sequence,
         }
 
     async def _take(self, frame: Frame) -> None:
-        if frame.get("action") != "update":
-            return
-        answer = self._handle(frame["deviceid"], frame["params"])
-        error = await answer if inspect.isawaitable(answer) else answer
-        reply = {"error": error or 0, "deviceid": frame["deviceid"], "sequence": frame["sequence"]}
-        await self._send(msgspec.json.encode(reply).decode())
+        if frame.get("action") == "update":
+            answer = self._handle(frame["deviceid"], frame["params"])
+            error = await answer if inspect.isawaitable(answer) else answer
+            await self._send({"error": error or 0, "deviceid": frame["deviceid"], "sequence": frame["sequence"]})
