@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sharesrv.faces.websocket.server import Door
 
 CHUNK: Final = 4 * 1024  # bytes, and
+_OF_MESSAGES: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 FRAMES: Final = 64  # frames; after as many of one connection the loop has its turn
 HIGH_WATER: Final = 64 * 1024  # unsent bytes at which the loop tells us to pause
 GRACE_S: Final = 7.0 + 30.0  # beyond hbInterval, until silence is taken for death (PROTOCOL 2.2)
@@ -42,7 +43,7 @@ class Times(NamedTuple):
 
 
 class Listener(Protocol):
-    """What a connection tells whoever talks over it."""
+    """What a connection tells the party that talks over it: a conversation."""
 
     @property
     def begun(self) -> bool:
@@ -84,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._when_writable: Callable[[], None] | None = None
         self._head: bytearray | None = bytearray()
         self._stash = b""
-        self._parts: list[bytes] | None = None
+        self._parts: list[Frame] | None = None  # of a message in fragments
         self._held = 0
         self._blocked = False
         self._busy = False  # `_read` is at work
@@ -135,7 +136,7 @@ class Connection(asyncio.Protocol):
             call()
         self._go_on()
 
-    # What those who talk over it call.
+    # What the conversation, the hub and the door call.
 
     @property
     def times(self) -> Times:
@@ -258,20 +259,25 @@ class Connection(asyncio.Protocol):
         What is not fresh has waited here, and may have come before what was sent meanwhile.
         """
         at, end, left, now_s = 0, min(len(data), CHUNK), FRAMES, self._door.now_s()
-        self._busy = True
+        self._busy, came = True, False
         try:
             while at < end and left and not self._held and not self._blocked:
                 at, frame = self._reader.receive_frame(data, at)
                 left -= 1
-                if frame is not None and fresh:
-                    fresh = False
-                    self.listener.heard()
                 if type(frame) is not bytes:
                     self._flush()
-                if frame is not None and not self._closing:
+                if frame is None:
+                    continue
+                came = True
+                if fresh:
+                    fresh = False
+                    self.listener.heard()
+                if not self._closing:
                     self._take(frame, now_s)
         finally:
             self._busy = False
+        if came:
+            self._alive(now_s)
         if at < len(data):
             self._stash = data[at:] + self._stash
             if not self.stopped:
@@ -297,43 +303,35 @@ class Connection(asyncio.Protocol):
                 self.close(Goodbye.FLOODING)
                 return
             self._door.throttle(self)
-        self._alive(now_s)
-        if isinstance(frame, bytes):
-            self._text(frame, within_rate)
-        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY) and frame.fin:
-            self._message(frame.opcode, bytes(frame.data), within_rate)
-        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            self._gather(frame, within_rate)
-        elif not within_rate:
-            self.listener.too_many()
-
-    def _gather(self, frame: Frame, within_rate: bool) -> None:
-        """A message in fragments. The parser has counted its size and seen to the order."""
-        if self._parts is None:
-            self._parts = [bytes([frame.opcode])]
-        if frame.data:
-            self._parts.append(bytes(frame.data))
-        if frame.fin:
-            opcode, *parts = self._parts
-            self._parts = None
-            self._message(Opcode(opcode[0]), b"".join(parts), within_rate)
-
-    def _message(self, opcode: Opcode, data: bytes, within_rate: bool) -> None:
-        if opcode is Opcode.BINARY:
-            self.listener.binary()
-        else:
-            self._text(data, within_rate)
-
-    def _text(self, data: bytes, within_rate: bool) -> None:
-        if data == b"ping":
+        text = frame if type(frame) is bytes else self._gather(cast("Frame", frame), within_rate)
+        if text is None:
+            return
+        if text == b"ping":
             if within_rate:
                 self.send(b"pong")
             else:
                 self.listener.too_many()
-        elif data.isascii() or _is_utf8(data):
-            self.listener.text(data, within_rate=within_rate)
+        elif text.isascii() or _is_utf8(text):
+            self.listener.text(text, within_rate=within_rate)
         else:
             self.close(Goodbye.NOT_TEXT)
+
+    def _gather(self, frame: Frame, within_rate: bool) -> bytes | None:
+        """The text message that ends with this frame. The parser has counted its size and seen to the order."""
+        if frame.opcode not in _OF_MESSAGES:
+            if not within_rate:
+                self.listener.too_many()
+            return None
+        parts = self._parts or []
+        if not parts or frame.data:
+            parts.append(frame)
+        self._parts = None if frame.fin else parts
+        if not frame.fin:
+            return None
+        if parts[0].opcode is Opcode.BINARY:
+            self.listener.binary()
+            return None
+        return b"".join(part.data for part in parts)
 
     def _alive(self, now_s: float) -> None:
         if self._open and self.listener.begun:
