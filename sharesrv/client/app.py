@@ -43,17 +43,12 @@ class OutcomeUnknown(ConnectionError):  # noqa: N818
     """The connection was lost before the answer to an `update`. The device may have carried it out, or not."""
 
 
-class Request:
-    """A frame under way. One that must not be sent twice is not sent again after a reconnection."""
+class Request(msgspec.Struct, eq=False):
+    """A frame under way."""
 
-    def __init__(self, frame: Frame) -> None:
-        self.frame = frame
-        self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self.is_sent = False
-
-    @property
-    def once(self) -> bool:
-        return self.frame.get("action") == "update"
+    frame: Frame
+    answered: asyncio.Future[Answer]
+    is_sent: bool = False
 
 
 class Offer:
@@ -171,7 +166,8 @@ class AppClient(Client):
         return await self._ask(frame | {"params": params})
 
     async def _ask(self, frame: Frame) -> Answer:
-        request = self._requests[frame["sequence"]] = Request(frame)
+        request = Request(frame, asyncio.get_running_loop().create_future())
+        self._requests[frame["sequence"]] = request
         try:
             if self._online.is_set():
                 await self._send_request(request)
@@ -184,18 +180,14 @@ class AppClient(Client):
         await self._send(request.frame)
 
     def _hello(self) -> Frame:
-        return {
-            "action": "userOnline",
-            "at": self._at,
-            "userAgent": "app",
-            "apikey": self.apikey,
-            "nonce": self.new_sequence(),
-        }
+        nonce = self.new_sequence()
+        return {"action": "userOnline", "at": self._at, "userAgent": "app", "apikey": self.apikey, "nonce": nonce}
 
     def _lost(self) -> None:
-        """Tell callers whose command must not be sent twice that nobody knows what became of it."""
+        """Raise OutcomeUnknown in each call whose `update` was sent: it must not be sent twice."""
         for request in self._requests.values():
-            if request.once and request.is_sent and not request.answered.done():
+            is_update = request.frame.get("action") == "update"
+            if is_update and request.is_sent and not request.answered.done():
                 request.answered.set_exception(OutcomeUnknown("the connection was lost before the device's answer"))
 
     async def _resumed(self) -> None:

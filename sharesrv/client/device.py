@@ -1,4 +1,4 @@
-"""A device, for whoever builds or simulates one."""
+"""A device, real or simulated."""
 
 from __future__ import annotations
 
@@ -39,12 +39,8 @@ class DeviceClient(Client):
         await self._send(frame | {"sequence": self.new_sequence(), "params": params})
 
     def _hello(self) -> Frame:
-        return {
-            "action": "register",
-            "deviceid": self.device_id,
-            "apikey": self._device_key,
-            "userAgent": "device",
-        }
+        names = {"deviceid": self.device_id, "apikey": self._device_key}
+        return {"action": "register", "userAgent": "device"} | names
 
     async def _take(self, frame: Frame) -> None:
         if frame.get("action") == "update":

@@ -3,11 +3,11 @@
 A command waits for its *turns*: that of its device and sequence, because the device's answer names no more than these; and,
 if it carries `timers`, that of the device's timers, so that a sharee's timers are never compared with a base that is about
 to change. For each turn there is a queue, whose first command has the turn; a command is decided when it has all of its
-turns. It stands in all its queues from the beginning, so whoever came first is first in each of them, and no two commands
-can wait for each other.
+turns. It joins all its queues at once, so the older of two commands is ahead in each of them, and no two commands can
+wait for each other.
 
 A command has a stage and only moves on, as `MOVES` says. It is submitted when it leaves WAITING and sent when it enters
-SENT, each of which happens once: whoever asks again whether a command may begin, or answers it again, does nothing.
+SENT, each of which happens once: asking again whether a command may begin, or answering it again, does nothing.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class DeviceCommands:
     """Takes apps' commands to devices and brings the answers back.
 
     `response_timeout_s` is how long a device may take to answer; `render` makes the frame for it. In every method the
-    books are in order before `answer` is called: an answer that fails holds up nobody, and one that leads to the next
+    books are in order before `answer` is called: an answer that fails holds up no other, and one that leads to the next
     command finds things as they are.
     """
 

@@ -1,6 +1,6 @@
 """The hub: finds the sessions of an account and hands each its notices.
 
-Notices are hints, the store is the truth: what nobody is there to hear is told again at the next handshake.
+Notices are hints, the store is the truth: what finds no session is told again at the next handshake.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is limited a minute, counted in memory: a restart forgives."""
+"""Limits by the minute, counted in memory (a restart forgets them), and the frame rate of a connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which devices are connected, by which connection each is reached, and who is told when that changes (PROTOCOL 2.3).
+"""Which devices are connected, by which session each is reached, and which accounts hear of it (PROTOCOL 2.3).
 
 A sub-device without a connection of its own is online, and is reached, through its bridge's. What was told is kept, so that
 a device which connects anew in place of its dead connection is not told as gone and back.
@@ -37,7 +37,7 @@ def call_later(delay_s: float, call: Callable[[], None]) -> Timer:
 
 
 class Devices:
-    """The sessions of devices. `submit` asks the ledger who is to hear, `tell` is the hub's."""
+    """The sessions of devices. `submit` asks the ledger which accounts to tell, `tell` is the hub's."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Devices:
         return list(self._sessions.values())
 
     def disown(self, disowned: DeviceDisowned) -> None:
-        """The device is gone, another's, or has another devicekey: whoever speaks for it has to go."""
+        """The device is gone, another's, or has another devicekey: close its session."""
         if (session := self._sessions.get(disowned.device_id)) is not None:
             session.goodbye(Goodbye.UNAUTHORIZED)
         self._told_online.discard(disowned.device_id)
@@ -89,7 +89,7 @@ class Devices:
         self._submit(FindAudience(device_id), partial(self._heard, device_id))
 
     def _heard(self, device_id: str, reply: Reply) -> None:
-        """Tell them; where the ledger could not say who they are, ask again in a while."""
+        """Tell the accounts; where the ledger could not name them, ask again in a while."""
         if isinstance(reply, Audiences):
             self._announce(reply.of)
             return

@@ -200,7 +200,7 @@ def _offer(share: Share) -> outbound.Offer:
 
 
 def _settled(share: Share) -> bytes:
-    """Result 2 or 3, or 504: never differently, whatever became of the grant since."""
+    """Result 2 or 3, or 504: always the same, though the grant may have changed since."""
     heading = Heading("share", share.sequence, share.sharer_id, share.device_id)
     if share.state is State.TIMED_OUT:
         return outbound.refused(heading, Refused(Refusal.TIMED_OUT, "the sharee neither accepted nor refused in time"))

@@ -1,4 +1,4 @@
-"""What is said over one connection: the order of PROTOCOL 2.1, who is speaking, and each frame's answer.
+"""One connection's conversation: the order of PROTOCOL 2.1, the session that speaks, and each frame's answer.
 
 For every command: 400 unreadable, 412 rate, 401 no handshake, 406, 400 malformed, 401 apikey, then the command's own.
 """
@@ -87,7 +87,7 @@ class Conversation:
         self._refuse(Heading(), Refused(Refusal.BINARY))
 
     def too_many(self) -> None:
-        """412, to a `ping` too: who waits for its answer hears something."""
+        """412. A `ping` gets it too, so that its sender does not wait in vain."""
         self._refuse(Heading(), Refused(Refusal.TOO_MANY_FRAMES))
 
     def text(self, data: bytes, *, within_rate: bool) -> None:

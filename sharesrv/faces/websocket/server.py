@@ -1,4 +1,4 @@
-"""The WebSocket door: its sockets, its connections, one sweep for all that they wait for, and how it closes."""
+"""The WebSocket door: it listens, limits connections, sweeps them for timeouts, and closes them in waves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Door:
     """All connections of one server. `talk` makes the listener of a new one.
 
     A connection counts from its upgrade on: in one pool, and until its handshake in a small one too, whose limit holds for
-    each address. So connections that say nothing keep nobody out (PROTOCOL 2.9).
+    each address. So connections that say nothing do not keep others out (PROTOCOL 2.9).
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Door:
 
     @asynccontextmanager
     async def connections(self) -> AsyncIterator[None]:
-        """Look after the connections. On leaving, say goodbye to all in waves, and cut off who does not go."""
+        """Look after the connections. On leaving, say goodbye to all in waves, and cut off those that do not go."""
         sweeping = asyncio.create_task(self._sweep(), name="sweep")
         try:
             yield

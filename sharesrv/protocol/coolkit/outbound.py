@@ -15,7 +15,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 class Config(msgspec.Struct):
-    """How often a client lets hear of itself: every `hbInterval` seconds."""
+    """A client sends a heartbeat every `hbInterval` seconds."""
 
     hbInterval: int  # noqa: N815 - the wire's spelling
     hb: int = 1
@@ -138,7 +138,7 @@ class Ended(msgspec.Struct, tag_field="action", tag="cancelShare"):
 
 
 class Change(msgspec.Struct, tag_field="action", tag="update"):
-    """New params: to the device for which they are, or to those who hear of it (PROTOCOL 2.8)."""
+    """New params of a device: a command to it, or a push to the apps that may see it (PROTOCOL 2.8)."""
 
     apikey: str
     deviceid: str
