@@ -40,20 +40,13 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
 
 def _answer(heading: Heading, error: int = 0, *, apikey: str | None = None, **more: Any) -> bytes:
-    return _ENCODER.encode(
-        Answer(
-            error=error,
-            apikey=apikey or heading.apikey,
-            deviceid=heading.deviceid,
-            sequence=heading.sequence,
-            **more,
-        )
-    )
+    answer = Answer(error, UNSET, apikey or heading.apikey, heading.deviceid, heading.sequence, **more)
+    return _ENCODER.encode(answer)
 
 
 def done(heading: Heading, result: int | UnsetType = UNSET, s_seq: str | UnsetType = UNSET) -> bytes:
     """`error` 0, with a result where the command has one."""
-    return _answer(heading, result=result, s_seq=s_seq)
+    return _ENCODER.encode(Answer(0, result, heading.apikey, heading.deviceid, heading.sequence, s_seq))
 
 
 def refused(heading: Heading, refused: Refused) -> bytes:
