@@ -18,7 +18,7 @@ class Refusal(Enum):
     TOO_MANY_FRAMES = "too many frames a second on this connection"
     NO_HANDSHAKE = "send userOnline or register first"
     SUPERSEDED = "the account has logged in on another device"
-    WRONG_ACCOUNT = "the apikey is not allowed for this command"
+    WRONG_ACCOUNT = "apikey must be the account's own, or that of an owner who shares with it"
     WRONG_SESSION = "this connection already belongs to another account or device"
     UNKNOWN_TOKEN = "the access token is unknown or revoked"
     ISSUER_AWAY = "the identity provider cannot be asked whether the token is good, try again later"
