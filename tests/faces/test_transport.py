@@ -907,6 +907,14 @@ def listening() -> tuple[Connection, Wire, Hearer]:
     return connection, wire, connection.listener
 
 
+async def test_2_9_a_peer_without_an_address_counts_until_its_handshake_too() -> None:
+    connection, _wire, _hearer = listening()
+    assert connection._door._strangers == {"unknown": 1}
+    connection.greeted()
+    connection.connection_lost(None)
+    assert (connection._door._strangers, connection._door._admitted) == ({}, 0)
+
+
 def numbered(count: int) -> list[bytes]:
     return [str(number).encode() for number in range(count)]
 

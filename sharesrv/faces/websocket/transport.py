@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
         self._ws: WebSocket = ServerProtocol(logger=quiet)
         self._transport: asyncio.Transport | None = None
         self.bucket = door.bucket()
-        self.address = ""  # under which it counts before its handshake
+        self.address = ""  # under which it counts until its handshake
         self.is_admitted = False
         self._when_writable: Callable[[], None] | None = None
         self._head: bytearray | None = bytearray()
@@ -158,9 +158,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def peer(self) -> str:
-        """The address at the other end."""
+        """The address at the other end. It is not known of a peer that has gone already."""
         peer = self._transport and self._transport.get_extra_info("peername")
-        return str(peer[0]) if peer else ""
+        return str(peer[0]) if peer else "unknown"
 
     def greeted(self) -> None:
         """It has shaken hands."""
