@@ -18,9 +18,6 @@ from sharesrv.errors import Trouble, unreadable
 PREFIX: Final = "SHARESRV_"
 
 Text = Annotated[str, msgspec.Meta(description="text")]
-Networks = Annotated[
-    str | list[str], msgspec.Meta(description="addresses and networks: a list, or text with commas between them")
-]
 Switch = Annotated[bool, msgspec.Meta(description="true or false")]
 Policy = Annotated[Literal["single", "multi"], msgspec.Meta(description="single or multi")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535, description="a whole number 0…65535")]
@@ -42,7 +39,7 @@ class Server(Section, frozen=True):
     public_host: Text = ""
     tls_cert: Text = ""
     tls_key: Text = ""
-    trusted_proxies: Networks = ""
+    trusted_proxies: Text = ""  # addresses and networks, with commas between them
 
 
 class Database(Section, frozen=True):

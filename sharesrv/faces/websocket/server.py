@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -38,7 +38,7 @@ class Door:
         limits: Limits,
         times: Times,
         talk: Callable[[Connection], Listener],
-        trusted_proxies: str | Sequence[str] = (),
+        trusted_proxies: str = "",
     ) -> None:
         self.frame_bytes = limits.frame_bytes
         self.unsent_bytes = limits.unsent_bytes
@@ -201,10 +201,9 @@ def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
     return context
 
 
-def _networks(proxies: str | Sequence[str]) -> list[IPv4Network | IPv6Network]:
-    """Addresses and networks; in one string they have commas between them. Raises Trouble."""
-    each = proxies.split(",") if isinstance(proxies, str) else proxies
+def _networks(proxies: str) -> list[IPv4Network | IPv6Network]:
+    """Addresses and networks, with commas between them. Raises Trouble."""
     try:
-        return [ip_network(address.strip(), strict=False) for address in each if address.strip()]
+        return [ip_network(address.strip(), strict=False) for address in proxies.split(",") if address.strip()]
     except ValueError as error:
         raise Trouble(f"server.trusted_proxies: {error}") from error
