@@ -142,9 +142,21 @@ class PlainStore:
         return self._shares(lambda share: is_live(share) and share.device_id == device_id)
 
     def codes_of_device(self, device_id: str) -> list[Share]:
-        codes = (Origin.CODE, Origin.INVITATION)
         return self._shares(
-            lambda share: share.state is State.OPEN and share.origin in codes and share.device_id == device_id
+            lambda share: share.state is State.OPEN and share.origin is Origin.CODE and share.device_id == device_id
+        )
+
+    def open_codes(self, device_id: str, now_ms: int) -> int:
+        codes = (Origin.CODE, Origin.INVITATION)
+        return len(
+            self._shares(
+                lambda share: (
+                    share.state is State.OPEN
+                    and share.origin in codes
+                    and share.device_id == device_id
+                    and share.deadline_ms > now_ms
+                )
+            )
         )
 
     def live_of_sharee(self, sharee_id: str) -> list[Share]:

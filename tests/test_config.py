@@ -41,6 +41,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "open_offers": 100,
         "offers_per_minute": 10,
         "open_codes": 1000,
+        "codes_per_minute": 60,
         "unsent_bytes": 1048576,
         "connections": 15000,
         "connections_per_second": 2000,
@@ -318,6 +319,7 @@ def test_every_setting_of_the_domain_reaches_it() -> None:
         "limits.open_offers=5",
         "limits.offers_per_minute=6",
         "limits.open_codes=7",
+        "limits.codes_per_minute=8",
         "sharing.invitation_seconds=8",
     ]
     assert rules_of(load(None, {}, assignments)) == Rules(
@@ -330,6 +332,7 @@ def test_every_setting_of_the_domain_reaches_it() -> None:
         unknown_uids_per_minute=4,
         open_offers=5,
         open_codes=7,
+        codes_per_minute=8,
         offers_per_minute=6,
     )
 

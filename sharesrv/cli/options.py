@@ -48,6 +48,7 @@ def rules_of(settings: Settings) -> Rules:
         open_offers=limits.open_offers,
         offers_per_minute=limits.offers_per_minute,
         open_codes=limits.open_codes,
+        codes_per_minute=limits.codes_per_minute,
     )
 
 

@@ -9,9 +9,11 @@ from sharesrv.domain.ending import current_tree, withdraw
 from sharesrv.domain.facts import Account, Device
 from sharesrv.domain.grants import lasts_longer, on
 from sharesrv.domain.outcome import Coded, DeviceFound, Offered
-from sharesrv.domain.parties import ByCode, Called, count_guess, not_over, refuse_guesses
+from sharesrv.domain.parties import ByCode, Called, count_guess, fate, not_over, refuse_guesses
 from sharesrv.domain.share import Asked, Cause, Origin, Share, State
 from sharesrv.errors import Refusal, Refused
+
+CODES = "codes"
 
 
 class ByProduct(Called, frozen=True, kw_only=True):
@@ -50,17 +52,22 @@ class MakeCode(ByProduct, frozen=True, kw_only=True):
         refuse_unshareable(device)
         return device
 
-    def replace(self, draft: Draft, waiting: list[Share], others: int) -> None:
-        """End the waiting codes that the new one replaces; `others` wait besides.
+    def count(self, draft: Draft, sharer: Account) -> None:
+        """Count the code. Raises Refused where the account has made too many in the last minute."""
+        key = (CODES, sharer.id, "")
+        limit = draft.facts.rules.codes_per_minute
+        if limit and draft.facts.recent(key) >= limit:
+            raise Refused(Refusal.CODES_TOO_FAST)
+        draft.count(key)
 
-        Raises Refused: coverMark forbids it, or there are too many.
-        """
+    def replace(self, draft: Draft, device: Device, waiting: list[Share]) -> None:
+        """Withdraw the waiting codes that the new one replaces. Raises Refused: coverMark forbids it, or too many wait."""
         replaced = [] if self.cover_mark == COEXIST else waiting
         longer = all(lasts_longer(self.ends_ms, share.ends_ms) for share in replaced)
         if self.cover_mark == ONLY_LONGER and not longer:
             raise Refused(Refusal.NOT_LONGER)
         limit = draft.facts.rules.open_codes
-        if limit and others + len(waiting) - len(replaced) >= limit:
+        if limit and draft.facts.open_codes(device.id) - len(replaced) >= limit:
             raise Refused(Refusal.TOO_MANY_CODES)
         for share in replaced:
             withdraw(draft, share, Cause.REPLACED)
@@ -98,9 +105,9 @@ class CreateCode(MakeCode, frozen=True, kw_only=True):
         device = self.shareable_device(draft, sharer)
         if self.ends_ms and self.ends_ms <= self.accept_by_ms:
             raise Refused(Refusal.ENDS_TOO_EARLY)
-        waiting = _waiting(draft, device)
-        codes = [share for share in waiting if share.origin is Origin.CODE]
-        self.replace(draft, codes, len(waiting) - len(codes))
+        self.count(draft, sharer)
+        codes = [] if self.cover_mark == COEXIST else draft.facts.codes(device)
+        self.replace(draft, device, [share for share in codes if not share.due(draft.now_ms)])
         self.make(draft, device, sharer, None, self.accept_by_ms)
 
 
@@ -120,12 +127,13 @@ class Invite(MakeCode, frozen=True, kw_only=True):
         if recipient.id == sharer.id:
             raise Refused(Refusal.RECIPIENT_IS_OWNER)
         device = self.shareable_device(draft, sharer)
-        invited = [
-            share
-            for share in on(current_tree(draft, device, recipient.id), device.id)
-            if share.state is State.OPEN and share.origin is Origin.INVITATION
+        waiting = [
+            share for share in on(current_tree(draft, device, recipient.id), device.id) if share.state < State.ACTIVE
         ]
-        self.replace(draft, invited, len(_waiting(draft, device)) - len(invited))
+        if any(share.origin is Origin.OFFER for share in waiting):
+            raise Refused(Refusal.OFFER_OPEN)
+        self.count(draft, sharer)
+        self.replace(draft, device, waiting)
         deadline_ms = draft.now_ms + draft.facts.rules.invitation_ms
         share = self.make(
             draft, device, sharer, recipient, min(deadline_ms, self.ends_ms) if self.ends_ms else deadline_ms
@@ -150,38 +158,32 @@ class Accept(ByCode, frozen=True, kw_only=True):
     device_name: str = ""
 
     def decide(self, draft: Draft) -> None:
-        """Of two who race for a code one gets it; who has it already gets the same answer again."""
+        """Of two who race for a code one gets it. The account that has it already gets the same answer again."""
         recipient = self.caller(draft)
         share = self.share(draft, recipient.id)
-        if share is None or share.origin is Origin.APART:
+        if share is not None and share.sharer_id == recipient.id:
+            raise Refused(Refusal.OWN_CODE, f"{Refusal.OWN_CODE.value}: {fate(share)}")
+        if share is None or share.origin is Origin.APART or (share.sharee_id or recipient.id) != recipient.id:
             raise Refused(Refusal.CODE_NOT_GOOD)
-        if share.state is not State.ACTIVE or share.sharee_id != recipient.id:
-            if share.state is not State.OPEN or share.sharee_id not in (None, recipient.id, share.sharer_id):
-                raise Refused(Refusal.CODE_NOT_GOOD)
-            _refuse_own(draft, share, recipient)
+        device = draft.device(share)
+        if share.state is not State.ACTIVE:
+            if share.state is not State.OPEN:
+                raise Refused(Refusal.CODE_NOT_GOOD, fate(share) if share.sharee_id else "")
+            if device is not None and device.owner_id == recipient.id:
+                raise Refused(Refusal.RECIPIENT_IS_OWNER)
             share = accept(draft, share, recipient.id, device_name=self.device_name)
-        draft.reply = Coded(share, draft.device(share))
+        draft.reply = Coded(share, device)
 
 
 class Inspect(ByCode, frozen=True, kw_only=True):
     """`shareCodeInfo`: what a code is for."""
 
     def decide(self, draft: Draft) -> None:
-        """Told to its parties, and of a code that waits for anybody to whoever holds it."""
+        """Its two parties are told; of a code that nobody has accepted yet everybody is."""
         account = self.caller(draft)
         share = self.share(draft, account.id)
         if share is None or account.id not in (share.sharer_id, share.sharee_id or account.id):
             raise Refused(Refusal.NO_SUCH_SHARE)
+        if share.state not in (State.OPEN, State.ACTIVE) and account.id not in (share.sharer_id, share.sharee_id):
+            raise Refused(Refusal.SHARE_OVER)
         draft.reply = Coded(not_over(share), draft.device(share))
-
-
-def _waiting(draft: Draft, device: Device) -> list[Share]:
-    return [share for share in draft.facts.codes(device) if not share.due(draft.now_ms)]
-
-
-def _refuse_own(draft: Draft, share: Share, recipient: Account) -> None:
-    if share.sharer_id == recipient.id:
-        raise Refused(Refusal.OWN_CODE)
-    device = draft.device(share)
-    if device is not None and device.owner_id == recipient.id:
-        raise Refused(Refusal.RECIPIENT_IS_OWNER)

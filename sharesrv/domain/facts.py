@@ -112,7 +112,11 @@ class Source(Protocol):
         ...
 
     def codes_of_device(self, device_id: str) -> list[Share]:
-        """The open share codes and invitations of a device."""
+        """The open share codes of a device that anybody may accept."""
+        ...
+
+    def open_codes(self, device_id: str, now_ms: int) -> int:
+        """How many share codes and invitations of a device are open, their deadlines after `now_ms`."""
         ...
 
     def live_of_sharee(self, sharee_id: str) -> list[Share]:
@@ -187,6 +191,8 @@ class Facts:
         self._changed_of: defaultdict[str, list[int]] = defaultdict(list)  # by sharer, and by sharee
         self._open: dict[str, int] = {}
         self._opened: defaultdict[str, int] = defaultdict(int)
+        self._open_codes: dict[str, int] = {}
+        self._opened_codes: defaultdict[str, int] = defaultdict(int)
 
     # Accounts, tokens, devices.
 
@@ -272,16 +278,12 @@ class Facts:
         )
 
     def codes(self, device: Device) -> list[Share]:
-        """The share codes and invitations of a device that wait."""
+        """The share codes of a device that wait for anybody."""
         return self._list(
             ("codes", device.id),
             lambda: self.source.codes_of_device(device.id),
             self._changed_on.get(self.root_id(device)),
-            lambda share: (
-                share.device_id == device.id
-                and share.state is State.OPEN
-                and share.origin in (Origin.CODE, Origin.INVITATION)
-            ),
+            lambda share: share.device_id == device.id and share.state is State.OPEN and share.origin is Origin.CODE,
         )
 
     def grants_between(self, sharer_id: str, sharee_id: str) -> list[Share]:
@@ -319,6 +321,12 @@ class Facts:
             self._open[sharer_id] = self.source.open_offers(sharer_id, self.now_ms)
         return self._open[sharer_id] + self._opened[sharer_id]
 
+    def open_codes(self, device_id: str) -> int:
+        """How many share codes and invitations of this device wait. They are counted, not read."""
+        if device_id not in self._open_codes:
+            self._open_codes[device_id] = self.source.open_codes(device_id, self.now_ms)
+        return self._open_codes[device_id] + self._opened_codes[device_id]
+
     def recent(self, key: Recent) -> int:
         """How often it was done in the last minute."""
         return self._recent(key) + self._counted.get(key, 0)
@@ -338,9 +346,12 @@ class Facts:
         new_sharee = share.sharee_id is not None and (before is None or before.sharee_id is None)
         if share.id not in self._changed or new_sharee:
             self._file(share, new_sharee=new_sharee)
-        if share.origin is Origin.OFFER:
-            waited = before is not None and self._waits(before)
-            self._opened[share.sharer_id] += self._waits(share) - waited
+        if share.origin <= Origin.CODE:
+            opened = self._waits(share) - (before is not None and self._waits(before))
+            if share.origin is Origin.OFFER:
+                self._opened[share.sharer_id] += opened
+            else:
+                self._opened_codes[share.device_id] += opened
 
     def put_params(self, device_id: str, params: str) -> None:
         """Take the state of a device."""

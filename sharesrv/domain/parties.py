@@ -8,11 +8,30 @@ from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import current_tree, lapse_around
 from sharesrv.domain.facts import Account, Device, Facts, Token
 from sharesrv.domain.outcome import Result
-from sharesrv.domain.share import Channel, Share, State
+from sharesrv.domain.share import Cause, Channel, Share, State
 from sharesrv.errors import Refusal, Refused
 
 NO_SUCH_ACCOUNT = 1  # S4: "1:account does not exist"
 UNKNOWN_UIDS = "unknown uids"
+
+_ENDED = (State.WITHDRAWN, State.ENDED)
+_ENDS = {
+    Cause.LEFT: "the recipient has given the share back",
+    Cause.EXPIRED: "the use of the share has ended at its sharingExpireAt",
+    Cause.REPLACED: "the share was replaced by a newer one",
+    Cause.REMOVED: "the device, or an account of the share, was removed or has another owner",
+}
+_FATES = {
+    State.OPEN: "the share waits to be accepted",
+    State.JOINED: "the share waits for the answer to its bridge's offer",
+    State.ACTIVE: "the share was accepted",
+    State.BARRED: "the sub-device was taken out of its bridge's share",
+    State.MERGED: "the share was accepted with its bridge's",
+    State.REFUSED: "the recipient has refused the share",
+    State.WITHDRAWN: "the owner has withdrawn the share",
+    State.TIMED_OUT: "the share was not accepted in time",
+    State.ENDED: "the owner has ended the share",
+}
 
 
 class Called(Command, frozen=True, kw_only=True):
@@ -86,8 +105,13 @@ class ByCode(Called, frozen=True, kw_only=True):
 def not_over(share: Share) -> Share:
     """`share`, if it waits for its answer or is in use. Raises Refused."""
     if share.state not in (State.OPEN, State.ACTIVE):
-        raise Refused(Refusal.SHARE_OVER)
+        raise Refused(Refusal.SHARE_OVER, fate(share))
     return share
+
+
+def fate(share: Share) -> str:
+    """What has become of a share, in a sentence for its two parties."""
+    return _ENDS.get(share.cause, _FATES[share.state]) if share.state in _ENDED else _FATES[share.state]
 
 
 class ToSharee(Command, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ class Rules(msgspec.Struct, frozen=True):
     unknown_uids_per_minute: int = 20
     open_offers: int = 100
     open_codes: int = 1000
+    codes_per_minute: int = 60
     offers_per_minute: int = 10
 
 

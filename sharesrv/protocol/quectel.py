@@ -48,6 +48,8 @@ CODES: Final = {
     Refusal.NOT_VERIFIED: 5360,
     Refusal.ENDS_TOO_EARLY: 5153,
     Refusal.TOO_MANY_CODES: 5134,
+    Refusal.CODES_TOO_FAST: 5134,
+    Refusal.OFFER_OPEN: 5134,
     Refusal.NOT_LONGER: 5134,
     Refusal.NO_CODE: 5136,
     Refusal.NO_NAME: 5068,

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from sharesrv.domain.codes import CODES
 from sharesrv.domain.control import UpdateDevice
 from sharesrv.domain.draft import SERVER
-from sharesrv.domain.outcome import Coded, Forward, GrantChanged
+from sharesrv.domain.outcome import Coded, Forward, GrantChanged, Reply
 from sharesrv.domain.parties import UNKNOWN_UIDS
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
-from sharesrv.errors import Refusal
+from sharesrv.errors import Refusal, Refused
 from tests.coded import GUEST_UID, HOUR_MS, OTHER_UID, CodedWorld, coded, ended
 from tests.world import came_to
 
@@ -76,6 +77,11 @@ def guessed_too_often(world: CodedWorld) -> None:
     world.recents.add((UNKNOWN_UIDS, "owner", ""))
 
 
+def made_too_many(world: CodedWorld) -> None:
+    limited(codes_per_minute=1)(world)
+    world.recents.add((CODES, "owner", ""))
+
+
 def too_many_waiting(world: CodedWorld) -> None:
     limited(open_codes=1)(world)
     world.row(State.OPEN, origin=Origin.INVITATION, sharee_id="other")
@@ -112,6 +118,7 @@ CREATING = [
     *token_checks("owner"),
     *device_checks(4),
     Check(7, "ends too early", Refusal.ENDS_TOO_EARLY, fields={"ends_ms": 1}),
+    Check(8, "made too many", Refusal.CODES_TOO_FAST, made_too_many),
     Check(8, "too many waiting", Refusal.TOO_MANY_CODES, too_many_waiting),
     Check(8, "not longer", Refusal.NOT_LONGER, waits_for_life(Origin.CODE), {"cover_mark": 3}),
 ]
@@ -122,6 +129,8 @@ INVITING = [
     Check(5, "no such login", Refusal.NO_RECIPIENT, fields={"recipient_id": None, "recipient_uid": "nobody"}),
     Check(6, "oneself", Refusal.RECIPIENT_IS_OWNER, fields={"recipient_id": "owner"}),
     *device_checks(7),
+    Check(10, "a live share is open", Refusal.OFFER_OPEN, waits_for_life(Origin.OFFER)),
+    Check(10, "made too many", Refusal.CODES_TOO_FAST, made_too_many),
     Check(10, "too many waiting", Refusal.TOO_MANY_CODES, too_many_waiting),
     Check(10, "not longer", Refusal.NOT_LONGER, waits_for_life(Origin.INVITATION), {"cover_mark": 3}),
 ]
@@ -254,6 +263,43 @@ def test_a_limit_of_zero_is_off() -> None:
         assert came_to(world.do(world.invite(recipient_id="nobody"))) is Refusal.NO_RECIPIENT
 
 
+def test_2_9_an_account_makes_so_many_codes_and_invitations_a_minute() -> None:
+    world = CodedWorld(Rules(codes_per_minute=3))
+    replies = world.batch([world.create(), world.invite(), world.create("bridge"), world.create("bridge")])
+    assert [came_to(reply) for reply in replies] == [Coded] * 3 + [Refusal.CODES_TOO_FAST]
+    assert came_to(world.do(world.invite(cover_mark=2))) is Refusal.CODES_TOO_FAST
+    world.device("fan", owner_id="other")
+    assert came_to(world.do(world.create("fan", "other"))) is Coded
+    world.clock.advance(ms=60_000)
+    assert came_to(world.do(world.invite())) is Coded
+
+
+def test_2_9_a_refused_code_does_not_count_against_the_codes_of_a_minute() -> None:
+    world = CodedWorld(Rules(codes_per_minute=1, open_codes=1))
+    world.row(State.OPEN, origin=Origin.INVITATION, sharee_id="other", deadline_ms=world.after(HOUR_MS))
+    assert came_to(world.do(world.create())) is Refusal.TOO_MANY_CODES
+    assert came_to(world.do(world.create("bridge"))) is Coded
+
+
+def test_2_9_codes_that_coexist_are_counted_and_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = CodedWorld()
+    world.made(cover_mark=2)
+    monkeypatch.delattr(type(world.store), "codes_of_device")
+    assert came_to(world.do(world.create(cover_mark=2))) is Coded
+
+
+@pytest.mark.parametrize("mark", [1, 2, 3])
+def test_3_1_an_invitation_beside_a_live_share_to_that_account_is_refused(mark: int) -> None:
+    world = CodedWorld()
+    world.do(world.request())
+    offer = world.share()
+    assert came_to(world.do(world.invite(cover_mark=mark))) is Refusal.OFFER_OPEN
+    assert world.shares() == [offer]
+    assert came_to(world.do(world.invite(recipient_id="other", cover_mark=mark))) is Coded
+    world.clock.advance(ms=180_000)
+    assert came_to(world.do(world.invite(cover_mark=mark))) is Coded
+
+
 # Naming a recipient.
 
 
@@ -312,7 +358,7 @@ class Code(NamedTuple):
 
 NOT_GOOD = [
     Code("used by another", State.ACTIVE, Refusal.CODE_NOT_GOOD, "guest", {"sharee_id": "other"}),
-    Code("used by another, the owner's own", State.ACTIVE, Refusal.CODE_NOT_GOOD, "owner", {"sharee_id": "other"}),
+    Code("used by another, one's own", State.ACTIVE, Refusal.OWN_CODE, "owner", {"sharee_id": "other"}),
     Code(
         "meant for another",
         State.OPEN,
@@ -328,11 +374,11 @@ NOT_GOOD = [
         {"origin": Origin.OFFER, "sharee_id": "other"},
     ),
     Code("replaced", State.WITHDRAWN, Refusal.CODE_NOT_GOOD),
-    Code("replaced, one's own", State.WITHDRAWN, Refusal.CODE_NOT_GOOD, "owner"),
+    Code("replaced, one's own", State.WITHDRAWN, Refusal.OWN_CODE, "owner"),
     Code("refused", State.REFUSED, Refusal.CODE_NOT_GOOD, "guest", {"origin": Origin.INVITATION, "sharee_id": "guest"}),
     Code("timed out", State.TIMED_OUT, Refusal.CODE_NOT_GOOD),
     Code("past its time", State.OPEN, Refusal.CODE_NOT_GOOD, "guest", {"deadline_ms": 1}),
-    Code("past its time, one's own", State.OPEN, Refusal.CODE_NOT_GOOD, "owner", {"deadline_ms": 1}),
+    Code("past its time, one's own", State.OPEN, Refusal.OWN_CODE, "owner", {"deadline_ms": 1}),
     Code("ended", State.ENDED, Refusal.CODE_NOT_GOOD, "guest", {"sharee_id": "guest"}),
     Code("set apart", State.ACTIVE, Refusal.CODE_NOT_GOOD, "guest", {"origin": Origin.APART, "sharee_id": "guest"}),
     Code("joined", State.JOINED, Refusal.CODE_NOT_GOOD, "guest", {"origin": Origin.OFFER, "sharee_id": "guest"}),
@@ -348,6 +394,44 @@ def test_a_code_that_cannot_be_accepted(code: Code) -> None:
     if not row.due(world.clock.now_ms()):
         assert world.shares() == [row]
     assert world.notices == []
+
+
+FATES = [
+    (State.REFUSED, Cause.NONE, "the recipient has refused the share"),
+    (State.WITHDRAWN, Cause.CANCELLED, "the owner has withdrawn the share"),
+    (State.WITHDRAWN, Cause.REPLACED, "the share was replaced by a newer one"),
+    (State.TIMED_OUT, Cause.TIMEOUT, "the share was not accepted in time"),
+    (State.ENDED, Cause.CANCELLED, "the owner has ended the share"),
+    (State.ENDED, Cause.LEFT, "the recipient has given the share back"),
+    (State.ENDED, Cause.EXPIRED, "the use of the share has ended at its sharingExpireAt"),
+]
+
+
+@pytest.mark.parametrize(("state", "cause", "fate"), FATES)
+def test_3_1_the_two_parties_are_told_what_became_of_a_code_and_a_stranger_is_not(
+    state: State, cause: Cause, fate: str
+) -> None:
+    world = CodedWorld()
+    row = world.row(state, origin=Origin.INVITATION, cause=cause)
+    assert reason(world.do(world.accept(row.code))) == fate
+    assert reason(world.do(world.inspect(row.code))) == fate
+    assert reason(world.do(world.accept(row.code, "owner"))) == f"the share code is your own: {fate}"
+    assert reason(world.do(world.unshare(row.code))) == fate
+    assert reason(world.do(world.accept(row.code, "other"))) == Refusal.CODE_NOT_GOOD.value
+    assert reason(world.do(world.accept("unknown", "other"))) == Refusal.CODE_NOT_GOOD.value
+
+
+def test_3_1_a_stranger_is_not_told_what_became_of_a_code_that_nobody_accepted() -> None:
+    world = CodedWorld()
+    row = world.row(State.WITHDRAWN, origin=Origin.CODE, sharee_id=None, cause=Cause.REPLACED)
+    assert reason(world.do(world.accept(row.code))) == Refusal.CODE_NOT_GOOD.value
+    assert reason(world.do(world.inspect(row.code))) == Refusal.SHARE_OVER.value
+    assert reason(world.do(world.inspect(row.code, "owner"))) == "the share was replaced by a newer one"
+
+
+def reason(reply: Reply | None) -> str:
+    assert isinstance(reply, Refused)
+    return reply.reason
 
 
 def test_an_unknown_code() -> None:

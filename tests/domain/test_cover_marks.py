@@ -105,14 +105,13 @@ def test_a_code_whose_deadline_has_passed_is_not_compared_though_no_alarm_rang(w
     assert came_to(way(world, 3, world.after(2 * HOUR_MS))) is Coded
 
 
-@each_way
 @pytest.mark.parametrize("mark", [1, 3])
-def test_a_live_offer_is_never_replaced_by_making_one(way: Making, mark: int) -> None:
+def test_a_live_offer_is_never_replaced_by_making_a_code(mark: int) -> None:
     world = CodedWorld()
     world.do(world.request())
     offer = world.share()
     world.notices.clear()
-    assert came_to(way(world, mark, SHORT)) is Coded
+    assert came_to(by_code(world, mark, SHORT)) is Coded
     assert world.now(offer) == offer
     assert [notice for notice in world.notices if isinstance(notice, Ended)] == []
 

@@ -52,6 +52,7 @@ ONCE: dict[str, Callable[[Facts, World], object]] = {
     "asked_of": lambda facts, _world: facts.asked_of("guest"),
     "owed_to": lambda facts, _world: facts.owed_to("owner"),
     "open_offers": lambda facts, _world: facts.open_offers("owner"),
+    "open_codes": lambda facts, _world: facts.open_codes("lamp"),
     "share": lambda facts, _world: facts.share(1),
     "share_of_code": lambda facts, _world: facts.share_of_code("row-1"),
 }
@@ -196,7 +197,7 @@ read_before = pytest.mark.parametrize("read_before", [False, True], ids=["read a
     [
         (State.OPEN, {}, {"newest", "tree", "asked"}),
         (State.OPEN, {"deadline_ms": START_MS}, {"newest", "tree"}),
-        (State.OPEN, {"origin": Origin.INVITATION}, {"newest", "tree", "asked", "codes"}),
+        (State.OPEN, {"origin": Origin.INVITATION}, {"newest", "tree", "asked"}),
         (State.OPEN, {"origin": Origin.CODE, "sharee_id": None}, {"codes"}),
         (State.JOINED, {}, {"newest", "tree"}),
         (State.ACTIVE, {}, {"newest", "tree", "grants", "held"}),
@@ -417,6 +418,7 @@ def questions(facts: Facts, world: World) -> dict[str, object]:
     for device in DEVICES:
         found[f"held {device}"] = facts.held_on(world.store.devices[device])
         found[f"codes {device}"] = facts.codes(world.store.devices[device])
+        found[f"open codes {device}"] = facts.open_codes(device)
     return found
 
 

@@ -284,16 +284,6 @@ def test_a_share_that_joins_its_bridges_offer_takes_the_place_of_an_invitation_t
     assert world.heard() == [(Ended, "sub-1", Cause.REPLACED)]
 
 
-def test_an_invitation_beside_a_live_offer_leaves_it_open() -> None:
-    world = CodedWorld()
-    world.do(world.request())
-    offer, invitation = world.share(), world.invited()
-    assert world.now(offer) == offer
-    assert came_to(world.do(world.answer(code=invitation.code))) is Acknowledged
-    assert world.states() == [State.OPEN, State.ACTIVE]
-    assert came_to(world.do(world.request(sequence="2"))) == ALREADY_SHARED
-
-
 def test_an_invitation_is_no_open_offer_and_none_of_a_minute() -> None:
     world = CodedWorld(Rules(open_offers=1, offers_per_minute=1))
     world.invited()

@@ -261,7 +261,7 @@ NAMED: list[tuple[str, tuple[Any, ...], list[int]]] = [
     ("live_of_device", ("sub-1",), [14, 17]),
     ("live_of_device", ("bridge",), [15]),
     ("codes_of_device", ("lamp",), [23]),
-    ("codes_of_device", ("cellar",), [24]),
+    ("codes_of_device", ("cellar",), []),  # an invitation
     ("codes_of_device", ("bridge",), []),
     ("live_of_sharee", ("guest",), [12, 14, 15, 16, 22, 24]),
     ("live_of_sharee", ("other",), [13, 17]),
@@ -325,6 +325,7 @@ EVERYTHING: dict[str, list[Sequence[Any]]] = {
     "held_on": [DEVICE_IDS],
     "live_of_device": [DEVICE_IDS],
     "codes_of_device": [DEVICE_IDS],
+    "open_codes": [DEVICE_IDS, TIMES_MS],
     "live_of_sharee": [ACCOUNT_IDS],
     "grants_between": [ACCOUNT_IDS, ACCOUNT_IDS],
     "asked_of": [ACCOUNT_IDS, TIMES_MS],

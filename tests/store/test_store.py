@@ -72,10 +72,16 @@ def test_no_question_of_a_rule_builds_a_table_for_more_than_its_order(database: 
 
 
 def test_questions_about_a_device_do_not_read_its_history(database: Path) -> None:
-    for name in ("live_on", "held_on", "live_of_device", "codes_of_device"):
+    for name in ("live_on", "held_on", "live_of_device"):
         steps = [step for step in plan_of(database, STATEMENTS[name]) if step.startswith("SEARCH s ")]
         assert steps
         assert all("share_live" in step for step in steps), (name, steps)
+
+
+def test_2_9_waiting_codes_are_counted_in_an_index_of_their_own(database: Path) -> None:
+    [counted] = plan_of(database, STATEMENTS["open_codes"])
+    assert "COVERING INDEX share_codes" in counted
+    assert any("share_codes" in step for step in plan_of(database, STATEMENTS["codes_of_device"]))
 
 
 # Failures.

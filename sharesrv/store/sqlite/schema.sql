@@ -80,6 +80,8 @@ CREATE INDEX share_asked ON share (device_id, sharee_id, sequence);
 -- The alarm: what comes due, and when. An offer is written into it and out of it, a grant without an end never.
 CREATE INDEX share_deadline ON share (deadline_ms) WHERE state = 0;
 CREATE INDEX share_ends ON share (ends_ms) WHERE state = 2 AND ends_ms > 0;
+-- How many share codes and invitations of a device wait, and which. Nothing for a live request.
+CREATE INDEX share_codes ON share (device_id, deadline_ms, state, origin) WHERE state = 0 AND origin BETWEEN 1 AND 2;
 -- How long a request that timed out cannot be repeated. Nothing for a request that is answered.
 CREATE INDEX share_timed_out ON share (device_id, sharee_id, deadline_ms) WHERE state = 7 AND origin = 0;
 

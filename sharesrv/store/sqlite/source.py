@@ -42,8 +42,10 @@ STATEMENTS: Final = {
     "live_on": _ON_TREE.format(which="s.state < 4 AND s.sharee_id = ?2"),
     "held_on": _ON_TREE.format(which="s.state < 4 AND s.state >= 2"),
     "live_of_device": f"{_FROM} WHERE s.device_id = ? AND s.state < 4 ORDER BY s.id",
-    "codes_of_device": f"{_FROM} WHERE s.device_id = ? AND s.state < 4 AND s.state = 0 AND s.origin BETWEEN 1 AND 2 "
+    "codes_of_device": f"{_FROM} WHERE s.device_id = ? AND s.state = 0 AND s.origin BETWEEN 1 AND 2 AND s.origin = 2 "
     "ORDER BY s.id",
+    "open_codes": "SELECT count(*) FROM share WHERE device_id = ? AND deadline_ms > ? AND state = 0 "
+    "AND origin BETWEEN 1 AND 2",
     "live_of_sharee": f"{_FROM} WHERE s.sharee_id = ? AND s.state < 4 ORDER BY s.id",
     "grants_between": f"{_FROM} WHERE s.sharee_id = ? AND s.state < 4 AND s.state = 2 AND s.sharer_id = ? ORDER BY s.id",
     "asked_of": f"{_FROM} WHERE s.sharee_id = ? AND s.deadline_ms > ? AND s.state < 4 AND s.state = 0 ORDER BY s.id",
@@ -125,6 +127,9 @@ class SqliteSource:
 
     def codes_of_device(self, device_id: str) -> list[Share]:
         return self._shares("codes_of_device", device_id)
+
+    def open_codes(self, device_id: str, now_ms: int) -> int:
+        return int(self._rows("open_codes", device_id, now_ms)[0][0])
 
     def live_of_sharee(self, sharee_id: str) -> list[Share]:
         return self._shares("live_of_sharee", sharee_id)
