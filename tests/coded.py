@@ -39,11 +39,11 @@ class CodedWorld(World):
     def set_end(self, code: str, ends_ms: int, account: str = "owner") -> SetEnd:
         return SetEnd(digest=f"token of {account}", code=code, ends_ms=ends_ms)
 
-    def unshare(self, code: str, account: str = "owner") -> Unshare:
-        return Unshare(digest=f"token of {account}", code=code)
+    def unshare(self, code: str, account: str = "owner", device: str = "") -> Unshare:
+        return Unshare(digest=f"token of {account}", code=code, device_id=device)
 
-    def leave(self, code: str, account: str = "guest") -> Leave:
-        return Leave(digest=f"token of {account}", code=code)
+    def leave(self, code: str, account: str = "guest", device: str = "") -> Leave:
+        return Leave(digest=f"token of {account}", code=code, device_id=device)
 
     def rename(self, code: str, device_name: str = "Porch", account: str = "guest") -> Rename:
         return Rename(digest=f"token of {account}", code=code, device_name=device_name)

@@ -189,10 +189,8 @@ class Facts:
         self._changed: set[int] = set()
         self._changed_on: defaultdict[str, list[int]] = defaultdict(list)  # by the root of the device's tree
         self._changed_of: defaultdict[str, list[int]] = defaultdict(list)  # by sharer, and by sharee
-        self._open: dict[str, int] = {}
-        self._opened: defaultdict[str, int] = defaultdict(int)
-        self._open_codes: dict[str, int] = {}
-        self._opened_codes: defaultdict[str, int] = defaultdict(int)
+        self._open: dict[tuple[Origin, str], int] = {}
+        self._opened: defaultdict[tuple[Origin, str], int] = defaultdict(int)
 
     # Accounts, tokens, devices.
 
@@ -301,9 +299,7 @@ class Facts:
             ("asked", account_id),
             lambda: self.source.asked_of(account_id, self.now_ms),
             self._changed_of.get(account_id),
-            lambda share: (
-                share.sharee_id == account_id and share.state is State.OPEN and share.deadline_ms > self.now_ms
-            ),
+            lambda share: share.sharee_id == account_id and self._waits(share),
         )
 
     def owed_to(self, account_id: str) -> list[Share]:
@@ -317,15 +313,17 @@ class Facts:
 
     def open_offers(self, sharer_id: str) -> int:
         """How many `share` requests of this account wait for their answer."""
-        if sharer_id not in self._open:
-            self._open[sharer_id] = self.source.open_offers(sharer_id, self.now_ms)
-        return self._open[sharer_id] + self._opened[sharer_id]
+        key = (Origin.OFFER, sharer_id)
+        if key not in self._open:
+            self._open[key] = self.source.open_offers(sharer_id, self.now_ms)
+        return self._open[key] + self._opened[key]
 
     def open_codes(self, device_id: str) -> int:
         """How many share codes and invitations of this device wait. They are counted, not read."""
-        if device_id not in self._open_codes:
-            self._open_codes[device_id] = self.source.open_codes(device_id, self.now_ms)
-        return self._open_codes[device_id] + self._opened_codes[device_id]
+        key = (Origin.CODE, device_id)
+        if key not in self._open:
+            self._open[key] = self.source.open_codes(device_id, self.now_ms)
+        return self._open[key] + self._opened[key]
 
     def recent(self, key: Recent) -> int:
         """How often it was done in the last minute."""
@@ -347,11 +345,8 @@ class Facts:
         if share.id not in self._changed or new_sharee:
             self._file(share, new_sharee=new_sharee)
         if share.origin <= Origin.CODE:
-            opened = self._waits(share) - (before is not None and self._waits(before))
-            if share.origin is Origin.OFFER:
-                self._opened[share.sharer_id] += opened
-            else:
-                self._opened_codes[share.device_id] += opened
+            key = (Origin.OFFER, share.sharer_id) if share.origin is Origin.OFFER else (Origin.CODE, share.device_id)
+            self._opened[key] += self._waits(share) - self._waits(before)
 
     def put_params(self, device_id: str, params: str) -> None:
         """Take the state of a device."""
@@ -401,5 +396,5 @@ class Facts:
         self._codes[stored.code] = stored.id
         return self._shares.setdefault(stored.id, stored)
 
-    def _waits(self, share: Share) -> bool:
-        return share.state is State.OPEN and share.deadline_ms > self.now_ms
+    def _waits(self, share: Share | None) -> bool:
+        return share is not None and share.state is State.OPEN and share.deadline_ms > self.now_ms

@@ -10,7 +10,8 @@ from sharesrv.domain.ending import bar, current_tree, end, lapse_around, refuse,
 from sharesrv.domain.grants import active, below, deciding, on
 from sharesrv.domain.outcome import Done
 from sharesrv.domain.parties import ByCode, ToSharee
-from sharesrv.domain.share import Cause, Channel, Share, State
+from sharesrv.domain.share import Cause, Channel, Origin, Share, State
+from sharesrv.errors import Refusal, Refused
 
 
 class Cancel(ToSharee, frozen=True, kw_only=True):
@@ -33,20 +34,49 @@ class Cancel(ToSharee, frozen=True, kw_only=True):
             bar(draft, device, grants[0], Cause.CANCELLED)
 
 
-class Unshare(ByCode, frozen=True, kw_only=True):
+class TakeBack(ByCode, frozen=True, kw_only=True):
+    """`device_id`, where given, may be a sub-device that the grant on its bridge covers: then it alone is taken out."""
+
+    device_id: str = ""
+
+    def takes_out(self, draft: Draft, grant: Share, cause: Cause) -> bool:
+        """Whether one sub-device is meant; then it is taken out. Raises Refused where `grant` does not cover it."""
+        if self.device_id in ("", grant.device_id):
+            return False
+        device = draft.facts.device(self.device_id)
+        if device is None or grant.state is not State.ACTIVE or draft.facts.root_id(device) != grant.device_id:
+            raise Refused(Refusal.NO_SUCH_SHARE)
+        deciders = deciding(draft.tree_of(grant), device, draft.facts)
+        if not deciders:
+            raise Refused(Refusal.SHARE_OVER, "the sub-device was taken out of its bridge's share")
+        if deciders[0].device_id == grant.device_id:
+            bar(draft, device, grant, cause)
+        elif all(share.origin is Origin.APART for share in deciders):
+            end(draft, deciders, cause)
+        else:
+            raise Refused(Refusal.NO_SUCH_SHARE)
+        draft.reply = Done()
+        return True
+
+
+class Unshare(TakeBack, frozen=True, kw_only=True):
     """`ownerUserUnshareDevice`: the owner ends the grant, or withdraws the waiting code."""
 
     def decide(self, draft: Draft) -> None:
         """End or withdraw it."""
-        _cancel(draft, self.as_sharer(draft))
+        share = self.as_sharer(draft)
+        if not self.takes_out(draft, share, Cause.CANCELLED):
+            _cancel(draft, share)
 
 
-class Leave(ByCode, frozen=True, kw_only=True):
+class Leave(TakeBack, frozen=True, kw_only=True):
     """`shareUserUnshareDevice`: the recipient gives the grant back, or refuses the invitation."""
 
     def decide(self, draft: Draft) -> None:
         """End or refuse it."""
         share = self.as_sharee(draft)
+        if self.takes_out(draft, share, Cause.LEFT):
+            return
         if share.state is State.OPEN:
             refuse(draft, share, share.sharee_id or "")
         else:

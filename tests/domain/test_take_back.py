@@ -7,6 +7,7 @@ import pytest
 from sharesrv.domain.change import AmendGrant
 from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import Done, Ended, Settled
+from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Cause, State
 from sharesrv.domain.take_back import EndShare
 from sharesrv.errors import Refusal
@@ -104,6 +105,62 @@ def test_a_sub_device_that_either_side_ended_stays_out_of_its_bridges_grant(acco
     world.do(world.unshare(sub.code) if account == "owner" else world.leave(sub.code))
     assert [world.permit(id) for id in ("bridge", "sub-1", "sub-2")] == [3, None, 3]
     assert [device for _kind, device, _cause in world.heard()] == ["sub-1"]
+
+
+def taking_back(world: CodedWorld, account: str, code: str, device: str) -> object:
+    """The owner or the recipient takes a sub-device out by the share code of its bridge."""
+    command = world.unshare(code, "owner", device) if account == "owner" else world.leave(code, "guest", device)
+    return came_to(world.do(command))
+
+
+each_side = pytest.mark.parametrize(("account", "cause"), [("owner", Cause.CANCELLED), ("guest", Cause.LEFT)])
+
+
+@each_side
+@pytest.mark.parametrize("permit", [None, 8], ids=["covered", "set apart"])
+def test_3_1_deviceid_of_a_covered_sub_device_takes_it_out_alone(
+    account: str, cause: Cause, permit: int | None
+) -> None:
+    world = CodedWorld()
+    grant = world.taken("bridge", permit=3)
+    if permit is not None:
+        world.do(world.update("sub-1", permit=permit))
+        world.notices.clear()
+    assert taking_back(world, account, grant.code, "sub-1") is Done
+    assert [world.permit(id) for id in ("bridge", "sub-1", "sub-2")] == [3, None, 3]
+    assert world.heard() == [(Ended, "sub-1", cause)]
+    assert world.heard("owner") == ([] if account == "owner" else [(Ended, "sub-1", cause)])
+    assert taking_back(world, account, grant.code, "sub-1") is Refusal.SHARE_OVER
+    assert taking_back(world, account, grant.code, "sub-2") is Done
+
+
+@each_side
+def test_3_1_deviceid_of_the_share_itself_takes_it_back_whole(account: str, cause: Cause) -> None:
+    world = CodedWorld()
+    grant = world.taken("bridge")
+    assert taking_back(world, account, grant.code, "bridge") is Done
+    assert world.now(grant).cause is cause
+    assert world.permit("sub-1") is None
+
+
+@each_side
+def test_3_1_deviceid_of_a_device_that_the_share_does_not_cover_is_refused(account: str, cause: Cause) -> None:
+    world = CodedWorld()
+    grant, own = world.taken("bridge"), world.taken("sub-1")
+    invitation = world.invited("lamp")
+    for device in ("lamp", "sub-1", "none"):
+        assert taking_back(world, account, grant.code, device) is Refusal.NO_SUCH_SHARE
+    for share, device in ((own, "sub-2"), (own, "bridge"), (invitation, "sub-1")):
+        assert taking_back(world, account, share.code, device) is Refusal.NO_SUCH_SHARE
+    assert [world.now(share).state for share in (grant, own, invitation)] == [State.ACTIVE, State.ACTIVE, State.OPEN]
+    assert world.heard() == []
+
+
+@each_side
+def test_3_1_without_cascade_a_bridges_share_covers_no_other_device(account: str, cause: Cause) -> None:
+    world = CodedWorld(Rules(bridge_cascade=False))
+    grant = world.taken("bridge")
+    assert taking_back(world, account, grant.code, "sub-1") is Refusal.NO_SUCH_SHARE
 
 
 def test_who_leaves_a_bridge_leaves_its_sub_devices_too() -> None:
