@@ -15,6 +15,9 @@ from sharesrv.names import is_storable
 
 OK: Final = 200
 NAME_MAX: Final = 64  # characters
+PAGE_MAX: Final = 1000  # shares in one answer
+LAST_ID: Final = 2**63 - 1  # no shareId is larger
+_NUMBER: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
 _TIMESTAMP: Final = re.compile(r"[0-9]{13}", re.ASCII)
 
 
@@ -137,6 +140,16 @@ def milliseconds(params: Params, name: str) -> int:
     return int(params.get(name, 0))
 
 
+def page(params: Params) -> tuple[int, int]:
+    """How many shares a page of the list has, and the shareId below which it begins.
+
+    A limit that is no number from 1 to 1000 is 1000. Nothing stands behind what is not a shareId.
+    """
+    limit, after = params.get("limit", ""), params.get("after", str(LAST_ID + 1))
+    size = int(limit) if _NUMBER.fullmatch(limit) else PAGE_MAX
+    return (size if 0 < size <= PAGE_MAX else PAGE_MAX), min(int(after), LAST_ID) if _NUMBER.fullmatch(after) else 0
+
+
 def token(authorization: str) -> str | None:
     """The token in the header `Authorization`: bare, or behind `Bearer ` or `Token `."""
     kind, _space, rest = authorization.strip().partition(" ")
@@ -190,6 +203,7 @@ _COVER = Parameter(
     "1",
 )
 _NAME = Parameter("deviceName", "What the recipient calls the device, at most 64 characters", "Porch lamp")
+_SUB_DEVICE = Parameter("deviceid", "A sub-device that the bridge's share covers: it alone is taken out", "10000002")
 _TOKEN_REFUSALS = (Refusal.NO_TOKEN, Refusal.UNKNOWN_TOKEN)
 _DEVICE_REFUSALS = (Refusal.WRONG_AUTH_KEY, Refusal.NOT_SHAREABLE, Refusal.NOT_VERIFIED)
 _SHARE_REFUSALS = (Refusal.NO_CODE, Refusal.NO_SUCH_SHARE, Refusal.SHARE_OVER, Refusal.INTERNAL)
@@ -248,7 +262,7 @@ OWNER_UNSHARE: Final = Call(
     "DELETE",
     "ownerUserUnshareDevice",
     "End a grant, or withdraw a waiting code, as the owner",
-    (_CODE,),
+    (_CODE, _SUB_DEVICE),
     (_NEEDS_CODE,),
     (*_TOKEN_REFUSALS, *_SHARE_REFUSALS),
 )
@@ -256,7 +270,7 @@ RECIPIENT_UNSHARE: Final = Call(
     "DELETE",
     "shareUserUnshareDevice",
     "Give a grant back, or refuse an invitation, as the recipient",
-    (_CODE,),
+    (_CODE, _SUB_DEVICE),
     (_NEEDS_CODE,),
     (*_TOKEN_REFUSALS, *_SHARE_REFUSALS),
 )
@@ -264,7 +278,13 @@ USER_LIST: Final = Call(
     "GET",
     "deviceShareUserList",
     "List the shares of a device, the newest first",
-    (_PK, _DK, Parameter("ended", "1 lists those that have ended too", "1")),
+    (
+        _PK,
+        _DK,
+        Parameter("ended", "1 lists those that have ended too", "1"),
+        Parameter("limit", "How many shares at most, 1000 or less", "1000"),
+        Parameter("after", "The last shareId of the page before", "1783000000000000000"),
+    ),
     _NEEDS_DEVICE,
     (*_TOKEN_REFUSALS, Refusal.NO_PK, Refusal.NO_DK, Refusal.NOT_ITS_OWNER, Refusal.INTERNAL),
 )

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from sharesrv.domain.facts import Source
+from sharesrv.domain.facts import Account, Source
 from sharesrv.domain.outcome import Outcome
 from sharesrv.domain.share import Cause, Channel, Share, State
 
@@ -91,6 +91,18 @@ class JournalFilter(msgspec.Struct, frozen=True):
     share_id: int | None = None
 
 
+class DeviceShares(msgspec.Struct, frozen=True):
+    """Which shares of a device are wanted: those that live at `now_ms`, or with `ended` all of them.
+
+    With a bridge, those of its grants that give an account the device are among them.
+    """
+
+    device_id: str
+    bridge_id: str | None
+    now_ms: int
+    ended: bool = False
+
+
 class Reader(Protocol):
     """Questions. Lists are ordered by id and paged: `after` is the last id of the page before.
 
@@ -117,8 +129,8 @@ class Reader(Protocol):
 
     async def shares(self, after: int, limit: int) -> list[Share]: ...
 
-    async def shares_of(self, device_id: str, *, ended: bool) -> list[Share]:
-        """The shares of a device that wait or are in use, the newest first; with `ended`, also those that have ended."""
+    async def shares_of(self, wanted: DeviceShares, before: int, limit: int) -> list[tuple[Share, Account | None]]:
+        """At most `limit` shares with ids below `before`, the newest first, each with its sharee."""
         ...
 
     async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]: ...

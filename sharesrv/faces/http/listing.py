@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sharesrv.domain.facts import Account, Device, Source
+from sharesrv.domain.facts import Account, Device
 from sharesrv.domain.share import Cause, Share, State
 from sharesrv.faces.http.backend import Backend
+from sharesrv.protocol.quectel import Params, page
+from sharesrv.store.base import DeviceShares
 
 WAITING, IN_USE, OVER = 0, 1, 2  # shareStatus
 _STATUS: Final = {State.OPEN: WAITING, State.ACTIVE: IN_USE}
@@ -21,23 +23,20 @@ _FAILURES: Final = {
 }
 
 
-async def listed(device: Device, backend: Backend, *, ended: bool) -> list[dict[str, Any]]:
-    """The shares of a device for its owner, the newest first, each with its recipient."""
-    shares = await backend.reader.shares_of(device.id, ended=ended)
-    now_ms = backend.clock.now_ms()
-    shown = [share for share in shares if ended or not share.due(now_ms)]
-    people = await backend.reader.look(lambda source: _sharees(source, shown))
-    return [
-        {
-            "shareInfo": share_info(share, device),
-            "userInfo": user_info(people.get(share.sharee_id or "")),
-        }
-        for share in shown
-    ]
+async def listed(device: Device, backend: Backend, params: Params) -> list[dict[str, Any]]:
+    """A page of the shares of a device for its owner, the newest first, each with its recipient.
 
-
-def _sharees(source: Source, shares: list[Share]) -> dict[str, Account | None]:
-    return {id: source.account(id) for id in {share.sharee_id for share in shares} if id is not None}
+    A sub-device's page has the grants on its bridge that cover it, too.
+    """
+    limit, before = page(params)
+    wanted = DeviceShares(
+        device.id,
+        device.bridge_id if backend.rules.bridge_cascade else None,
+        now_ms=backend.clock.now_ms(),
+        ended=params.get("ended") == "1",
+    )
+    shares = await backend.reader.shares_of(wanted, before, limit)
+    return [{"shareInfo": share_info(share, device), "userInfo": user_info(sharee)} for share, sharee in shares]
 
 
 def share_info(share: Share, device: Device) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def share_info(share: Share, device: Device) -> dict[str, Any]:
         "coverMark": share.cover_mark,
         "deleteTime": over_ms,
         "deleteTimeTs": over_ms,
-        "deviceName": share.device_name or device.name,
+        "deviceName": device.name,
         "dk": device.dk or "",
         "failureCause": failure(share),
         "fid": "",

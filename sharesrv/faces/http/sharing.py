@@ -13,7 +13,7 @@ from litestar.handlers import HTTPRouteHandler
 from sharesrv.auth import Identity
 from sharesrv.domain.change import Rename, SetEnd
 from sharesrv.domain.codes import Accept, CreateCode, FindDevice, Inspect, Invite
-from sharesrv.domain.draft import Command
+from sharesrv.domain.draft import Command, decide
 from sharesrv.domain.outcome import Coded, DeviceFound, Reply
 from sharesrv.domain.take_back import Leave, Unshare
 from sharesrv.errors import Refusal, Refused
@@ -77,8 +77,17 @@ def _find(who: Identity, params: Params) -> Command:
     return FindDevice(digest=who.digest, verified=who.account_id, pk=params["pk"], dk=params["dk"])
 
 
-def _by_code(kind: type[Unshare | Leave | Inspect]) -> Command_of:
-    return lambda who, params: kind(digest=who.digest, verified=who.account_id, code=params["shareCode"])
+def _take_back(kind: type[Unshare | Leave]) -> Command_of:
+    return lambda who, params: kind(
+        digest=who.digest,
+        verified=who.account_id,
+        code=params["shareCode"],
+        device_id=params.get("deviceid", ""),
+    )
+
+
+def _inspect(who: Identity, params: Params) -> Command:
+    return Inspect(digest=who.digest, verified=who.account_id, code=params["shareCode"])
 
 
 COMMANDS: Final[dict[str, Command_of]] = {
@@ -86,11 +95,11 @@ COMMANDS: Final[dict[str, Command_of]] = {
     quectel.SHARE_BY_UID.name: _invite,
     quectel.SHARE_DEVICE.name: _accept,
     quectel.SET_SHARE_TIME.name: _set_end,
-    quectel.OWNER_UNSHARE.name: _by_code(Unshare),
-    quectel.RECIPIENT_UNSHARE.name: _by_code(Leave),
+    quectel.OWNER_UNSHARE.name: _take_back(Unshare),
+    quectel.RECIPIENT_UNSHARE.name: _take_back(Leave),
     quectel.USER_LIST.name: _find,
     quectel.RENAME.name: _rename,
-    quectel.CODE_INFO.name: _by_code(Inspect),
+    quectel.CODE_INFO.name: _inspect,
 }
 
 
@@ -144,19 +153,32 @@ async def _multipart(request: AnyRequest) -> dict[str, str]:
 
 
 async def _carry_out(call: Call, params: dict[str, str], request: AnyRequest, backend: Backend) -> Envelope:
+    """A malformed parameter is told to a caller with a good token; then only a call that changes something takes a place
+    in the ledger's queue.
+    """
     who = await backend.identity(request)
     fault = call.fault(params, backend.clock.now_ms())
     if fault is not None:
         await backend.caller(request)
         raise Refused(fault)
-    reply = await backend.ledger.ask(COMMANDS[call.name](who, params))
+    command = COMMANDS[call.name](who, params)
+    reply = await (_answer(command, backend) if call.method == "GET" else backend.ledger.ask(command))
     return quectel.done(await _data(call, reply, params, backend))
+
+
+async def _answer(question: Command, backend: Backend) -> Reply:
+    """The reply to a command that changes nothing, from what is stored, beside the ledger. Raises Refused, StoreFailed."""
+    reply = await backend.reader.look(lambda source: decide(question, backend.draft(source)).reply)
+    assert reply is not None
+    if isinstance(reply, Refused):
+        raise reply
+    return reply
 
 
 async def _data(call: Call, reply: Reply, params: dict[str, str], backend: Backend) -> object:
     match reply:
         case DeviceFound(device=device):
-            return await listed(device, backend, ended=params.get("ended") == "1")
+            return await listed(device, backend, params)
         case Coded(share=share, device=device) if call is quectel.SHARE_DEVICE:
             return accepted(share, device)
         case Coded(share=share, device=device) if call is quectel.CODE_INFO:

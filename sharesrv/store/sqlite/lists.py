@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Final
 
+from sharesrv.domain.facts import Account
 from sharesrv.domain.share import Cause, Channel, Share, State
-from sharesrv.store.base import AccountInfo, DeviceInfo, JournalFilter, JournalRow, TokenInfo
+from sharesrv.store.base import AccountInfo, DeviceInfo, DeviceShares, JournalFilter, JournalRow, TokenInfo
 from sharesrv.store.sqlite.source import SHARE, share_of
 
 _DEVICE: Final = (
@@ -21,6 +22,19 @@ _SEEN: Final = (
     "WHERE s.sharee_id = ?1 AND s.state < 4 AND s.state = 2"
 )
 _LISTED: Final = "s.state NOT IN (1, 3, 4) AND s.origin <> 4"  # not joined, barred, merged or apart from a bridge
+
+_LIVES: Final = (
+    "s.state < 4 AND NOT (s.state = 0 AND s.deadline_ms <= ?4) AND NOT (s.state = 2 AND s.ends_ms BETWEEN 1 AND ?4)"
+)
+# A grant on the bridge (?3) gives an account the device (?1) unless a share of its own stands there, or one that bars it.
+_SHARES_OF: Final = (
+    "SELECT page.*, a.id, a.uid, a.nickname, a.token_serial FROM ("
+    f"SELECT {SHARE} FROM share s WHERE s.device_id = ?1 AND s.id < ?2 {{ended}} AND {_LISTED} "
+    f"UNION ALL SELECT {SHARE} FROM share s WHERE s.device_id = ?3 AND s.id < ?2 AND {_LIVES} AND s.state = 2 "
+    "AND NOT EXISTS (SELECT 1 FROM share own INDEXED BY share_live WHERE own.device_id = ?1 "
+    "AND own.sharee_id = s.sharee_id AND own.state < 4 AND (own.state = 3 OR own.state = 2 AND own.origin <> 4)) "
+    "ORDER BY 1 DESC LIMIT ?5) page LEFT JOIN account a ON a.id = page.sharee_id ORDER BY 1 DESC"
+)
 
 
 def accounts(connection: sqlite3.Connection, after: str, limit: int) -> list[AccountInfo]:
@@ -59,10 +73,12 @@ def shares(connection: sqlite3.Connection, after: int, limit: int) -> list[Share
     return [share_of(row) for row in connection.execute(sql, (after, limit))]
 
 
-def shares_of(connection: sqlite3.Connection, device_id: str, ended: bool) -> list[Share]:
-    state = "" if ended else "AND s.state < 4"
-    sql = f"SELECT {SHARE} FROM share s WHERE s.device_id = ? {state} AND {_LISTED} ORDER BY s.id DESC"
-    return [share_of(row) for row in connection.execute(sql, (device_id,))]
+def shares_of(
+    connection: sqlite3.Connection, wanted: DeviceShares, before: int, limit: int
+) -> list[tuple[Share, Account | None]]:
+    sql = _SHARES_OF.format(ended="" if wanted.ended else f"AND {_LIVES}")
+    rows = connection.execute(sql, (wanted.device_id, before, wanted.bridge_id, wanted.now_ms, limit))
+    return [(share_of(row[:-4]), None if row[-4] is None else Account(*row[-4:])) for row in rows]
 
 
 def journal(connection: sqlite3.Connection, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]:

@@ -17,13 +17,14 @@ from typing import IO, Final, Self, TypeVar
 
 from sharesrv import metrics
 from sharesrv.clock import Clock
-from sharesrv.domain.facts import Source
+from sharesrv.domain.facts import Account, Source
 from sharesrv.domain.outcome import Counted, Outcome, packed
 from sharesrv.domain.share import Share
 from sharesrv.errors import Trouble
 from sharesrv.store.base import (
     AccountInfo,
     DeviceInfo,
+    DeviceShares,
     JournalFilter,
     JournalRow,
     OutcomeUnknown,
@@ -140,8 +141,8 @@ class SqliteStore:
     async def shares(self, after: int, limit: int) -> list[Share]:
         return await self._reader.run(lambda connection: lists.shares(connection, after, limit))
 
-    async def shares_of(self, device_id: str, *, ended: bool) -> list[Share]:
-        return await self._reader.run(lambda connection: lists.shares_of(connection, device_id, ended))
+    async def shares_of(self, wanted: DeviceShares, before: int, limit: int) -> list[tuple[Share, Account | None]]:
+        return await self._reader.run(lambda connection: lists.shares_of(connection, wanted, before, limit))
 
     async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]:
         return await self._reader.run(lambda connection: lists.journal(connection, wanted, after, limit))
