@@ -124,10 +124,13 @@ class RecordModel(Model):
         return [row for row in self.rows if row.device == id and (row.origin == "apart" or row.state == "joined")]
 
     def write_grant(self, grant: Grant) -> None:
-        """One that the account has is changed; neither is told (3.3 wants both told: not yet)."""
+        """One that the account has is changed. Both sides are told what it may do now."""
         for row in self.of(grant.device, grant.sharee, "active"):
             if row.origin != "apart":
+                is_other = (row.permit, row.note) != (grant.permit, grant.note)
                 row.permit, row.note, row.ends = grant.permit, grant.note, grant.ends
+                if is_other:
+                    self.tell_written(row)
                 return
         owner = self.devices[grant.device].owner
         row = Row(
@@ -135,6 +138,11 @@ class RecordModel(Model):
         )
         row.ends = grant.ends
         self.rows.append(row)
+        self.tell_written(row)
+
+    def tell_written(self, row: Row) -> None:
+        permit = self.permit_of(self.of(row.device, row.sharee, "active"))
+        self.told += [("updated", account, row.device, permit, row.note) for account in (row.sharee, row.sharer)]
 
     def change_device(self, id: str, **fields: Any) -> Any:
         if id not in self.devices:

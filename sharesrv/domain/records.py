@@ -14,7 +14,7 @@ import msgspec
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import current_tree, hangs_on_bridge, remove
 from sharesrv.domain.facts import Account, Device, Token
-from sharesrv.domain.grants import active, on
+from sharesrv.domain.grants import active, combined_permit, on
 from sharesrv.domain.outcome import (
     ComesDue,
     DeviceDisowned,
@@ -232,18 +232,19 @@ def _remove_device(draft: Draft, device: Device, *, with_account: bool = False) 
 
 
 def _write_grant(draft: Draft, record: GrantRecord, checks: Checks, sold: set[str]) -> None:
-    """An active grant; one that the account has already is changed."""
+    """Make an active grant, or change the one that the account has already. Both sides are told (PROTOCOL 3.3)."""
     stored = draft.facts.device(record.device_id)
+    others: list[Share] = []
     if stored is not None and record.device_id not in sold:
-        for share in active(on(current_tree(draft, stored, record.sharee_id), stored.id)):
-            if share.origin is not Origin.APART:
-                edits: dict[str, Any] = {"permit": record.permit, "note": record.note, "ends_ms": record.ends_ms}
-                draft.move(share, Event.CHANGE, share.cause, **edits)
-                return
+        others = active(on(current_tree(draft, stored, record.sharee_id), stored.id))
+        if old := next((share for share in others if share.origin is not Origin.APART), None):
+            others.remove(old)
+            _change_grant(draft, old, record, others)
+            return
     device = checks.device(record, record.device_id)
     sharer, sharee = checks.account(record, device.owner_id), checks.account(record, record.sharee_id)
     now_ms = draft.now_ms
-    draft.make(
+    grant = draft.make(
         Share(
             id=draft.mint.new_id(),
             code=draft.mint.new_code(),
@@ -262,3 +263,19 @@ def _write_grant(draft: Draft, record: GrantRecord, checks: Checks, sold: set[st
             settled_ms=now_ms,
         )
     )
+    _tell_changed(draft, grant, others)
+
+
+def _change_grant(draft: Draft, grant: Share, record: GrantRecord, others: list[Share]) -> None:
+    edits: dict[str, Any] = {"permit": record.permit, "note": record.note, "ends_ms": record.ends_ms}
+    if all(getattr(grant, name) == value for name, value in edits.items()):
+        return
+    changed = draft.move(grant, Event.CHANGE, grant.cause, **edits)
+    if (changed.permit, changed.note) != (grant.permit, grant.note):
+        _tell_changed(draft, changed, others)
+
+
+def _tell_changed(draft: Draft, grant: Share, others: list[Share]) -> None:
+    """Tell both sides what the account may do now, by this grant and by `others`, which coexist with it."""
+    told = msgspec.structs.replace(grant, permit=combined_permit([grant, *others]))
+    draft.after += [draft.changed(told, id) for id in (grant.sharee_id, grant.sharer_id) if id is not None]

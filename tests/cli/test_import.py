@@ -50,6 +50,10 @@ def device(id: str, owner: str = "ann", **fields: Any) -> dict[str, Any]:
     return {"device": {"deviceid": id, "owner": owner, "devicekey": "k"} | fields}
 
 
+def beyond(ends_ms: int) -> dict[str, Any]:
+    return {"share": {"device": "mine", "sharee": "bob", "sharingExpireAt": ends_ms}}
+
+
 def written(path: Path, lines: list[Any]) -> Path:
     """A file of these lines; bytes as they are, anything else as JSON."""
     file = path.with_name("import.jsonl")
@@ -237,6 +241,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("a share of nothing", {"share": {"device": "none", "sharee": "bob"}}, "no device none"),
     ("a share to nobody", {"share": {"device": "mine", "sharee": "eve"}}, "no account eve"),
     ("a share to the owner", {"share": {"device": "mine", "sharee": "ann"}}, "its owner"),
+    ("a grant beyond the year 9999", beyond(253_402_300_800_000), "sharingExpireAt"),
     ("a permit out of range", {"share": {"device": "mine", "sharee": "bob", "permit": 16}}, "permit"),
     ("a permit that is no int", {"share": {"device": "mine", "sharee": "bob", "permit": True}}, "permit"),
 ]
@@ -268,6 +273,11 @@ def test_records_that_do_not_fit_each_other(database: Path, first: Any, second: 
     with pytest.raises(Trouble, match=f"^line [12]: .*{said}"):
         load(database, first, second)
     assert tables(database) == before
+
+
+def test_3_1_a_grant_may_end_with_the_year_9999(database: Path) -> None:
+    load(database, *STOCK, beyond(253_402_300_799_999))
+    assert query(database, "SELECT ends_ms FROM share") == [(253_402_300_799_999,)]
 
 
 # Devices that go to somebody else, or leave their bridge.
@@ -310,6 +320,7 @@ async def test_a_running_server_sees_new_rows_at_once(database: Path) -> None:
             offer = await ann.heard()
             assert (offer["deviceid"], offer["selfApikey"]) == ("new", "ann")
         await load_beside(database, {"share": {"device": "lamp", "sharee": GUEST}})
+        assert (await owner.heard())["action"] == "updateShare"
         assert (await owner.ask(share(sequence="3")))["result"] == 4
 
 
@@ -336,9 +347,31 @@ async def test_a_waiting_sharer_and_grant_holders_hear_that_a_device_is_gone(dat
         await owner.silence()
 
 
+async def test_3_3_a_grant_that_is_made_or_changed_is_pushed_to_both_sides(database: Path) -> None:
+    async with server(database) as running, running.app(OWNER) as owner, running.app(GUEST) as guest:
+        grant = {"device": "lamp", "sharee": GUEST}
+        for more in ({"permit": 1}, {"permit": 5, "note": "厨房"}):
+            await load_beside(database, {"share": grant | more})
+            params = {"uid": UIDS[GUEST], "permit": 0, "note": ""} | more
+            for wire in (owner, guest):
+                assert await wire.heard() == {
+                    "action": "updateShare",
+                    "apikey": OWNER,
+                    "deviceid": "lamp",
+                    "params": params,
+                }
+        await load_beside(database, {"share": grant | more})  # as it is
+        await load_beside(database, {"share": grant | more | {"sharingExpireAt": 4_000_000_000_000}})
+        await load_beside(database, {"share": grant | {"permit": 2}})
+        for wire in (owner, guest):
+            assert (await wire.heard())["params"]["permit"] == 2
+
+
 async def test_a_grant_ends_with_the_device_and_both_hear_of_it(database: Path) -> None:
     async with server(database) as running, running.app(OWNER) as owner, running.app(GUEST) as guest:
         await load_beside(database, {"share": {"device": "lamp", "sharee": GUEST}})
+        for wire in (owner, guest):
+            assert (await wire.heard())["action"] == "updateShare"
         await load_beside(database, owners("lamp", OTHER))
         for wire in (owner, guest):
             told = await wire.heard()
@@ -368,6 +401,7 @@ async def test_rights_set_apart_end_with_the_bridge_that_is_left_but_a_share_of_
     async with server(database) as running, running.app(OWNER) as owner:
         await load_beside(database, {"share": {"device": "bridge", "sharee": GUEST}})
         await load_beside(database, {"share": {"device": "sub-2", "sharee": GUEST, "permit": 1}})
+        assert [(await owner.heard())["deviceid"] for _ in range(2)] == ["bridge", "sub-2"]
         update = share("sub-1", action="updateShare", permit=7)
         assert (await owner.ask(update))["result"] == 2
         await load_beside(database, owners("sub-1"), owners("sub-2"))
@@ -415,6 +449,7 @@ async def test_a_grant_that_ends_soon_ends_beside_a_running_server_too(database:
     async with server(database) as running, running.app(GUEST) as guest:
         ends_ms = time.time_ns() // 1_000_000 + 100
         await load_beside(database, {"share": {"device": "lamp", "sharee": GUEST, "sharingExpireAt": ends_ms}})
+        assert (await guest.heard())["action"] == "updateShare"
         assert (await guest.heard())["params"] == {"uid": UIDS[GUEST], "reason": "expired"}
 
 

@@ -15,6 +15,7 @@ from sharesrv.domain.outcome import (
     DeviceMoved,
     Done,
     Ended,
+    GrantChanged,
     Notice,
     PutDevice,
     RemoveDevice,
@@ -272,7 +273,38 @@ def test_the_earliest_end_of_the_grants_is_told(ends: tuple[int, int], told: lis
     for account in ("guest", "other") if there else ():
         world.stored(account)
     write(world, GrantRecord("lamp", "guest", 0, "", ends[0]), GrantRecord("lamp", "other", 0, "", ends[1]))
-    assert world.notices == told
+    assert [notice for notice in world.notices if not isinstance(notice, GrantChanged)] == told
+
+
+def told(account: str, permit: int, note: str, device: str = "lamp") -> GrantChanged:
+    return GrantChanged(account, "owner", device, GUEST_UID, permit, note)
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_3_3_a_grant_that_is_made_or_changed_is_told_to_both_sides(imported: bool) -> None:
+    world = World()
+    for permit, note in ((1, "one"), (1, "two"), (3, "two")):
+        write(world, GrantRecord("lamp", "guest", permit, note, 0), imported=imported)
+        assert world.notices == [told("guest", permit, note), told("owner", permit, note)]
+        world.notices.clear()
+
+
+def test_3_3_what_coexists_with_a_grant_that_is_written_adds_to_the_permit_that_is_told() -> None:
+    world = World()
+    for permit in (1, 2):
+        world.row(State.ACTIVE, origin=Origin.CODE, permit=permit)
+    write(world, GrantRecord("lamp", "guest", 8, "", 0))
+    assert world.heard_by("guest") == [told("guest", 10, "")]
+
+
+def test_a_grant_that_is_written_as_it_is_changes_nothing_and_a_new_end_is_not_told() -> None:
+    world = World()
+    grant = world.stored("guest", permit=3, note="as it is")
+    write(world, GrantRecord("lamp", "guest", 3, "as it is", 0))
+    assert (world.shares(), world.store.journal, world.notices) == ([grant], [], [])
+    ends_ms = world.clock.now_ms() + 50
+    write(world, GrantRecord("lamp", "guest", 3, "as it is", ends_ms))
+    assert (world.share().ends_ms, world.notices) == (ends_ms, [ComesDue(ends_ms)])
 
 
 @pytest.mark.parametrize(("imported", "channel"), [(False, Channel.ADMIN), (True, Channel.IMPORT)])

@@ -219,6 +219,8 @@ async def test_what_goes_takes_its_shares_and_the_others_hear(database: Path, go
         operator.served.app(GUEST) as guest,
     ):
         await granted(operator)
+        for wire in (owner, guest):
+            assert (await wire.heard())["action"] == "updateShare"
         await operator.done("DELETE", gone)
         for account, wire in ((OWNER, owner), (GUEST, guest)):
             if gone != f"accounts/{account}":
@@ -251,6 +253,9 @@ async def test_the_life_of_a_grant(database: Path) -> None:
         operator.served.app(GUEST) as guest,
     ):
         id = await granted(operator, permit=1)
+        for wire in (owner, guest):
+            told = await wire.heard()
+            assert (told["action"], told["params"]["permit"], told["params"]["note"]) == ("updateShare", 1, "")
         await operator.done("PATCH", f"shares/{id}", {"permit": 15, "note": "all"})
         for wire in (owner, guest):
             told = await wire.heard()
