@@ -145,9 +145,10 @@ def page(params: Params) -> tuple[int, int]:
 
     A limit that is no number from 1 to 1000 is 1000. Nothing stands behind what is not a shareId.
     """
-    limit, after = params.get("limit", ""), params.get("after", str(LAST_ID + 1))
-    size = int(limit) if _NUMBER.fullmatch(limit) else PAGE_MAX
-    return (size if 0 < size <= PAGE_MAX else PAGE_MAX), min(int(after), LAST_ID) if _NUMBER.fullmatch(after) else 0
+    limit, after = params.get("limit", ""), params.get("after", str(LAST_ID))
+    size = int(limit) if _NUMBER.fullmatch(limit) else 0
+    before = min(int(after), LAST_ID) if _NUMBER.fullmatch(after) else 0
+    return size if 0 < size <= PAGE_MAX else PAGE_MAX, before
 
 
 def token(authorization: str) -> str | None:

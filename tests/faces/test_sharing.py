@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from sharesrv.auth import digest
 from sharesrv.domain.record_checks import GrantRecord, TokenRecord
 from sharesrv.domain.share import State
+from sharesrv.faces.http.listing import iso
 from tests.failing import FailingStore
 from tests.web import HOUR_MS, LATE, METHODS, PK, House, Web, add, coded, envelope, failed, house
 from tests.wire import GUEST, OTHER, OWNER, UIDS, at, query
@@ -241,18 +242,6 @@ async def test_3_1_the_list_is_paged_by_limit_and_after(database: Path) -> None:
             assert found == wanted
 
 
-@pytest.mark.parametrize(
-    ("params", "found"),
-    [({"limit": "1001"}, 3), ({"limit": "0"}, 3), ({"limit": "-1"}, 3), ({"limit": "some"}, 3), ({"limit": "3.0"}, 3),
-     ({"limit": "2"}, 2), ({"after": "9" * 19}, 3), ({"after": "0"}, 0), ({"after": "some"}, 0), ({"after": "9" * 20}, 0)],
-)  # fmt: skip
-async def test_a_limit_or_after_that_is_no_such_number(database: Path, params: dict[str, str], found: int) -> None:
-    async with house(database) as at_home:
-        for _ in range(3):
-            await at_home.web.made(coverMark=2)
-        assert len(await at_home.web.done("deviceShareUserList", pk=PK, dk="lamp", **params)) == found
-
-
 async def test_3_1_one_answer_has_a_thousand_shares_at_most(database: Path) -> None:
     grants = [GrantRecord("lamp", f"guest-{number}", 0, "", 0) for number in range(1001)]
     async with house(database, accounts=1001) as at_home:
@@ -454,6 +443,18 @@ async def test_a_time_that_is_none_is_5145(database: Path) -> None:
         for name, bad in product(["acceptingExpireAt", "sharingExpireAt"], BAD_TIMES):
             params: dict[str, Any] = {"pk": PK, "dk": "lamp", "acceptingExpireAt": web.after(HOUR_MS)} | {name: bad}
             assert await web.code("shareInfo", **params) == 5145, bad
+
+
+@pytest.mark.parametrize(
+    ("time_ms", "text"),
+    [
+        (0, ""),
+        (1_700_000_000_001, "2023-11-14T22:13:20.001Z"),
+        (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+    ],
+)
+def test_3_1_the_two_ends_of_a_share_in_iso_8601(time_ms: int, text: str) -> None:
+    assert iso(time_ms) == text
 
 
 async def test_another_cover_mark_is_5133(database: Path) -> None:

@@ -11,7 +11,9 @@ from sharesrv.protocol.quectel import (
     CALLS,
     CODE_INFO,
     CODES,
+    LAST_ID,
     OWNER_UNSHARE,
+    PAGE_MAX,
     RECIPIENT_UNSHARE,
     RENAME,
     SET_SHARE_TIME,
@@ -23,6 +25,7 @@ from sharesrv.protocol.quectel import (
     done,
     first,
     milliseconds,
+    page,
     read,
     recipient,
     refused,
@@ -410,3 +413,19 @@ def test_lone_surrogates_do_not_come_through(query: bytes, body: bytes) -> None:
 @pytest.mark.parametrize("value", ["\ud800", "a\udfffb", "a\0", ""])
 def test_a_value_that_cannot_be_stored_is_as_none(value: str) -> None:
     assert first([("pk", value), ("dk", "d")]) == {"dk": "d"}
+
+
+@pytest.mark.parametrize(
+    ("params", "limit", "before"),
+    [
+        ({}, PAGE_MAX, LAST_ID),
+        ({"limit": "1", "after": "17"}, 1, 17),
+        ({"limit": "1000"}, 1000, LAST_ID),
+        *(({"limit": bad}, 1000, LAST_ID) for bad in ("0", "1001", "-1", "1.0", "some", "9" * 20, "\u0661")),
+        ({"after": str(LAST_ID)}, 1000, LAST_ID),
+        ({"after": "9" * 19}, 1000, LAST_ID),
+        *(({"after": bad}, 1000, 0) for bad in ("0", "-1", "1.0", "some", "9" * 20, "\u0661")),
+    ],
+)
+def test_3_1_a_page_of_the_list(params: dict[str, str], limit: int, before: int) -> None:
+    assert page(params) == (limit, before)

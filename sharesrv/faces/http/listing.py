@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from sharesrv.faces.http.backend import Backend
 from sharesrv.protocol.quectel import Params, page
 from sharesrv.store.base import DeviceShares
 
+PORTION: Final = 100  # shares that are rendered in about a millisecond
 WAITING, IN_USE, OVER = 0, 1, 2  # shareStatus
 _STATUS: Final = {State.OPEN: WAITING, State.ACTIVE: IN_USE}
 _BY_OWNER, _BY_RECIPIENT, _NOT_IN_TIME, _EXPIRED, _REPLACED, _REFUSED = range(1, 7)  # failureCause; 0 is none
@@ -26,7 +28,7 @@ _FAILURES: Final = {
 async def listed(device: Device, backend: Backend, params: Params) -> list[dict[str, Any]]:
     """A page of the shares of a device for its owner, the newest first, each with its recipient.
 
-    A sub-device's page has the grants on its bridge that cover it, too.
+    A sub-device's page has the grants on its bridge that cover it, too. Other work gets its turn between portions.
     """
     limit, before = page(params)
     wanted = DeviceShares(
@@ -36,7 +38,12 @@ async def listed(device: Device, backend: Backend, params: Params) -> list[dict[
         ended=params.get("ended") == "1",
     )
     shares = await backend.reader.shares_of(wanted, before, limit)
-    return [{"shareInfo": share_info(share, device), "userInfo": user_info(sharee)} for share, sharee in shares]
+    shown: list[dict[str, Any]] = []
+    for begin in range(0, len(shares), PORTION):
+        for share, sharee in shares[begin : begin + PORTION]:
+            shown.append({"shareInfo": share_info(share, device), "userInfo": user_info(sharee)})
+        await asyncio.sleep(0)
+    return shown
 
 
 def share_info(share: Share, device: Device) -> dict[str, Any]:
@@ -122,4 +129,5 @@ def iso(time_ms: int) -> str:
     """ISO 8601 in UTC, with milliseconds; empty for never."""
     if not time_ms:
         return ""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, ms = divmod(time_ms, 1000)
+    return f"{datetime.fromtimestamp(second, UTC).isoformat()[:19]}.{ms:03}Z"
