@@ -73,14 +73,14 @@ class Checks:
         holders: dict[str, str] = {}
         new: list[TokenRecord] = []
         for record in tokens:
-            self.account(record, record.account_id)
+            self.account(record, "apikey", record.account_id)
             if record.digest not in holders:
                 stored = self._facts.source.token(record.digest)
                 holders[record.digest] = stored.account_id if stored else record.account_id
                 if stored is None:
                     new.append(record)
             if holders[record.digest] != record.account_id:
-                raise Unfit(record, "the token is that of another account")
+                raise Unfit(record, "at: the token is that of another account")
         return new
 
     def devices(self) -> None:
@@ -88,7 +88,7 @@ class Checks:
         holders: dict[tuple[str, str], str] = {}
         for record in self._devices.values():
             device = record.device
-            self.account(record, device.owner_id)
+            self.account(record, "owner", device.owner_id)
             self._check_bridge(record)
             if device.pk is None or device.dk is None:
                 continue
@@ -102,30 +102,30 @@ class Checks:
     def grants(self, grants: Iterable[GrantRecord]) -> None:
         """Device and account are there, and the device is not the account's own. Raises Unfit."""
         for record in grants:
-            device = self.device(record, record.device_id)
-            self.account(record, record.sharee_id)
+            device = self.device(record, "device", record.device_id)
+            self.account(record, "sharee", record.sharee_id)
             if device.owner_id == record.sharee_id:
-                raise Unfit(record, "a device cannot be shared with its owner")
+                raise Unfit(record, "sharee: a device cannot be shared with its owner")
 
-    def account(self, record: Record, id: str) -> Account | AccountRecord:
-        """The account that `record` names, as it will be. Raises Unfit where there is none."""
+    def account(self, record: Record, key: str, id: str) -> Account | AccountRecord:
+        """The account that `record` names under `key`, as it will be. Raises Unfit where there is none."""
         account = self._accounts.get(id) or self._facts.account(id)
         if account is None:
-            raise Unfit(record, f"there is no account {id}")
+            raise Unfit(record, f"{key}: there is no account {id}")
         return account
 
-    def device(self, record: Record, id: str) -> Device:
-        """The device that `record` names, as it will be. Raises Unfit where there is none."""
+    def device(self, record: Record, key: str, id: str) -> Device:
+        """The device that `record` names under `key`, as it will be. Raises Unfit where there is none."""
         device = self._devices[id].device if id in self._devices else self._facts.device(id)
         if device is None:
-            raise Unfit(record, f"there is no device {id}")
+            raise Unfit(record, f"{key}: there is no device {id}")
         return device
 
     def _check_bridge(self, record: DeviceRecord) -> None:
         bridge_id = record.device.bridge_id
         if bridge_id is None:
             return
-        bridge = self.device(record, bridge_id)
+        bridge = self.device(record, "bridge", bridge_id)
         if bridge.bridge_id is not None:
             raise Unfit(record, f"the bridge {bridge_id} has a bridge itself")
         if bridge.owner_id != record.device.owner_id:

@@ -241,8 +241,9 @@ def _write_grant(draft: Draft, record: GrantRecord, checks: Checks, sold: set[st
             others.remove(old)
             _change_grant(draft, old, record, others)
             return
-    device = checks.device(record, record.device_id)
-    sharer, sharee = checks.account(record, device.owner_id), checks.account(record, record.sharee_id)
+    device = checks.device(record, "device", record.device_id)
+    sharer = checks.account(record, "device", device.owner_id)
+    sharee = checks.account(record, "sharee", record.sharee_id)
     now_ms = draft.now_ms
     grant = draft.make(
         Share(

@@ -1,8 +1,9 @@
-"""Records as integrators write them, made records of the domain: the secrets among them as digests."""
+"""Turns the records that integrators write into the domain's. Secrets become digests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -28,23 +29,16 @@ def record_of(record: importing.Record) -> Record:
 
 def write_command(records: Iterable[Record], *, imported: bool = False) -> WriteRecords:
     """The command that writes them."""
-    accounts, tokens, devices, grants = (
-        list[AccountRecord](),
-        list[TokenRecord](),
-        list[DeviceRecord](),
-        list[GrantRecord](),
-    )
+    kinds: dict[type, list[Any]] = {AccountRecord: [], TokenRecord: [], DeviceRecord: [], GrantRecord: []}
     for record in records:
-        match record:
-            case AccountRecord():
-                accounts.append(record)
-            case TokenRecord():
-                tokens.append(record)
-            case DeviceRecord():
-                devices.append(record)
-            case GrantRecord():
-                grants.append(record)
-    return WriteRecords(accounts=accounts, tokens=tokens, devices=devices, grants=grants, imported=imported)
+        kinds[type(record)].append(record)
+    return WriteRecords(
+        accounts=kinds[AccountRecord],
+        tokens=kinds[TokenRecord],
+        devices=kinds[DeviceRecord],
+        grants=kinds[GrantRecord],
+        imported=imported,
+    )
 
 
 def _device_record(device: importing.Device) -> DeviceRecord:

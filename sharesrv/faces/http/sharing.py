@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from litestar import HttpMethod, Response
@@ -27,80 +26,44 @@ TOO_MANY: Final = 429
 
 log = structlog.get_logger()
 
-Command_of = Callable[[Identity, Params], Command]
+
+def command_of(call: Call, who: Identity, params: Params) -> Command:
+    """The command that a call stands for, its parameters checked."""
+    given: dict[str, Any] = {"digest": who.digest, "verified": who.account_id}
+    match call.name:
+        case quectel.SHARE_INFO.name:
+            accept_by_ms = milliseconds(params, "acceptingExpireAt")
+            return CreateCode(**given, **_new_share(params), accept_by_ms=accept_by_ms)
+        case quectel.SHARE_BY_UID.name:
+            kind, name = quectel.recipient(params) or ("", "")
+            given["recipient_id" if kind == "shareUid" else "recipient_uid"] = name
+            return Invite(**given, **_new_share(params))
+        case quectel.USER_LIST.name:
+            return FindDevice(**given, pk=params["pk"], dk=params["dk"])
+    given["code"] = params["shareCode"]
+    match call.name:
+        case quectel.SHARE_DEVICE.name:
+            return Accept(**given, device_name=params.get("deviceName", ""))
+        case quectel.SET_SHARE_TIME.name:
+            return SetEnd(**given, ends_ms=milliseconds(params, "sharingExpireAt"))
+        case quectel.OWNER_UNSHARE.name:
+            return Unshare(**given, device_id=params.get("deviceid", ""))
+        case quectel.RECIPIENT_UNSHARE.name:
+            return Leave(**given, device_id=params.get("deviceid", ""))
+        case quectel.RENAME.name:
+            return Rename(**given, device_name=params["deviceName"])
+    return Inspect(**given)
 
 
-def _create(who: Identity, params: Params) -> Command:
-    return CreateCode(
-        digest=who.digest,
-        verified=who.account_id,
-        pk=params["pk"],
-        dk=params["dk"],
-        accept_by_ms=milliseconds(params, "acceptingExpireAt"),
-        ends_ms=milliseconds(params, "sharingExpireAt"),
-        auth_key=params.get("authKey"),
-        cover_mark=int(params.get("coverMark", 1)),
-    )
-
-
-def _invite(who: Identity, params: Params) -> Command:
-    kind, name = quectel.recipient(params) or ("", "")
-    return Invite(
-        digest=who.digest,
-        verified=who.account_id,
-        pk=params["pk"],
-        dk=params["dk"],
-        recipient_id=name if kind == "shareUid" else None,
-        recipient_uid=None if kind == "shareUid" else name,
-        ends_ms=milliseconds(params, "sharingExpireAt"),
-        auth_key=params.get("authKey"),
-        cover_mark=int(params.get("coverMark", 1)),
-    )
-
-
-def _accept(who: Identity, params: Params) -> Command:
-    name = params.get("deviceName", "")
-    return Accept(digest=who.digest, verified=who.account_id, code=params["shareCode"], device_name=name)
-
-
-def _set_end(who: Identity, params: Params) -> Command:
-    ends_ms = milliseconds(params, "sharingExpireAt")
-    return SetEnd(digest=who.digest, verified=who.account_id, code=params["shareCode"], ends_ms=ends_ms)
-
-
-def _rename(who: Identity, params: Params) -> Command:
-    name = params["deviceName"]
-    return Rename(digest=who.digest, verified=who.account_id, code=params["shareCode"], device_name=name)
-
-
-def _find(who: Identity, params: Params) -> Command:
-    return FindDevice(digest=who.digest, verified=who.account_id, pk=params["pk"], dk=params["dk"])
-
-
-def _take_back(kind: type[Unshare | Leave]) -> Command_of:
-    return lambda who, params: kind(
-        digest=who.digest,
-        verified=who.account_id,
-        code=params["shareCode"],
-        device_id=params.get("deviceid", ""),
-    )
-
-
-def _inspect(who: Identity, params: Params) -> Command:
-    return Inspect(digest=who.digest, verified=who.account_id, code=params["shareCode"])
-
-
-COMMANDS: Final[dict[str, Command_of]] = {
-    quectel.SHARE_INFO.name: _create,
-    quectel.SHARE_BY_UID.name: _invite,
-    quectel.SHARE_DEVICE.name: _accept,
-    quectel.SET_SHARE_TIME.name: _set_end,
-    quectel.OWNER_UNSHARE.name: _take_back(Unshare),
-    quectel.RECIPIENT_UNSHARE.name: _take_back(Leave),
-    quectel.USER_LIST.name: _find,
-    quectel.RENAME.name: _rename,
-    quectel.CODE_INFO.name: _inspect,
-}
+def _new_share(params: Params) -> dict[str, Any]:
+    """What the two calls that make a share code have in common."""
+    return {
+        "pk": params["pk"],
+        "dk": params["dk"],
+        "ends_ms": milliseconds(params, "sharingExpireAt"),
+        "auth_key": params.get("authKey"),
+        "cover_mark": int(params.get("coverMark", 1)),
+    }
 
 
 def route(call: Call) -> HTTPRouteHandler:
@@ -161,7 +124,7 @@ async def _carry_out(call: Call, params: dict[str, str], request: AnyRequest, ba
     if fault is not None:
         await backend.caller(request)
         raise Refused(fault)
-    command = COMMANDS[call.name](who, params)
+    command = command_of(call, who, params)
     reply = await (_answer(command, backend) if call.method == "GET" else backend.ledger.ask(command))
     return quectel.done(await _data(call, reply, params, backend))
 
