@@ -24,10 +24,10 @@ class ByProduct(Called, frozen=True, kw_only=True):
 
 
 class FindDevice(ByProduct, frozen=True, kw_only=True):
-    """The caller's device."""
+    """Find a device of the caller's."""
 
     def decide(self, draft: Draft) -> None:
-        """Refused alike: unknown, and somebody else's."""
+        """Refuse an unknown device and somebody else's alike, so that keys cannot be probed."""
         account = self.caller(draft)
         device = draft.facts.source.device_of_product(self.pk, self.dk)
         if device is None or device.owner_id != account.id:
@@ -43,7 +43,7 @@ class MakeCode(ByProduct, frozen=True, kw_only=True):
     cover_mark: int = 1
 
     def shareable_device(self, draft: Draft, sharer: Account) -> Device:
-        """The sharer's device, that may be shared. Raises Refused."""
+        """The device, which must be the sharer's and shareable. Raises Refused."""
         device = draft.facts.source.device_of_product(self.pk, self.dk)
         if device is None or device.owner_id != sharer.id:
             raise Refused(Refusal.WRONG_AUTH_KEY)
@@ -95,7 +95,7 @@ class MakeCode(ByProduct, frozen=True, kw_only=True):
 
 
 class CreateCode(MakeCode, frozen=True, kw_only=True):
-    """`shareInfo` (S0): a share code for whoever holds it, to be accepted before `accept_by_ms`."""
+    """`shareInfo` (S0): a share code for anybody who holds it, to be accepted before `accept_by_ms`."""
 
     accept_by_ms: int
 
@@ -158,7 +158,7 @@ class Accept(ByCode, frozen=True, kw_only=True):
     device_name: str = ""
 
     def decide(self, draft: Draft) -> None:
-        """Of two who race for a code one gets it. The account that has it already gets the same answer again."""
+        """Of two accounts that race for a code one gets it. The account that has it already gets the same answer again."""
         recipient = self.caller(draft)
         share = self.share(draft, recipient.id)
         if share is not None and share.sharer_id == recipient.id:

@@ -1,7 +1,8 @@
-"""What operators and imports write: accounts, tokens, devices, grants; what goes with what they remove (PROTOCOL 3.3, 4).
+"""Operators and imports write accounts, tokens, devices and grants, and remove them with what depends on them
+(PROTOCOL 3.3, 4).
 
-Either everything of a command is written or nothing. Rows fit each other and the store, in any order: two accounts
-may exchange their login names, a bridge may come behind its sub-devices.
+A command is written whole or not at all. The order of its records does not matter: two accounts may exchange their login
+names, a bridge may come behind its sub-devices.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ TOKEN_ID_LENGTH = 16  # characters of a token's digest: enough to name it, nothi
 
 
 class RecordCommand(Command, frozen=True, kw_only=True):
-    """What changes accounts, tokens or devices."""
+    """A command that changes accounts, tokens or devices."""
 
     channel: ClassVar[Channel] = Channel.ADMIN
     alone: ClassVar[bool] = True
@@ -53,7 +54,7 @@ class WriteRecords(RecordCommand, frozen=True, kw_only=True):
     imported: bool = False
 
     def decide(self, draft: Draft) -> None:
-        """All of them or none. Raises Unfit with the first record that does not fit."""
+        """Write all records or none. Raises Unfit with the first record that does not fit."""
         if self.imported:
             draft.channel = Channel.IMPORT
         draft.by = draft.channel.word

@@ -214,7 +214,7 @@ _NEEDS_CODE = needs("shareCode", Refusal.NO_CODE)
 SHARE_INFO: Final = Call(
     "POST",
     "shareInfo",
-    "Make a share code for whoever holds it",
+    "Make a share code for anybody who holds it",
     (_PK, _DK, _ACCEPTING, _AUTH, _COVER, _SHARING),
     (*_NEEDS_DEVICE, needs("acceptingExpireAt", Refusal.NO_ACCEPTING_END), _times("acceptingExpireAt", "sharingExpireAt"),
      _cover_mark),

@@ -450,7 +450,7 @@ def test_a_token_is_looked_at_before_the_code(check: Check) -> None:
     assert world.states() == [State.OPEN]
 
 
-def test_who_owns_the_device_by_now_cannot_receive_it() -> None:
+def test_the_owner_of_the_device_by_now_cannot_accept_its_code() -> None:
     world = CodedWorld()
     share = world.made()
     altered(owner_id="guest")(world)
@@ -524,7 +524,7 @@ def test_a_code_that_nobody_accepted_ends_with_its_deadline_and_nobody_is_told()
     assert world.notices == []
 
 
-def test_who_has_accepted_a_code_gets_the_same_again_while_the_grant_stands() -> None:
+def test_the_account_that_accepted_a_code_gets_the_same_again_while_the_grant_stands() -> None:
     world = CodedWorld()
     share = world.made(ends_ms=world.after(2 * HOUR_MS))
     world.do(world.accept(share.code, device_name="Porch"))
@@ -541,7 +541,7 @@ def test_who_has_accepted_a_code_gets_the_same_again_while_the_grant_stands() ->
 
 
 @pytest.mark.parametrize("first", ["guest", "other"])
-def test_of_two_who_race_for_a_code_the_first_gets_it(first: str) -> None:
+def test_of_two_accounts_that_race_for_a_code_the_first_gets_it(first: str) -> None:
     world = CodedWorld()
     share = world.made()
     second = "other" if first == "guest" else "guest"
@@ -640,7 +640,7 @@ def test_a_grant_that_replaces_several_has_the_permit_of_all_and_the_newest_note
     assert (world.now(share).permit, world.now(share).note) == (9, "new")
 
 
-def test_every_step_of_a_code_is_in_the_journal_with_who_took_it_and_by_which_door() -> None:
+def test_every_step_of_a_code_is_in_the_journal_with_its_account_and_its_door() -> None:
     world = CodedWorld()
     share = world.made(ends_ms=world.after(2 * HOUR_MS))
     world.do(world.accept(share.code))

@@ -64,7 +64,7 @@ def test_each_invitation_has_a_sequence_of_its_own() -> None:
     assert len(set(sequences)) == 3
 
 
-def test_an_invitation_is_told_again_to_who_connects_while_it_waits() -> None:
+def test_an_invitation_is_told_again_to_a_session_that_connects_while_it_waits() -> None:
     world = CodedWorld()
     share = world.invited()
     reply = world.do(world.connect("guest"))

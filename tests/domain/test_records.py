@@ -367,7 +367,7 @@ def test_a_token_that_is_revoked_makes_no_older_one_good_again() -> None:
     assert came_to(world.do(world.connect("guest"))) is Refusal.SUPERSEDED
 
 
-def test_a_device_that_is_deleted_ends_its_shares_and_tells_whom_it_concerns() -> None:
+def test_a_device_that_is_deleted_ends_its_shares_and_tells_both_sides() -> None:
     world = World()
     world.store.states["lamp"] = "{}"
     world.granted()
@@ -421,7 +421,7 @@ def test_an_account_that_is_deleted_takes_all_with_it(account: str) -> None:
     assert sorted(gone, key=repr) == sorted(map(DeviceDisowned, owned), key=repr)
 
 
-def test_an_account_that_is_deleted_answers_who_waits_for_it() -> None:
+def test_deleting_an_account_answers_the_sharers_that_wait_for_it() -> None:
     world = World()
     world.do(world.request())
     world.notices.clear()
@@ -476,7 +476,7 @@ def test_bridges_are_written_before_their_sub_devices_and_removed_after_them() -
     assert [change.id for change in removed if isinstance(change, RemoveDevice)] == ["s", "t", "b"]
 
 
-def test_an_import_does_not_ask_who_hears_of_each_new_sub_device() -> None:
+def test_an_import_does_not_ask_for_the_audience_of_each_new_sub_device() -> None:
     world = World()
     write(world, device("sub-3", bridge_id="bridge"), imported=True)
     assert world.notices == []

@@ -163,7 +163,7 @@ def test_3_1_without_cascade_a_bridges_share_covers_no_other_device(account: str
     assert taking_back(world, account, grant.code, "sub-1") is Refusal.NO_SUCH_SHARE
 
 
-def test_who_leaves_a_bridge_leaves_its_sub_devices_too() -> None:
+def test_leaving_a_bridge_leaves_its_sub_devices_too() -> None:
     world = CodedWorld()
     grant = world.taken("bridge")
     world.do(world.update("sub-1", permit=8))

@@ -701,7 +701,7 @@ async def test_a_body_over_64_kib_is_413(database: Path) -> None:
             assert envelope(await at_home.web.fetch(METHODS[call], f"{PREFIX}/{call}", OWNER, **options))["code"] != 200
 
 
-async def test_who_names_unknown_recipients_too_often_is_told_429(database: Path) -> None:
+async def test_too_many_unknown_recipients_a_minute_are_429(database: Path) -> None:
     async with house(database, "limits.unknown_uids_per_minute=3") as at_home:
         web = at_home.web
         params: dict[str, Any] = {"pk": PK, "dk": "lamp"}

@@ -27,9 +27,9 @@ TOO_MANY: Final = 429
 log = structlog.get_logger()
 
 
-def command_of(call: Call, who: Identity, params: Params) -> Command:
+def command_of(call: Call, identity: Identity, params: Params) -> Command:
     """The command that a call stands for, its parameters checked."""
-    given: dict[str, Any] = {"digest": who.digest, "verified": who.account_id}
+    given: dict[str, Any] = {"digest": identity.digest, "verified": identity.account_id}
     match call.name:
         case quectel.SHARE_INFO.name:
             accept_by_ms = milliseconds(params, "acceptingExpireAt")
@@ -92,7 +92,7 @@ def route(call: Call) -> HTTPRouteHandler:
 
 
 def _refused(call: Call, refused: Refused) -> Response[Envelope]:
-    """Who guesses at accounts too often is told by the HTTP status (PROTOCOL 2.9); all else by the code in the body."""
+    """Too many guesses at accounts are told by the HTTP status (PROTOCOL 2.9), everything else by the code in the body."""
     if refused.refusal is Refusal.UNKNOWN_UIDS:
         return Response(Envelope(TOO_MANY, refused.reason, None), status_code=TOO_MANY, headers={"Retry-After": "60"})
     return Response(quectel.refused(call, refused.refusal, refused.reason), status_code=200)
@@ -119,12 +119,12 @@ async def _carry_out(call: Call, params: dict[str, str], request: AnyRequest, ba
     """A malformed parameter is told to a caller with a good token; then only a call that changes something takes a place
     in the ledger's queue.
     """
-    who = await backend.identity(request)
+    identity = await backend.identity(request)
     fault = call.fault(params, backend.clock.now_ms())
     if fault is not None:
         await backend.caller(request)
         raise Refused(fault)
-    command = command_of(call, who, params)
+    command = command_of(call, identity, params)
     reply = await (_answer(command, backend) if call.method == "GET" else backend.ledger.ask(command))
     return quectel.done(await _data(call, reply, params, backend))
 

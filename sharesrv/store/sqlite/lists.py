@@ -1,4 +1,4 @@
-"""Lists for people, each a function of a connection."""
+"""Lists for people and for the alarm, each a function of a connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ _SEEN: Final = (
     "WHERE s.sharee_id = ?1 AND s.state < 4 AND s.state = 2"
 )
 _LISTED: Final = "s.state NOT IN (1, 3, 4) AND s.origin <> 4"  # not joined, barred, merged or apart from a bridge
-
 _LIVES: Final = (
     "s.state < 4 AND NOT (s.state = 0 AND s.deadline_ms <= ?4) AND NOT (s.state = 2 AND s.ends_ms BETWEEN 1 AND ?4)"
 )
