@@ -18,7 +18,7 @@ from sharesrv.domain.share import State
 from sharesrv.faces.http.listing import iso
 from tests.failing import FailingStore
 from tests.web import HOUR_MS, LATE, METHODS, PK, House, Web, add, coded, envelope, failed, house
-from tests.wire import GUEST, OTHER, OWNER, UIDS, at, query
+from tests.wire import GUEST, OTHER, OWNER, UIDS, answer, at, query, share
 
 PREFIX = "/v2/binding/enduserapi"
 KEY = "auth-key-of-the-device"
@@ -377,6 +377,26 @@ async def test_too_many_codes_of_a_device_are_5134(database: Path) -> None:
         assert await web.code("shareInfo", acceptingExpireAt=web.after(HOUR_MS), **more) == 5134
         assert await web.code("shareByUid", shareUid=GUEST, **more) == 5134
         assert len(await web.listed()) == 2
+
+
+async def test_2_9_too_many_codes_of_an_account_in_a_minute_are_5134(database: Path) -> None:
+    async with house(database, "limits.codes_per_minute=2") as at_home:
+        web = at_home.web
+        await web.made()
+        await web.invited("bridge")
+        said = await web.call("shareInfo", pk=PK, dk="sub-1", acceptingExpireAt=web.after(HOUR_MS))
+        assert (said["code"], said["msg"]) == (5134, "this account has made too many share codes in the last minute")
+        at_home.clock.advance(ms=60_000)
+        await web.made("sub-1")
+
+
+async def test_3_1_an_invitation_beside_a_live_share_is_5134(database: Path) -> None:
+    async with house(database) as at_home, at_home.sides() as (owner, guest):
+        await owner.send(share())
+        offer = await guest.heard()
+        assert await at_home.web.code("shareByUid", pk=PK, dk="lamp", shareUid=GUEST) == 5134
+        await guest.send(answer(offer, 2))
+        assert (await owner.heard())["result"] == 2
 
 
 async def test_what_has_ended_is_5142_to_its_two_parties(database: Path) -> None:
