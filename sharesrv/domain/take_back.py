@@ -7,7 +7,7 @@ from typing import ClassVar
 from sharesrv.domain.change import OnShare
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import bar, current_tree, end, lapse_around, refuse, withdraw, withdraw_all
-from sharesrv.domain.grants import active, below, deciding, on
+from sharesrv.domain.grants import active, below, deciding, on, set_apart
 from sharesrv.domain.outcome import Done
 from sharesrv.domain.parties import ByCode, ToSharee
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
@@ -39,10 +39,12 @@ class TakeBack(ByCode, frozen=True, kw_only=True):
 
     device_id: str = ""
 
-    def takes_out(self, draft: Draft, grant: Share, cause: Cause) -> bool:
-        """Whether one sub-device is meant; then it is taken out. Raises Refused where `grant` does not cover it."""
-        if self.device_id in ("", grant.device_id):
-            return False
+    def means_all(self, share: Share) -> bool:
+        """Whether all of `share` is taken back."""
+        return self.device_id in ("", share.device_id)
+
+    def take_out(self, draft: Draft, grant: Share, cause: Cause) -> None:
+        """Take the sub-device out. Raises Refused where `grant` does not cover it."""
         device = draft.facts.device(self.device_id)
         if device is None or grant.state is not State.ACTIVE or draft.facts.root_id(device) != grant.device_id:
             raise Refused(Refusal.NO_SUCH_SHARE)
@@ -50,13 +52,12 @@ class TakeBack(ByCode, frozen=True, kw_only=True):
         if not deciders:
             raise Refused(Refusal.SHARE_OVER, "the sub-device was taken out of its bridge's share")
         if deciders[0].device_id == grant.device_id:
-            bar(draft, device, grant, cause)
+            draft.tell_ended(set_apart(draft, device, grant, State.BARRED), cause)
         elif all(share.origin is Origin.APART for share in deciders):
             end(draft, deciders, cause)
         else:
             raise Refused(Refusal.NO_SUCH_SHARE)
         draft.reply = Done()
-        return True
 
 
 class Unshare(TakeBack, frozen=True, kw_only=True):
@@ -65,8 +66,10 @@ class Unshare(TakeBack, frozen=True, kw_only=True):
     def decide(self, draft: Draft) -> None:
         """End or withdraw it."""
         share = self.as_sharer(draft)
-        if not self.takes_out(draft, share, Cause.CANCELLED):
+        if self.means_all(share):
             _cancel(draft, share)
+        else:
+            self.take_out(draft, share, Cause.CANCELLED)
 
 
 class Leave(TakeBack, frozen=True, kw_only=True):
@@ -75,7 +78,8 @@ class Leave(TakeBack, frozen=True, kw_only=True):
     def decide(self, draft: Draft) -> None:
         """End or refuse it."""
         share = self.as_sharee(draft)
-        if self.takes_out(draft, share, Cause.LEFT):
+        if not self.means_all(share):
+            self.take_out(draft, share, Cause.LEFT)
             return
         if share.state is State.OPEN:
             refuse(draft, share, share.sharee_id or "")
