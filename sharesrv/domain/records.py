@@ -279,5 +279,5 @@ def _change_grant(draft: Draft, grant: Share, record: GrantRecord, others: list[
 
 def _tell_changed(draft: Draft, grant: Share, others: list[Share]) -> None:
     """Tell both sides what the account may do now, by this grant and by `others`, which coexist with it."""
-    told = msgspec.structs.replace(grant, permit=combined_permit([grant, *others]))
+    told = msgspec.structs.replace(grant, permit=combined_permit([grant, *others])) if others else grant
     draft.after += [draft.changed(told, id) for id in (grant.sharee_id, grant.sharer_id) if id is not None]
