@@ -9,7 +9,8 @@ import msgspec
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Millis = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]  # up to the year 9999, as ISO 8601 can write it
+Millis = Annotated[int, msgspec.Meta(ge=0, lt=10**15)]
+End = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]  # of use: to the year 9999, as ISO 8601 can write it
 Permit = Annotated[int, msgspec.Meta(ge=0, le=15)]
 PARAMS_MAX: Final = 16 * 1024  # bytes
 
@@ -58,7 +59,7 @@ class Share(msgspec.Struct):
     sharee: Id
     permit: Permit = 0
     note: Annotated[str, msgspec.Meta(max_length=64)] = ""
-    sharingExpireAt: Millis | None = None  # noqa: N815
+    sharingExpireAt: End | None = None  # noqa: N815
 
 
 Record = Account | Token | Device | Share

@@ -128,7 +128,8 @@ async def test_a_token_that_another_process_revoked_and_a_grant_with_an_end_are_
         token_id = digest(at(GUEST))[:16]
         await elsewhere(database, RevokeToken(account_id=GUEST, token_id=token_id))
         await elsewhere(database, WriteRecords(grants=[GrantRecord("lamp", GUEST, 1, "", 10**14)]))
-        assert await told_by(ledger, told) == [TokenRevoked(GUEST, token_id), ComesDue(10**14)]
+        changed = [GrantChanged(account, OWNER, "lamp", UIDS[GUEST], 1, "") for account in (GUEST, OWNER)]
+        assert await told_by(ledger, told) == [TokenRevoked(GUEST, token_id), *changed, ComesDue(10**14)]
 
 
 async def test_a_refused_command_of_another_process_leaves_no_notices(database: Path) -> None:

@@ -79,7 +79,7 @@ def test_as_a_process(database: Path) -> None:
     assert query(database, "SELECT account_id FROM token WHERE digest = ?", digest(ended.stdout.strip())) == [(OWNER,)]
     ended = run("token", "nobody", path=database)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "sharesrv: there is no account nobody\n"
+    assert ended.stderr == "sharesrv: apikey: there is no account nobody\n"
     assert run("token", "", path=database).stderr == "sharesrv: APIKEY is empty\n"
 
 

@@ -48,7 +48,7 @@ class ShareChange(msgspec.Struct, forbid_unknown_fields=True, rename={"ends_ms":
 
     permit: importing.Permit | UnsetType | None = UNSET
     note: Name | UnsetType | None = UNSET
-    ends_ms: importing.Millis | UnsetType | None = UNSET
+    ends_ms: importing.End | UnsetType | None = UNSET
 
 
 class ShownShare(msgspec.Struct, rename="camel"):
