@@ -506,3 +506,10 @@ def test_reading_never_raises_and_what_it_says_can_be_sent(data: bytes) -> None:
     assert len(heading.sequence or "") <= 64
     "".join(said).encode()
     msgspec.json.encode(heading)
+
+
+@pytest.mark.parametrize("error", [1, 5, -1, "0", True])
+def test_2_5_an_answer_with_another_error_is_refused(error: object) -> None:
+    answer = {"error": error, "result": 2, "deviceid": "lamp", "apikey": "guest", "sequence": "1", "s_seq": "a"}
+    _heading, frame = read(json.dumps(answer).encode())
+    assert frame == Fault(Refusal.MALFORMED, "error must be 0")

@@ -94,6 +94,7 @@ class ShareAnswer(msgspec.Struct):
     apikey: Id
     deviceid: Text
     result: Literal[2, 3]
+    error: Literal[0] | None = None
     s_seq: Any = None
     action: Literal["share"] | None = None
 
@@ -189,6 +190,7 @@ _MUST_BE: Final = {
     "params[]": "text",
 }
 _MUST_BE_IN: Final[dict[type, dict[str, str]]] = {
+    ShareAnswer: {"error": "0"},
     Register: {"apikey": "text of at most 128 characters", "userAgent": "device"},
     Update: {"userAgent": "app or device"},
     Query: {"userAgent": "app or device", "params": "an array of names"},
