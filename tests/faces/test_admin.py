@@ -392,3 +392,10 @@ async def test_with_another_devicekey_the_old_session_is_closed(database: Path) 
             assert (await wire.ask(register("lamp")))["error"] == 401
         async with operator.served.wire() as wire:
             assert (await wire.ask(register("lamp", apikey="another")))["error"] == 0
+
+
+@pytest.mark.parametrize("id", [-1, 2**70, -(2**70)])
+async def test_3_3_an_id_that_no_share_can_have_is_404(database: Path, id: int) -> None:
+    async with operating(database) as operator:
+        for method in ("GET", "PATCH", "DELETE"):
+            assert (await operator.ask(method, f"shares/{id}", {})).status_code == 404

@@ -22,9 +22,8 @@ from sharesrv.faces.records import record_of, write_command
 from sharesrv.names import NOTE_COLUMNS, columns
 from sharesrv.protocol import importing
 from sharesrv.protocol.coolkit.codes import ERRORS
+from sharesrv.protocol.quectel import LAST_ID
 from sharesrv.store.base import JournalFilter, JournalRow
-
-LAST: Final = 2**63 - 1  # no id is larger
 
 AfterNumber = Annotated[int, QueryParameter(ge=0, description="The last id of the page before")]
 Key = Annotated[str, QueryParameter(max_length=128)]
@@ -80,8 +79,13 @@ def _share(share: Share) -> ShownShare:
     )  # fmt: skip
 
 
+def _storable(id: int) -> int:
+    """The id, within what the database holds: no row has one that is not."""
+    return min(max(id, 0), LAST_ID)
+
+
 async def _find_share(backend: Backend, share_id: int) -> ShownShare:
-    share = await backend.reader.look(lambda source: source.share(min(share_id, LAST)))
+    share = await backend.reader.look(lambda source: source.share(_storable(share_id)))
     if share is None:
         raise NotFoundException(Refusal.NO_SUCH_SHARE.value)
     return _share(share)
@@ -94,7 +98,7 @@ def _check_note(note: object) -> None:
 
 @get("/shares", summary="List shares, ended ones too")
 async def shares(backend: TheBackend, limit: Limit = 100, after: AfterNumber = 0) -> Page[ShownShare]:
-    return page([_share(each) for each in await backend.reader.shares(min(after, LAST), limit + 1)], limit)
+    return page([_share(each) for each in await backend.reader.shares(_storable(after), limit + 1)], limit)
 
 
 @post("/shares", summary="Grant a device without asking the account")
@@ -112,13 +116,13 @@ async def show_share(backend: TheBackend, share_id: FromPath[int]) -> ShownShare
 @patch("/shares/{share_id:int}", summary="Change a grant; both sides are told")
 async def amend(backend: TheBackend, share_id: FromPath[int], data: JSONBody[ShareChange]) -> ShownShare:
     _check_note(data.note)
-    await carry_out(backend, AmendGrant(min(share_id, LAST), **patch_fields(data, permit=0, note="", ends_ms=0)))
+    await carry_out(backend, AmendGrant(_storable(share_id), **patch_fields(data, permit=0, note="", ends_ms=0)))
     return await _find_share(backend, share_id)
 
 
 @delete("/shares/{share_id:int}", summary="End a grant, or withdraw an offer; both sides are told")
 async def close(backend: TheBackend, share_id: FromPath[int]) -> None:
-    await carry_out(backend, EndShare(min(share_id, LAST)))
+    await carry_out(backend, EndShare(_storable(share_id)))
 
 
 # Sessions.
@@ -198,8 +202,8 @@ async def journal(
     limit: Limit = 100,
     after: AfterNumber = 0,
 ) -> Page[Transition]:
-    wanted = JournalFilter(device_id=device, account_id=account, share_id=min(share, LAST) or None)
-    rows = await backend.reader.journal(wanted, min(after, LAST), limit + 1)
+    wanted = JournalFilter(device_id=device, account_id=account, share_id=_storable(share) or None)
+    rows = await backend.reader.journal(wanted, _storable(after), limit + 1)
     return page([_transition(row) for row in rows], limit)
 
 
