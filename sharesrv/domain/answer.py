@@ -1,4 +1,4 @@
-"""The sharee's answer to an offer (S4, PROTOCOL 2.5), and what accepting does, by whatever door."""
+"""The sharee's answer to an offer (S4, PROTOCOL 2.5), and what accepting does, through every door."""
 
 from __future__ import annotations
 
@@ -23,14 +23,20 @@ class Answer(Command, frozen=True, kw_only=True):
     sharee_id: str
     accepts: bool
     code: str | None
-    device_id: str
+    device_id: str = ""
     sequence: str
+    apikey: str | None = None
     session: int = 0
 
     def decide(self, draft: Draft) -> None:
-        """Settle the offer. The same answer again is acknowledged again."""
+        """Settle the offer. The same answer again is acknowledged again.
+
+        `apikey` may be the sharee's, the sharer's as it was pushed, or missing.
+        """
         draft.by = self.sharee_id
         offer = self._offer(draft)
+        if self.apikey not in (None, self.sharee_id, offer.sharer_id if offer else None):
+            raise Refused(Refusal.WRONG_ACCOUNT)
         if offer is None:
             raise Refused(Refusal.NO_SUCH_OFFER)
         if offer.state is not State.OPEN:

@@ -98,6 +98,42 @@ def test_an_answer_to_nothing_is_refused(fields: dict[str, Any]) -> None:
     assert world.shares() == [offer]
 
 
+@pytest.mark.parametrize("by_code", [True, False])
+@pytest.mark.parametrize(
+    ("apikey", "comes_to"),
+    [
+        (None, Acknowledged),
+        ("guest", Acknowledged),
+        ("owner", Acknowledged),
+        ("other", Refusal.WRONG_ACCOUNT),
+        ("nobody", Refusal.WRONG_ACCOUNT),
+    ],
+)
+def test_2_5_an_answer_names_the_sharee_or_the_sharer_or_nobody(
+    apikey: str | None, comes_to: object, by_code: bool
+) -> None:
+    world = World()
+    offer = asked(world)
+    code = offer.code if by_code else None
+    assert came_to(world.do(world.answer(code=code, apikey=apikey))) is comes_to
+    assert world.states() == [State.ACTIVE if comes_to is Acknowledged else State.OPEN]
+
+
+@pytest.mark.parametrize(
+    ("apikey", "refusal"),
+    [(None, Refusal.NO_SUCH_OFFER), ("guest", Refusal.NO_SUCH_OFFER), ("owner", Refusal.WRONG_ACCOUNT)],
+)
+def test_2_5_an_answer_to_nothing_has_no_sharer_to_name(apikey: str | None, refusal: Refusal) -> None:
+    world = World()
+    assert came_to(world.do(world.answer(code="unknown", device="", apikey=apikey))) is refusal
+
+
+def test_2_5_the_id_alone_is_enough() -> None:
+    world = World()
+    offer = asked(world)
+    assert world.do(world.answer(code=offer.code, device="")) == Acknowledged(offer, True)
+
+
 @pytest.mark.parametrize("newest", [State.OPEN, State.REFUSED, State.TIMED_OUT, State.WITHDRAWN, State.ACTIVE])
 def test_of_several_offers_under_one_sequence_the_newest_is_meant_in_any_state(newest: State) -> None:
     world = World()

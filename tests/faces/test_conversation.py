@@ -390,6 +390,19 @@ async def test_the_answer_of_a_superseded_sharer_goes_to_its_successor(database:
 # `multi`.
 
 
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [({"apikey": OWNER}, 0), ({"apikey": None}, 0), ({"apikey": None, "deviceid": None}, 0), ({"apikey": "other"}, 401)],
+)
+async def test_2_5_whom_an_answer_may_name(database: Path, given: dict[str, str | None], error: int) -> None:
+    async with server(database) as running, running.app(OWNER) as owner, running.app(GUEST) as guest:
+        await owner.send(share())
+        offer = await guest.heard()
+        answered = await guest.ask(answer(offer, 2, **given))
+        assert (answered["error"], answered["deviceid"]) == (error, offer["deviceid"])
+        assert answered.get("apikey") == given["apikey"]
+
+
 async def test_multi_pushes_to_all_and_the_first_answer_wins(database: Path) -> None:
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(server(database, MULTI))

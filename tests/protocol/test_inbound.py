@@ -101,7 +101,12 @@ def test_key_order_spaces_and_unknown_keys_do_not_matter(frame: dict[str, Any], 
 
 @pytest.mark.parametrize(
     ("frame", "key"),
-    [(frame, key) for frame, _kind in KINDS for key in frame if key not in ("action", "error", "result")],
+    [
+        (frame, key)
+        for frame, kind in KINDS
+        for key in frame
+        if key not in ("action", "error", "result") and (kind, key) != (ShareAnswer, "apikey")
+    ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_required_key_is_missing(frame: dict[str, Any], key: str) -> None:
@@ -435,6 +440,9 @@ def test_2_before_the_handshake_only_an_app_s_apikey_is_echoed(fields: dict[str,
         {"s_seq": "id"},
         {"error": None, "userAgent": 5},
         {"note": '"params"'},
+        {"apikey": None},
+        {"deviceid": None, "s_seq": "id"},
+        {"apikey": None, "deviceid": None, "s_seq": "id"},
     ],
     ids=str,
 )
@@ -450,6 +458,14 @@ def test_answers_are_2_or_3(result: object) -> None:
     assert isinstance(found, Fault)
     assert found.refusal is Refusal.MALFORMED
     assert heading == Heading("share", "1", "guest", "lamp")
+
+
+@pytest.mark.parametrize("s_seq", [None, 5])
+def test_2_5_without_deviceid_an_answer_needs_an_s_seq(s_seq: object) -> None:
+    heading, found = read(text(ANSWER | {"deviceid": None, "s_seq": s_seq}))
+    assert isinstance(found, Fault)
+    assert (found.refusal, found.reason) == (Refusal.MALFORMED, "the frame has neither deviceid nor s_seq")
+    assert heading == Heading("share", "1", "guest", None)
 
 
 def test_a_result_beside_params_is_no_answer() -> None:

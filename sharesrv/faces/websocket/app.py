@@ -48,7 +48,6 @@ def command(session: AppSession, heading: Heading, frame: frames.AnyFrame) -> Co
     """What the frame asks of the ledger. Raises Refused: an apikey that is not this account's, a device's frame."""
     match frame:
         case frames.ShareAnswer():
-            _require(session, frame.apikey)
             return _answer(session, heading, frame)
         case frames.Share():
             _require(session, frame.apikey, frame.selfApikey)
@@ -99,8 +98,9 @@ def _answer(session: AppSession, heading: Heading, frame: frames.ShareAnswer) ->
         sharee_id=session.account_id,
         accepts=frame.result == ACCEPTED,
         code=frame.s_seq if isinstance(frame.s_seq, str) else None,
-        device_id=frame.deviceid,
+        device_id=frame.deviceid or "",
         sequence=heading.sequence or "",
+        apikey=frame.apikey,
         session=session.id,
     )
 
@@ -127,6 +127,7 @@ def answer(heading: Heading, reply: Reply) -> bytes:
         case Acknowledged(share=share, accepted=accepted):
             result = ACCEPTED if accepted else REFUSED
             metrics.ANSWERS[0, result] += 1
+            heading.deviceid = heading.deviceid or share.device_id
             return outbound.done(heading, result, share.code)
         case Result(result=result):
             metrics.ANSWERS[0, result] += 1

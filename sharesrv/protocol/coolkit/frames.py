@@ -91,12 +91,16 @@ class ShareAnswer(msgspec.Struct):
     """A sharee's answer to an offer: has `result` and no `params`, with or without `"action":"share"` (PROTOCOL 2.5)."""
 
     sequence: msgspec.Raw
-    apikey: Id
-    deviceid: Text
     result: Literal[2, 3]
+    apikey: Id | None = None
+    deviceid: Text | None = None
     error: Literal[0] | None = None
     s_seq: Any = None
     action: Literal["share"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.deviceid is None and not isinstance(self.s_seq, str):
+            raise ValueError("the frame has neither deviceid nor s_seq")
 
 
 class OnDevice(Frame):
