@@ -89,7 +89,7 @@ class Query(OnDevice, frozen=True, kw_only=True):
     wanted: tuple[str, ...] = ()
 
     def decide(self, draft: Draft) -> None:
-        """What is stored of the device, for whoever may control it."""
+        """What is stored of the device, where the account may control it."""
         device, _permit = self.permitted(draft)
         draft.reply = _stored(device, draft.facts, self.wanted)
 

@@ -1,6 +1,6 @@
 """What the rules know: rows by kind, read from a `Source` when first asked for, with the changes of the batch so far.
 
-A rule asks as it runs; nothing is declared beforehand. Whatever a command changes, the commands behind it in the same batch
+A rule asks as it runs; nothing is declared beforehand. What a command changes, the commands behind it in the same batch
 see, though nothing is written yet: a list of shares is what the source says, corrected by what has changed since.
 """
 
@@ -200,7 +200,7 @@ class Facts:
         return self._accounts[id]
 
     def account_of_login(self, uid: str) -> Account | None:
-        """By its login name, whatever its case."""
+        """By its login name, compared without case."""
         uid = fold(uid)
         if uid not in self._logins:
             account = self._logins[uid] = self.source.account_of_login(uid)

@@ -104,7 +104,7 @@ class DeviceFound(msgspec.Struct, frozen=True):
 
 
 class Coded(msgspec.Struct, frozen=True):
-    """A share, for whoever showed its code or made it; with its device."""
+    """A share and its device, as a reply to the account that made its code or showed it."""
 
     share: Share
     device: Device | None

@@ -60,7 +60,7 @@ class Called(Command, frozen=True, kw_only=True):
 
 
 def refuse_outdated(token: Token | None, account: Account, facts: Facts) -> None:
-    """Raises Refused: expired before superseded. Another issuer's token was looked at by whoever verified it."""
+    """Raises Refused: expired before superseded. Another issuer's token was checked when it was verified."""
     if token is None:
         return
     if 0 < token.expires_ms <= facts.now_ms:
@@ -140,7 +140,7 @@ class ToSharee(Command, frozen=True, kw_only=True):
 
 
 def refuse_guesses(draft: Draft, sharer_id: str) -> None:
-    """Raises Refused where this sharer has guessed at accounts too often, whoever is named now (PROTOCOL 2.4, check 4)."""
+    """Raises Refused where this sharer has named too many unknown accounts; one that exists is refused too (2.4)."""
     limit = draft.facts.rules.unknown_uids_per_minute
     if limit and draft.facts.recent((UNKNOWN_UIDS, sharer_id, "")) >= limit:
         raise Refused(Refusal.UNKNOWN_UIDS)

@@ -58,7 +58,7 @@ class Origin(Code):
 
     OFFER = 0  # a `share` over the WebSocket, with somebody waiting for the answer
     INVITATION = 1  # a share code for one account, who is also asked live
-    CODE = 2  # a share code for whoever holds it
+    CODE = 2  # a share code that any account may accept
     IMPORT = 3
     APART = 4  # a sub-device with rights of its own under its bridge's grant, or barred from it
 
