@@ -8,8 +8,8 @@ import msgspec
 
 from sharesrv.domain.ask import refuse_unshareable
 from sharesrv.domain.draft import Command, Draft
-from sharesrv.domain.ending import lapse_around, refuse, settle
-from sharesrv.domain.grants import active, combined_permit, lasts_longer, on
+from sharesrv.domain.ending import joined_to, lapse_around, let_in, refuse, settle
+from sharesrv.domain.grants import active, combined_permit, lasts_longer, on, tell_changed
 from sharesrv.domain.outcome import Acknowledged
 from sharesrv.domain.share import Cause, Event, Origin, Share, State
 from sharesrv.errors import Refusal, Refused
@@ -72,7 +72,7 @@ def accept(draft: Draft, offer: Share, sharee_id: str, *, device_name: str = "",
     if device is not None:
         refuse_unshareable(device)
     tree = [] if device is None else draft.facts.tree(device, sharee_id)
-    rows = [share for share in on(tree, offer.device_id) if share.state in (State.ACTIVE, State.BARRED)]
+    rows = on(tree, offer.device_id)
     replaced = [] if offer.cover_mark == COEXIST else active(rows)
     if offer.cover_mark == ONLY_LONGER and not all(lasts_longer(offer.ends_ms, share.ends_ms) for share in replaced):
         raise Refused(Refusal.NOT_LONGER)
@@ -84,22 +84,15 @@ def accept(draft: Draft, offer: Share, sharee_id: str, *, device_name: str = "",
     if replaced and offer.origin is not Origin.OFFER:
         edits |= {"permit": combined_permit(replaced), "note": replaced[-1].note}
     draft.after += settle(draft, offer, Event.ACCEPT, **edits)
-    for share in rows:
-        if share in replaced or share.state is State.BARRED:
-            draft.move(share, Event.END, Cause.REPLACED)
+    for share in replaced:
+        draft.move(share, Event.END, Cause.REPLACED)
+    let_in(draft, tree, {offer.device_id, *(share.device_id for share in joined_to(offer, tree))}, offer)
     grant = msgspec.structs.replace(offer, **edits) if edits else offer
-    _tell_accepted(draft, grant, [share for share in active(rows) if share not in replaced], except_session)
-    return grant
-
-
-def _tell_accepted(draft: Draft, grant: Share, others: list[Share], except_session: int) -> None:
-    """Of a grant by share code both sides are told as of a change (PROTOCOL 2.6): the permit of all that goes on."""
-    sharee_id = grant.sharee_id or ""
-    if grant.origin is not Origin.OFFER:
-        told = msgspec.structs.replace(grant, permit=combined_permit([grant, *others]))
-        draft.after += [draft.changed(told, account_id) for account_id in (sharee_id, grant.sharer_id)]
+    if grant.origin is not Origin.OFFER:  # both sides are told as of a change (PROTOCOL 2.6)
+        tell_changed(draft, [*(share for share in active(rows) if share not in replaced), grant])
     if grant.origin is not Origin.CODE:
         draft.after.append(draft.ended(grant, sharee_id, Cause.ANSWERED, except_session))
+    return grant
 
 
 def _refuse_unless_repeated(offer: Share, *, accepts: bool) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.ending import current_tree
 from sharesrv.domain.facts import Account, Device, Facts
-from sharesrv.domain.grants import below, deciding, on
-from sharesrv.domain.outcome import Offered, Result, Waiting
+from sharesrv.domain.grants import deciding, on
+from sharesrv.domain.joining import ask, question_above
+from sharesrv.domain.outcome import Result, Waiting
 from sharesrv.domain.parties import ToSharee
-from sharesrv.domain.share import Asked, Cause, Event, Origin, Share, State
+from sharesrv.domain.share import Asked, Origin, Share, State
 from sharesrv.errors import Refusal, Refused
 
 ALREADY_SHARED = 4  # S4: "4: already shared to this sharee"
@@ -37,7 +36,7 @@ class Request(ToSharee, frozen=True, kw_only=True):
         if sharee.id == self.sharer_id:
             raise Refused(Refusal.SHARE_WITH_SELF)
         tree = current_tree(draft, device, sharee.id)
-        waiting = [share for share in on(tree, device.id) if _is_waiting_request(share)]
+        waiting = [share for share in on(tree, device.id) if share.waits and share.origin is Origin.OFFER]
         again = next((share for share in waiting if share.sequence == self.sequence), None)
         if again is not None:
             draft.reply = Waiting(again.id)
@@ -49,26 +48,13 @@ class Request(ToSharee, frozen=True, kw_only=True):
             self._ask(draft, device, sharee, tree)
 
     def _ask(self, draft: Draft, device: Device, sharee: Account, tree: list[Share]) -> None:
-        """Write the offer and ask the sharee; or, where the bridge's offer is open, wait for its answer."""
-        share = self._offer(draft, sharee)
-        bridge_offers = [share for share in on(tree, device.bridge_id or "") if _is_open_offer(share)]
-        for invitation in on(tree, device.id):
-            if invitation.state is State.OPEN and invitation.origin is Origin.INVITATION:
-                draft.move(invitation, Event.WITHDRAW, Cause.REPLACED)
-                draft.tell_ended(invitation, Cause.REPLACED)
-        if bridge_offers:
-            share = msgspec.structs.replace(
-                share, state=State.JOINED, bridge_offer_id=bridge_offers[0].id, deadline_ms=bridge_offers[0].deadline_ms
-            )
-        else:
+        """Write the offer in the place of invitations. What joins the bridge's question counts against no limit."""
+        if question_above(tree, device) is None:
             _refuse_while_cooling(draft.facts, device.id, sharee.id)
             _refuse_beyond_limits(draft.facts, self.sharer_id, sharee.id)
             draft.count((OFFERS, self.sharer_id, sharee.id))
-            for offer in below(tree, device, draft.facts):
-                if _is_open_offer(offer):
-                    _join(draft, offer, share)
-            draft.after.append(Offered(sharee.id, share))
-        draft.make(share)
+        replaced = [share for share in on(tree, device.id) if share.state < State.ACTIVE]
+        share = ask(draft, self._offer(draft, sharee), device, tree, replaced)
         draft.reply = Waiting(share.id)
 
     def _offer(self, draft: Draft, sharee: Account) -> Share:
@@ -106,20 +92,6 @@ def refuse_unshareable(device: Device) -> None:
         raise Refused(Refusal.NOT_SHAREABLE)
     if not device.verified:
         raise Refused(Refusal.NOT_VERIFIED)
-
-
-def _is_waiting_request(share: Share) -> bool:
-    return share.state < State.ACTIVE and share.origin is Origin.OFFER
-
-
-def _is_open_offer(share: Share) -> bool:
-    return share.state is State.OPEN and share.origin is Origin.OFFER
-
-
-def _join(draft: Draft, offer: Share, bridge_offer: Share) -> None:
-    """Let a sub-device's open offer wait for the answer to its bridge's; its dialog is taken down."""
-    edits = {"bridge_offer_id": bridge_offer.id, "deadline_ms": bridge_offer.deadline_ms}
-    draft.tell_ended(draft.move(offer, Event.JOIN, Cause.REPLACED, **edits), Cause.REPLACED)
 
 
 def _refuse_while_cooling(facts: Facts, device_id: str, sharee_id: str) -> None:

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import current_tree, lapse_around
-from sharesrv.domain.grants import active, below, combined_permit, deciding, set_apart
-from sharesrv.domain.outcome import Done, GrantChanged, Result
+from sharesrv.domain.grants import active, combined_permit, covered, deciding, on, set_apart, tell_changed
+from sharesrv.domain.outcome import Done, Result
 from sharesrv.domain.parties import ByCode, ToSharee, not_over
 from sharesrv.domain.share import Channel, Event, Origin, Share, State
 from sharesrv.errors import Refusal, Refused
@@ -30,21 +30,17 @@ class ChangeGrant(ToSharee, frozen=True, kw_only=True):
         sharee = self.sharee(draft)
         if sharee is None:
             return
-        tree = current_tree(draft, device, sharee.id)
-        grants = deciding(tree, device, draft.facts)
+        grants = deciding(current_tree(draft, device, sharee.id), device, draft.facts)
         if not grants:
             draft.reply = Result(NO_GRANT)
             return
+        draft.reply = Result(CHANGED)
+        if grants[0].device_id == device.id:
+            change(draft, grants, _given(permit=self.permit, note=self.note))
+            return
         permit = combined_permit(grants) if self.permit is None else self.permit
         note = grants[-1].note if self.note is None else self.note
-        if grants[0].device_id != device.id:
-            set_apart(draft, device, grants[-1], State.ACTIVE, permit, note)
-        else:
-            edits = _given(permit=self.permit, note=self.note)
-            for share in grants + active(below(tree, device, draft.facts)):
-                draft.move(share, Event.CHANGE, share.cause, **edits)
-        draft.reply = Result(CHANGED)
-        draft.after.append(GrantChanged(sharee.id, device.owner_id, device.id, sharee.uid, permit, note))
+        tell_changed(draft, [set_apart(draft, device.id, grants[-1], State.ACTIVE, permit, note)])
 
 
 class SetEnd(ByCode, frozen=True, kw_only=True):
@@ -53,17 +49,16 @@ class SetEnd(ByCode, frozen=True, kw_only=True):
     ends_ms: int
 
     def decide(self, draft: Draft) -> None:
-        """Move the end. What was set apart has none of its own: it ends with the last grant of its bridge."""
+        """Move the end. What was set apart has none of its own."""
         share = self.as_sharer(draft)
         if share.origin is Origin.APART:
             raise Refused(Refusal.NO_SUCH_SHARE)
-        if share.state is State.OPEN and self.ends_ms <= share.deadline_ms:
+        if share.waits and self.ends_ms <= share.deadline_ms:
             raise Refused(Refusal.ENDS_TOO_EARLY)
-        device, under = draft.device(share), list[Share]()
-        if device is not None and share.state is State.ACTIVE:
-            under = active(below(draft.tree_of(share), device, draft.facts))
-        for each in (share, *(own for own in under if own.origin is not Origin.APART)):
-            draft.move(each, Event.CHANGE, each.cause, ends_ms=self.ends_ms)
+        if share.waits:
+            draft.move(share, Event.CHANGE, share.cause, ends_ms=self.ends_ms)
+        else:
+            change(draft, [share], {"ends_ms": self.ends_ms}, tells=False)
         draft.reply = Done()
 
 
@@ -106,15 +101,36 @@ class AmendGrant(OnShare, frozen=True, kw_only=True):
     ends_ms: int | None = None
 
     def decide(self, draft: Draft) -> None:
-        """Change this grant alone."""
+        """Change this grant, and what hangs on it. What was set apart ends with the grant of its bridge."""
         share = self.share(draft)
         if share.state is not State.ACTIVE:
             raise Refused(Refusal.SHARE_OVER)
-        edits = _given(permit=self.permit, note=self.note, ends_ms=self.ends_ms)
-        amended = draft.move(share, Event.CHANGE, share.cause, **edits)
-        for account_id in filter(None, (share.sharer_id, share.sharee_id)):
-            draft.after.append(draft.changed(amended, account_id))
+        if self.ends_ms is not None and share.origin is Origin.APART:
+            raise Refused(Refusal.NO_SUCH_SHARE, "a sub-device that was set apart has the end of its bridge's grant")
+        change(draft, [share], _given(permit=self.permit, note=self.note, ends_ms=self.ends_ms))
         draft.reply = Done()
+
+
+def change(draft: Draft, grants: list[Share], edits: dict[str, Any], *, tells: bool = True) -> None:
+    """Change grants of one account on one device, and those of its sub-devices; tell both sides what each allows now.
+
+    What was set apart has no end of its own: it ends with the last grant of its bridge.
+    """
+    tree, device = draft.tree_of(grants[0]), draft.device(grants[0])
+    changed = {share.id: draft.move(share, Event.CHANGE, share.cause, **edits) for share in grants}
+    if device is None:
+        return
+    now = [changed.get(share.id, share) for share in active(on(tree, device.id))]
+    if tells:
+        tell_changed(draft, now)
+    edits_apart = {name: value for name, value in edits.items() if name != "ends_ms"}
+    for sub_device, own in covered(tree, device, draft.facts):
+        moved = [
+            draft.move(share, Event.CHANGE, share.cause, **(edits_apart if share.origin is Origin.APART else edits))
+            for share in own
+        ]
+        if tells:
+            tell_changed(draft, moved or now, sub_device.id)
 
 
 def _given(**fields: Any) -> dict[str, Any]:

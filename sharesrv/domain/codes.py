@@ -5,12 +5,13 @@ from __future__ import annotations
 from sharesrv.domain.answer import COEXIST, ONLY_LONGER, accept
 from sharesrv.domain.ask import refuse_unshareable
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.ending import current_tree, withdraw
+from sharesrv.domain.ending import current_tree, replace
 from sharesrv.domain.facts import Account, Device
 from sharesrv.domain.grants import lasts_longer, on
-from sharesrv.domain.outcome import Coded, DeviceFound, Offered
+from sharesrv.domain.joining import ask
+from sharesrv.domain.outcome import Coded, DeviceFound
 from sharesrv.domain.parties import ByCode, Called, count_guess, fate, not_over, refuse_guesses
-from sharesrv.domain.share import Asked, Cause, Origin, Share, State
+from sharesrv.domain.share import Asked, Origin, Share, State
 from sharesrv.errors import Refusal, Refused
 
 CODES = "codes"
@@ -60,22 +61,21 @@ class MakeCode(ByProduct, frozen=True, kw_only=True):
             raise Refused(Refusal.CODES_TOO_FAST)
         draft.count(key)
 
-    def replace(self, draft: Draft, device: Device, waiting: list[Share]) -> None:
-        """Withdraw the waiting codes that the new one replaces. Raises Refused: coverMark forbids it, or too many wait."""
+    def replaced(self, draft: Draft, device: Device, waiting: list[Share]) -> list[Share]:
+        """The waiting codes that the new one replaces. Raises Refused: coverMark forbids it, or too many wait."""
         replaced = [] if self.cover_mark == COEXIST else waiting
         longer = all(lasts_longer(self.ends_ms, share.ends_ms) for share in replaced)
         if self.cover_mark == ONLY_LONGER and not longer:
             raise Refused(Refusal.NOT_LONGER)
         limit = draft.facts.rules.open_codes
-        if limit and draft.facts.open_codes(device.id) - len(replaced) >= limit:
+        if limit and draft.facts.open_codes(device.id) - sum(share.state is State.OPEN for share in replaced) >= limit:
             raise Refused(Refusal.TOO_MANY_CODES)
-        for share in replaced:
-            withdraw(draft, share, Cause.REPLACED)
+        return replaced
 
-    def make(self, draft: Draft, device: Device, sharer: Account, recipient: Account | None, deadline_ms: int) -> Share:
-        """The share that waits; the reply is its code."""
+    def new(self, draft: Draft, device: Device, sharer: Account, recipient: Account | None, deadline_ms: int) -> Share:
+        """The share that will wait."""
         uid = recipient.uid if recipient else ""
-        share = Share(
+        return Share(
             id=draft.mint.new_id(),
             code=draft.mint.new_code(),
             origin=Origin.INVITATION if recipient else Origin.CODE,
@@ -90,8 +90,6 @@ class MakeCode(ByProduct, frozen=True, kw_only=True):
             cover_mark=self.cover_mark,
             ends_ms=self.ends_ms,
         )
-        draft.reply = Coded(share, device)
-        return draft.make(share)
 
 
 class CreateCode(MakeCode, frozen=True, kw_only=True):
@@ -107,8 +105,9 @@ class CreateCode(MakeCode, frozen=True, kw_only=True):
             raise Refused(Refusal.ENDS_TOO_EARLY)
         self.count(draft, sharer)
         codes = [] if self.cover_mark == COEXIST else draft.facts.codes(device)
-        self.replace(draft, device, [share for share in codes if not share.due(draft.now_ms)])
-        self.make(draft, device, sharer, None, self.accept_by_ms)
+        for share in self.replaced(draft, device, [share for share in codes if not share.due(draft.now_ms)]):
+            replace(draft, share)
+        draft.reply = Coded(draft.make(self.new(draft, device, sharer, None, self.accept_by_ms)), device)
 
 
 class Invite(MakeCode, frozen=True, kw_only=True):
@@ -118,7 +117,7 @@ class Invite(MakeCode, frozen=True, kw_only=True):
     recipient_uid: str | None = None
 
     def decide(self, draft: Draft) -> None:
-        """One share, one deadline for both."""
+        """One share, one deadline for both. It may join the question about the bridge: then nobody is asked."""
         sharer = self.caller(draft)
         recipient = self._recipient(draft, sharer)
         if recipient is None:
@@ -127,18 +126,18 @@ class Invite(MakeCode, frozen=True, kw_only=True):
         if recipient.id == sharer.id:
             raise Refused(Refusal.RECIPIENT_IS_OWNER)
         device = self.shareable_device(draft, sharer)
-        waiting = [
-            share for share in on(current_tree(draft, device, recipient.id), device.id) if share.state < State.ACTIVE
-        ]
+        tree = current_tree(draft, device, recipient.id)
+        rows = on(tree, device.id)
+        waiting = [share for share in rows if share.waits]
         if any(share.origin is Origin.OFFER for share in waiting):
             raise Refused(Refusal.OFFER_OPEN)
         self.count(draft, sharer)
-        self.replace(draft, device, waiting)
+        replaced = self.replaced(draft, device, waiting)
+        replaced += [share for share in rows if share.state is State.JOINED and not share.waits]
         deadline_ms = draft.now_ms + draft.facts.rules.invitation_ms
-        share = self.make(
-            draft, device, sharer, recipient, min(deadline_ms, self.ends_ms) if self.ends_ms else deadline_ms
-        )
-        draft.after.append(Offered(recipient.id, share))
+        deadline_ms = min(deadline_ms, self.ends_ms) if self.ends_ms else deadline_ms
+        share = ask(draft, self.new(draft, device, sharer, recipient, deadline_ms), device, tree, replaced)
+        draft.reply = Coded(share, device)
 
     def _recipient(self, draft: Draft, sharer: Account) -> Account | None:
         """The account that is named; where there is none, that counts against the limit of guesses."""

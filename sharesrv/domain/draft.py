@@ -121,8 +121,13 @@ class Draft:
         uid = self._uid(grant)
         return GrantChanged(account_id, grant.sharer_id, grant.device_id, uid, grant.permit, grant.note)
 
-    def tell_ended(self, share: Share, cause: Cause) -> None:
-        """Tell the sharee; the owner too, where it was not the owner's own command (PROTOCOL 2.6)."""
+    def tell_ended(self, share: Share, cause: Cause, device_id: str = "") -> None:
+        """Tell the sharee; the owner too, where it was not the owner's own command (PROTOCOL 2.6).
+
+        `device_id`, where given, is the sub-device to which access has ended with this share of its bridge.
+        """
+        if device_id:
+            share = msgspec.structs.replace(share, device_id=device_id)
         if share.sharee_id is not None:
             self.after.append(self.ended(share, share.sharee_id, cause))
         if self.by != share.sharer_id:

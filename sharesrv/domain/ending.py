@@ -1,39 +1,43 @@
-"""Every way in which a share ends, and who hears of it (S4; PROTOCOL 2.4 to 2.7, 3.1).
+"""How a share ends while its device and its accounts stay, and who hears of it (S4; PROTOCOL 2.4 to 2.7, 3.1).
 
 An offer is settled: accepted, refused, withdrawn, or with its deadline. A grant ends: cancelled, left, expired, replaced.
-Either goes with its device or with one of its accounts. Of an offer everybody who asked or joined is due an answer.
+Of an offer everybody who asked or joined is due an answer. Of grants it is access that ends: it is told for each device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from sharesrv.domain.draft import SERVER, Draft
 from sharesrv.domain.facts import Device
-from sharesrv.domain.grants import active, below, on, set_apart
+from sharesrv.domain.grants import HELD, active, below, combined_permit, covered, on, set_apart, tell_changed
 from sharesrv.domain.outcome import Notice, Settled
 from sharesrv.domain.share import Cause, Channel, Event, Origin, Share, State
 
 
 def current_tree(draft: Draft, device: Device, sharee_id: str) -> list[Share]:
-    """The live shares of an account on a device's tree. What is overdue among them ends first."""
+    """The live shares of an account on a device's tree. What is overdue among them ends first, and the bridge's before all.
+
+    So a sub-device's share that is overdue with its bridge's ends with that.
+    """
+    root_id = draft.facts.root_id(device)
     while True:
         tree = draft.facts.tree(device, sharee_id)
         due = [share for share in tree if share.due(draft.now_ms)]
         if not due:
             return tree
-        lapse(draft, due[0])
+        lapse(draft, min(due, key=lambda share: share.device_id != root_id))
 
 
 def lapse_around(draft: Draft, share: Share) -> list[Share]:
     """End what is overdue about `share`, or in the tree in which it stands; what lives in that tree now."""
     share = draft.facts.share(share.id) or share
+    device = draft.device(share)
+    if device is not None and share.sharee_id is not None:
+        return current_tree(draft, device, share.sharee_id)
     if share.due(draft.now_ms):
         lapse(draft, share)
-    device = draft.device(share)
-    if device is None or share.sharee_id is None:
-        return []
-    return current_tree(draft, device, share.sharee_id)
+    return []
 
 
 def lapse(draft: Draft, share: Share) -> None:
@@ -44,19 +48,24 @@ def lapse(draft: Draft, share: Share) -> None:
         end(lapsed, active(due) or [share], Cause.EXPIRED)
     else:
         lapsed.after += settle(lapsed, share, Event.EXPIRE, Cause.TIMEOUT)
-        if share.sharee_id is not None:
+        if share.state is State.OPEN and share.sharee_id is not None:
             lapsed.tell_ended(share, Cause.TIMEOUT)
     draft.lapsed.append(lapsed.outcome())
+
+
+def joined_to(offer: Share, tree: Iterable[Share]) -> list[Share]:
+    """Those of `tree` that wait for the answer to `offer`, and those that stay out if it is accepted."""
+    return [share for share in tree if share.state is State.JOINED and share.bridge_offer_id == offer.id]
 
 
 def settle(
     draft: Draft, offer: Share, event: Event, cause: Cause = Cause.NONE, **edits: int | str | None
 ) -> list[Notice]:
-    """End the wait of `offer`, with `edits`, and of the requests that joined it; the answers that their sharer is due."""
-    joined = [share for share in draft.tree_of(offer) if share.bridge_offer_id == offer.id]
+    """End the wait of `offer`, with `edits`, and of what has joined it; the answers that their sharer is due."""
     notices: list[Notice] = []
-    for share in (offer, *joined):
-        moved = draft.move(share, event, cause, **(edits if share is offer else {}))
+    for share in (offer, *joined_to(offer, draft.tree_of(offer))):
+        stays_out = event is Event.ACCEPT and share.origin is Origin.APART
+        moved = draft.move(share, Event.BAR if stays_out else event, cause, **(edits if share is offer else {}))
         if share.origin is Origin.OFFER:
             notices.append(Settled(share.sharer_id, moved))
     return notices
@@ -67,80 +76,84 @@ def refuse(draft: Draft, offer: Share, sharee_id: str, *, except_session: int = 
     draft.after += settle(draft, offer, Event.REFUSE)
     draft.after.append(draft.ended(offer, sharee_id, Cause.ANSWERED, except_session))
     if offer.origin is not Origin.OFFER:
-        draft.after.append(draft.ended(offer, offer.sharer_id, Cause.ANSWERED))
+        draft.after.append(draft.ended(offer, offer.sharer_id, Cause.REFUSED))
 
 
-def withdraw(draft: Draft, offer: Share, cause: Cause) -> None:
-    """Take back what waits; the sharers who wait hear of it before the one who withdraws (PROTOCOL 2.4)."""
-    draft.before += settle(draft, offer, Event.WITHDRAW, cause)
-    if offer.sharee_id is not None:
-        draft.tell_ended(offer, cause)
+def withdraw(draft: Draft, shares: Iterable[Share], cause: Cause) -> None:
+    """Take back what waits among `shares`; sharers who wait hear of it before the one who withdraws (PROTOCOL 2.4).
 
-
-def withdraw_all(draft: Draft, shares: Iterable[Share], cause: Cause) -> None:
-    """Withdraw the offers among `shares`, and the requests that have joined others."""
-    waiting = [share for share in shares if share.state < State.ACTIVE]
-    offers = {share.id for share in waiting if share.state is State.OPEN}
+    A sub-device that had joined its bridge's question stays out when that is accepted (PROTOCOL 2.7).
+    """
+    waiting = [share for share in shares if share.waits]
+    ids = {share.id for share in waiting}
+    joined: list[Share] = []
     for share in waiting:
-        if share.state is State.OPEN:
-            withdraw(draft, share, cause)
-    for share in waiting:
-        if share.state is State.JOINED and share.bridge_offer_id not in offers:
-            draft.before += settle(draft, share, Event.WITHDRAW, cause)
+        if share.bridge_offer_id in ids:
+            continue  # it ends with that offer
+        draft.before += settle(draft, share, Event.WITHDRAW, cause)
+        if share.state is State.JOINED:
+            joined.append(share)
+        elif share.sharee_id is not None:
+            draft.tell_ended(share, cause)
+    _keep_out(draft, joined)
+
+
+def _keep_out(draft: Draft, withdrawn: list[Share]) -> None:
+    """Note that these sub-devices stay out of what they had joined, unless another request for them waits on."""
+    for share in {(share.device_id, share.bridge_offer_id): share for share in withdrawn}.values():
+        tree = [other for other in draft.tree_of(share) if other not in withdrawn]
+        offer = next((other for other in tree if other.id == share.bridge_offer_id), None)
+        if offer is not None and not on(joined_to(offer, tree), share.device_id):
+            set_apart(draft, share.device_id, offer, State.JOINED)
+
+
+def replace(draft: Draft, share: Share) -> None:
+    """End a code or an invitation that a newer one takes the place of. A dialog that it has is taken down."""
+    draft.move(share, Event.WITHDRAW, Cause.REPLACED)
+    if share.state is State.OPEN and share.sharee_id is not None:
+        draft.tell_ended(share, Cause.REPLACED)
+
+
+def let_in(draft: Draft, tree: Iterable[Share], device_ids: Container[str], offer: Share) -> None:
+    """Devices are shared again by `offer`, or with it: what keeps them out of a grant on their bridge ends."""
+    for share in tree:
+        if share.device_id not in device_ids:
+            continue
+        if share.state is State.BARRED:
+            draft.move(share, Event.END, Cause.REPLACED)
+        elif share.state is State.JOINED and share.origin is Origin.APART and share.bridge_offer_id != offer.id:
+            draft.move(share, Event.WITHDRAW, Cause.REPLACED)
 
 
 def end(draft: Draft, grants: list[Share], cause: Cause) -> None:
-    """End these grants, all of one account on one device, and what hangs on them; tell whom it concerns."""
+    """End these grants, all of one account on one device. With the last of them its access ends, and all below it.
+
+    A sub-device stays out of its bridge's grant then; while other grants stand, what they still allow is told.
+    """
     tree, device = draft.tree_of(grants[0]), draft.device(grants[0])
     for share in grants:
         draft.move(share, Event.EXPIRE if cause is Cause.EXPIRED else Event.END, cause)
-    if device is None or len(active(on(tree, device.id))) > len(grants):
+    if device is None:
+        return
+    others = [share for share in active(on(tree, device.id)) if share not in grants]
+    if others:
+        if combined_permit(others) != combined_permit([*others, *grants]):
+            devices = [device, *(sub_device for sub_device, own in covered(tree, device, draft.facts) if not own)]
+            for each in devices:
+                tell_changed(draft, others, each.id)
         return
     draft.tell_ended(grants[0], cause)
-    _end_below(draft, below(tree, device, draft.facts), cause)
-    root_id = draft.facts.root_id(device)
-    covering = active(on(tree, root_id)) if root_id != device.id else []
-    stays_out = cause in (Cause.CANCELLED, Cause.LEFT) or any(share.origin is Origin.APART for share in grants)
-    if covering and stays_out:
-        set_apart(draft, device, covering[0], State.BARRED)
-
-
-def _end_below(draft: Draft, shares: list[Share], cause: Cause) -> None:
-    told: set[str] = set()
-    for share in shares:
-        if share.state in (State.ACTIVE, State.BARRED):
+    for sub_device, _own in covered(tree, device, draft.facts):
+        draft.tell_ended(grants[0], cause, sub_device.id)
+    for share in below(tree, device, draft.facts):
+        if share.state in HELD:
             draft.move(share, Event.END, cause)
-        if share.state is State.ACTIVE and share.device_id not in told:
-            told.add(share.device_id)
-            draft.tell_ended(share, cause)
+    root_id = draft.facts.root_id(device)
+    covering = [] if root_id == device.id else active(on(tree, root_id))
+    if covering:
+        set_apart(draft, device.id, covering[0], State.BARRED)
 
 
 def bar(draft: Draft, device: Device, covering: Share, cause: Cause) -> None:
     """Take a sub-device out of the bridge's grant that covers it."""
-    draft.tell_ended(set_apart(draft, device, covering, State.BARRED), cause)
-
-
-def remove(draft: Draft, shares: Iterable[Share]) -> None:
-    """End all of `shares` that live, since their device or one of their accounts goes; what is overdue has ended before.
-
-    Sharers who wait get result 3; accounts that held a grant or saw the question are told.
-    """
-    going = {share.id: share for share in shares}
-    for share in list(going.values()):
-        tree = lapse_around(draft, share)  # which may take a sub-device out of its bridge's grant
-        going |= {other.id: other for other in on(tree, share.device_id) if other.state is State.BARRED}
-    for share in going.values():
-        share = draft.facts.share(share.id) or share
-        if share.state >= State.MERGED:
-            continue
-        waits = share.state < State.ACTIVE
-        moved = draft.move(share, Event.WITHDRAW if waits else Event.END, Cause.REMOVED)
-        if waits and share.origin is Origin.OFFER:
-            draft.after.append(Settled(share.sharer_id, moved))
-        if share.state in (State.OPEN, State.ACTIVE):
-            draft.tell_ended(share, Cause.REMOVED)
-
-
-def hangs_on_bridge(share: Share) -> bool:
-    """Whether a sub-device has this share only through its bridge: leaving the bridge, it loses it."""
-    return share.origin is Origin.APART or share.state is State.JOINED
+    draft.tell_ended(set_apart(draft, device.id, covering, State.BARRED), cause)

@@ -69,79 +69,58 @@ class Source(Protocol):
 
     def account_of_login(self, uid: str) -> Account | None:
         """By its folded login name."""
-        ...
 
     def token(self, digest: str) -> Token | None: ...
-
     def tokens_of(self, account_id: str) -> list[Token]: ...
-
     def device(self, id: str) -> Device | None: ...
-
     def device_of_product(self, pk: str, dk: str) -> Device | None: ...
-
     def sub_devices(self, bridge_id: str) -> list[Device]: ...
-
     def devices_of(self, owner_id: str) -> list[Device]: ...
 
     def params(self, device_id: str) -> str | None:
         """A device's state: a JSON object as text."""
-        ...
 
     def share(self, id: int) -> Share | None: ...
-
     def share_of_code(self, code: str) -> Share | None: ...
 
     def newest_offer(self, sharee_id: str, device_id: str, sequence: str) -> Share | None:
         """The newest `share` request or invitation with this sequence, in any state."""
-        ...
 
     def newest_timed_out(self, device_id: str, sharee_id: str) -> Share | None:
         """Of the `share` requests whose deadline passed unanswered the one with the latest deadline."""
-        ...
 
     def live_on(self, root_id: str, sharee_id: str) -> list[Share]:
         """The live shares of an account on a device and on its sub-devices."""
-        ...
 
     def held_on(self, root_id: str) -> list[Share]:
         """The active and barred shares of all accounts on a device and on its sub-devices."""
-        ...
 
     def live_of_device(self, device_id: str) -> list[Share]:
         """All live shares of a device alone."""
-        ...
 
     def codes_of_device(self, device_id: str) -> list[Share]:
         """The open share codes of a device that anybody may accept."""
-        ...
 
     def open_codes(self, device_id: str, now_ms: int) -> int:
         """How many share codes and invitations of a device are open, their deadlines after `now_ms`."""
-        ...
 
     def live_of_sharee(self, sharee_id: str) -> list[Share]:
         """All live shares that an account receives."""
-        ...
 
     def grants_between(self, sharer_id: str, sharee_id: str) -> list[Share]:
         """The active shares of two accounts."""
-        ...
 
     def asked_of(self, sharee_id: str, now_ms: int) -> list[Share]:
         """The open offers and invitations to an account whose deadline is after `now_ms`."""
-        ...
 
     def owed_to(self, sharer_id: str) -> list[Share]:
         """The requests of an account that have an answer which it has not received."""
-        ...
 
     def open_offers(self, sharer_id: str, now_ms: int) -> int:
         """How many `share` requests of an account are open, their deadlines after `now_ms`."""
-        ...
 
     def left_notices(self, limit: int) -> list[tuple[int, bytes]]:
         """What other processes left to be told here, the oldest first: ids, and notices as they were packed."""
-        ...
 
 
 class Rows(msgspec.Struct):
@@ -185,6 +164,7 @@ class Facts:
         self._rows = rows = Rows() if rows is None else rows
         self._accounts, self._logins, self._devices = rows.accounts, rows.logins, rows.devices
         self._params, self._shares, self._codes, self._trees = rows.params, rows.shares, rows.codes, rows.trees
+        self._sub_devices: dict[str, list[Device]] = {}
         self._lists: dict[tuple[str, ...], list[int]] = {}
         self._changed: set[int] = set()
         self._changed_on: defaultdict[str, list[int]] = defaultdict(list)  # by the root of the device's tree
@@ -212,6 +192,14 @@ class Facts:
         if id not in self._devices:
             self._devices[id] = self.source.device(id)
         return self._devices[id]
+
+    def sub_devices(self, device: Device) -> list[Device]:
+        """The devices that a grant on this one covers, by id."""
+        if device.bridge_id is not None or not self.rules.bridge_cascade:
+            return []
+        if device.id not in self._sub_devices:
+            self._sub_devices[device.id] = self.source.sub_devices(device.id)
+        return self._sub_devices[device.id]
 
     def root_id(self, device: Device) -> str:
         """The device at the top of its tree: its bridge, or itself."""
@@ -247,9 +235,8 @@ class Facts:
         stored = self.source.newest_timed_out(device_id, sharee_id)
         latest_ms = stored.deadline_ms if stored else 0
         for share in map(self._shares.__getitem__, self._changed_of.get(sharee_id, ())):
-            if share.state is not State.TIMED_OUT or share.origin is not Origin.OFFER:
-                continue
-            if (share.device_id, share.sharee_id) == (device_id, sharee_id):
+            timed_out = share.state is State.TIMED_OUT and share.origin is Origin.OFFER
+            if timed_out and (share.device_id, share.sharee_id) == (device_id, sharee_id):
                 latest_ms = max(latest_ms, share.deadline_ms)
         return latest_ms
 
@@ -273,6 +260,15 @@ class Facts:
             lambda: self._of_tree(root_id, self.source.held_on(root_id)),
             self._changed_on.get(root_id),
             lambda share: share.state in (State.ACTIVE, State.BARRED),
+        )
+
+    def live_of(self, device: Device) -> list[Share]:
+        """The live shares of all accounts on a device alone."""
+        return self._list(
+            ("live", device.id),
+            lambda: self.source.live_of_device(device.id),
+            self._changed_on.get(self.root_id(device)),
+            lambda share: share.device_id == device.id and share.state < State.MERGED,
         )
 
     def codes(self, device: Device) -> list[Share]:

@@ -1,7 +1,7 @@
 """Which grants decide about a device, and who hears of it.
 
 A grant on a bridge covers its sub-devices by rule; a row on a sub-device overrides it, and there are no inherited rows
-(PROTOCOL 2.7). What the owner or the sharee ends on a sub-device alone stays ended, though the bridge's grant goes on: a
+(PROTOCOL 2.7). A sub-device that was taken out, or whose own share has ended, stays out though the bridge's grant goes on: a
 BARRED row says so, until the sub-device is shared again or the bridge's grant ends.
 """
 
@@ -9,16 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
+
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.facts import Device, Facts
 from sharesrv.domain.outcome import Audience
 from sharesrv.domain.share import Origin, Share, State
 
+HELD = (State.ACTIVE, State.BARRED)
+
 
 def deciding(tree: Sequence[Share], device: Device, facts: Facts) -> list[Share]:
-    """Of the live shares of one account on a device's tree, the grants that decide about `device`."""
-    own = [share for share in on(tree, device.id) if share.state in (State.ACTIVE, State.BARRED)]
-    return active(own or on(tree, facts.root_id(device)))
+    """Of the live shares of one account on a device's tree, the grants that decide about `device`; none without access.
+
+    What is overdue counts as ended: what was set apart ends with the bridge's grant, and where a share of its own has ended
+    the sub-device is out.
+    """
+    covering = [share for share in active(on(tree, facts.root_id(device))) if not share.due(facts.now_ms)]
+    own = [share for share in on(tree, device.id) if share.state in HELD]
+    if not own:
+        return covering
+    return [
+        share for share in active(own) if not share.due(facts.now_ms) and (covering or share.origin is not Origin.APART)
+    ]
 
 
 def on(tree: Iterable[Share], device_id: str) -> list[Share]:
@@ -37,6 +50,18 @@ def below(tree: Iterable[Share], device: Device, facts: Facts) -> list[Share]:
     return [share for share in tree if covers and share.device_id != device.id]
 
 
+def covered(tree: Iterable[Share], bridge: Device, facts: Facts) -> Iterator[tuple[Device, list[Share]]]:
+    """The sub-devices that an account with a grant on `bridge` has access to, each with the grants of its own, if any."""
+    rows: dict[str, list[Share]] = {}
+    for share in below(tree, bridge, facts):
+        if share.state in HELD:
+            rows.setdefault(share.device_id, []).append(share)
+    for sub_device in facts.sub_devices(bridge):
+        own = active(rows.get(sub_device.id, ()))
+        if own or sub_device.id not in rows:
+            yield sub_device, own
+
+
 def combined_permit(grants: Iterable[Share]) -> int:
     """The permit of all of `grants` together: coexisting ones add up (PROTOCOL 3.1)."""
     permit = 0
@@ -50,40 +75,53 @@ def lasts_longer(ends_ms: int, other_ms: int) -> bool:
     return other_ms != 0 and (ends_ms == 0 or ends_ms > other_ms)
 
 
-def set_apart(draft: Draft, device: Device, covering: Share, state: State, permit: int = 0, note: str = "") -> Share:
-    """Make a row of its own for a sub-device that the grant `covering` of its bridge covers. It ends with that grant."""
+def tell_changed(draft: Draft, grants: Sequence[Share], device_id: str = "") -> None:
+    """Tell both sides what these grants of one account allow together now; not an owner whose own command it was.
+
+    `device_id`, where given, is the device that they decide about (PROTOCOL 2.6, 2.7).
+    """
+    newest = grants[-1]
+    permit = combined_permit(grants)
+    told = msgspec.structs.replace(newest, permit=permit, device_id=device_id or newest.device_id)
+    if newest.sharee_id is not None:
+        draft.after.append(draft.changed(told, newest.sharee_id))
+    if draft.by != newest.sharer_id:
+        draft.after.append(draft.changed(told, newest.sharer_id))
+
+
+def set_apart(draft: Draft, device_id: str, beside: Share, state: State, permit: int = 0, note: str = "") -> Share:
+    """Make a row of its own for a sub-device, of the two accounts of `beside`, its bridge's grant or question."""
     share = Share(
         id=draft.mint.new_id(),
         code=draft.mint.new_code(),
         origin=Origin.APART,
         state=state,
-        device_id=device.id,
-        sharer_id=covering.sharer_id,
-        sharee_id=covering.sharee_id,
-        asked=covering.asked,
+        device_id=device_id,
+        sharer_id=beside.sharer_id,
+        sharee_id=beside.sharee_id,
+        asked=beside.asked,
         created_ms=draft.now_ms,
-        deadline_ms=0,
-        accepted_ms=draft.now_ms,
+        deadline_ms=beside.deadline_ms if state is State.JOINED else 0,
+        accepted_ms=0 if state is State.JOINED else draft.now_ms,
         permit=permit,
         note=note,
+        bridge_offer_id=beside.id if state is State.JOINED else 0,
     )
     return draft.make(share)
 
 
+def holders(device: Device, facts: Facts) -> dict[str, list[Share]]:
+    """The accounts that have access to `device` now, each with the grants that decide about it."""
+    rows: dict[str, list[Share]] = {}
+    for share in facts.held_on(device):
+        if share.sharee_id is not None and share.device_id in (device.id, device.bridge_id):
+            rows.setdefault(share.sharee_id, []).append(share)
+    return {id: grants for id, shares in rows.items() if (grants := deciding(shares, device, facts))}
+
+
 def audience(device: Device, facts: Facts) -> Audience:
     """The owner of `device`, and the accounts that have a grant on it or on its bridge."""
-    rows = [share for share in facts.held_on(device) if not share.due(facts.now_ms)]
-    if not rows:
-        return Audience(device.id, device.bridge_id, device.owner_id, [device.owner_id])
-    covering = active(on(rows, facts.root_id(device)))
-    covered = {share.sharee_id for share in covering}
-    # What was set apart goes with the bridge's grant, whether or not an alarm has rung.
-    own = [share for share in on(rows, device.id) if share.origin is not Origin.APART or share.sharee_id in covered]
-    apart = {share.sharee_id for share in own}
-    holders = {share.sharee_id: None for share in active(own)}
-    holders |= {share.sharee_id: None for share in covering if share.sharee_id not in apart}
-    account_ids = [device.owner_id, *(sharee_id for sharee_id in holders if sharee_id is not None)]
-    return Audience(device.id, device.bridge_id, device.owner_id, account_ids)
+    return Audience(device.id, device.bridge_id, device.owner_id, [device.owner_id, *holders(device, facts)])
 
 
 def audiences(device_id: str, facts: Facts) -> Iterator[Audience]:

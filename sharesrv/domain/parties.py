@@ -23,7 +23,7 @@ _ENDS = {
 }
 _FATES = {
     State.OPEN: "the share waits to be accepted",
-    State.JOINED: "the share waits for the answer to its bridge's offer",
+    State.JOINED: "the share waits for the answer to the offer of its bridge",
     State.ACTIVE: "the share was accepted",
     State.BARRED: "the sub-device was taken out of its bridge's share",
     State.MERGED: "the share was accepted with its bridge's",
@@ -103,8 +103,8 @@ class ByCode(Called, frozen=True, kw_only=True):
 
 
 def not_over(share: Share) -> Share:
-    """`share`, if it waits for its answer or is in use. Raises Refused."""
-    if share.state not in (State.OPEN, State.ACTIVE):
+    """`share`, if it waits for an answer or is in use. Raises Refused."""
+    if not share.waits and share.state is not State.ACTIVE:
         raise Refused(Refusal.SHARE_OVER, fate(share))
     return share
 

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from sharesrv.domain.change import change
 from sharesrv.domain.draft import Command, Draft
-from sharesrv.domain.ending import current_tree, hangs_on_bridge, remove
+from sharesrv.domain.ending import current_tree, let_in
 from sharesrv.domain.facts import Account, Device, Token
-from sharesrv.domain.grants import active, combined_permit, on
+from sharesrv.domain.grants import active, on, tell_changed
 from sharesrv.domain.outcome import (
     ComesDue,
     DeviceDisowned,
@@ -31,7 +32,8 @@ from sharesrv.domain.outcome import (
     TokenRevoked,
 )
 from sharesrv.domain.record_checks import AccountRecord, Checks, DeviceRecord, GrantRecord, TokenRecord
-from sharesrv.domain.share import Asked, Channel, Event, Origin, Share, State
+from sharesrv.domain.removal import leave_bridge, remove_device, remove_recipient
+from sharesrv.domain.share import Asked, Channel, Origin, Share, State
 from sharesrv.errors import Refusal, Refused
 
 TOKEN_ID_LENGTH = 16  # characters of a token's digest: enough to name it, nothing to use it by
@@ -149,7 +151,7 @@ class DeleteAccount(RecordCommand, frozen=True, kw_only=True):
         devices = draft.facts.source.devices_of(self.account_id)
         for device in sorted(devices, key=lambda device: device.bridge_id is None):  # sub-devices first
             _remove_device(draft, device, with_account=True)
-        remove(draft, draft.facts.source.live_of_sharee(self.account_id))
+        remove_recipient(draft, self.account_id)
         draft.changes.append(RemoveAccount(self.account_id))
         draft.after.append(TokenRevoked(self.account_id))
         draft.reply = Done()
@@ -202,9 +204,9 @@ def _write_devices(draft: Draft, records: Iterable[DeviceRecord]) -> set[str]:
         old = draft.facts.device(new.id)
         if old is not None and old.owner_id != new.owner_id:
             sold.add(new.id)
-            remove(draft, draft.facts.source.live_of_device(new.id))
+            remove_device(draft, old)
         elif old is not None and old.bridge_id != new.bridge_id:
-            remove(draft, filter(hangs_on_bridge, draft.facts.source.live_of_device(new.id)))
+            leave_bridge(draft, old, new.bridge_id)
         if new != old:
             draft.changes.append(PutDevice(old, new))
         if params is not None:
@@ -221,11 +223,10 @@ def _write_devices(draft: Draft, records: Iterable[DeviceRecord]) -> set[str]:
 
 
 def _remove_device(draft: Draft, device: Device, *, with_account: bool = False) -> None:
-    source = draft.facts.source
-    remove(draft, source.live_of_device(device.id))
-    sub_devices = [] if with_account else source.sub_devices(device.id)
+    remove_device(draft, device)
+    sub_devices = [] if with_account else draft.facts.source.sub_devices(device.id)
     for sub_device in sub_devices:
-        remove(draft, filter(hangs_on_bridge, source.live_of_device(sub_device.id)))
+        leave_bridge(draft, sub_device)
         draft.changes.append(PutDevice(sub_device, msgspec.structs.replace(sub_device, bridge_id=None)))
     draft.changes.append(RemoveDevice(device.id))
     draft.after.append(DeviceDisowned(device.id))
@@ -235,13 +236,13 @@ def _remove_device(draft: Draft, device: Device, *, with_account: bool = False) 
 def _write_grant(draft: Draft, record: GrantRecord, checks: Checks, sold: set[str]) -> None:
     """Make an active grant, or change the one that the account has already. Both sides are told (PROTOCOL 3.3)."""
     stored = draft.facts.device(record.device_id)
-    others: list[Share] = []
+    tree: list[Share] = []
     if stored is not None and record.device_id not in sold:
-        others = active(on(current_tree(draft, stored, record.sharee_id), stored.id))
-        if old := next((share for share in others if share.origin is not Origin.APART), None):
-            others.remove(old)
-            _change_grant(draft, old, record, others)
-            return
+        tree = current_tree(draft, stored, record.sharee_id)
+        for old in active(on(tree, stored.id)):
+            if old.origin is not Origin.APART:
+                _change_grant(draft, old, record)
+                return
     device = checks.device(record, "device", record.device_id)
     sharer = checks.account(record, "device", device.owner_id)
     sharee = checks.account(record, "sharee", record.sharee_id)
@@ -265,19 +266,12 @@ def _write_grant(draft: Draft, record: GrantRecord, checks: Checks, sold: set[st
             settled_ms=now_ms,
         )
     )
-    _tell_changed(draft, grant, others)
+    let_in(draft, tree, {device.id}, grant)
+    tell_changed(draft, [*active(on(tree, device.id)), grant])
 
 
-def _change_grant(draft: Draft, grant: Share, record: GrantRecord, others: list[Share]) -> None:
-    edits: dict[str, Any] = {"permit": record.permit, "note": record.note, "ends_ms": record.ends_ms}
-    if all(getattr(grant, name) == value for name, value in edits.items()):
-        return
-    changed = draft.move(grant, Event.CHANGE, grant.cause, **edits)
-    if (changed.permit, changed.note) != (grant.permit, grant.note):
-        _tell_changed(draft, changed, others)
-
-
-def _tell_changed(draft: Draft, grant: Share, others: list[Share]) -> None:
-    """Tell both sides what the account may do now, by this grant and by `others`, which coexist with it."""
-    told = msgspec.structs.replace(grant, permit=combined_permit([grant, *others])) if others else grant
-    draft.after += [draft.changed(told, id) for id in (grant.sharee_id, grant.sharer_id) if id is not None]
+def _change_grant(draft: Draft, grant: Share, record: GrantRecord) -> None:
+    wanted: dict[str, Any] = {"permit": record.permit, "note": record.note, "ends_ms": record.ends_ms}
+    edits = {name: value for name, value in wanted.items() if value != getattr(grant, name)}
+    if edits:
+        change(draft, [grant], edits, tells=not edits.keys() <= {"ends_ms"})

@@ -22,13 +22,16 @@ class Code(IntEnum):
 
 
 class State(Code):
-    """In an order that makes every question about states a range: below MERGED a share is live, below ACTIVE it waits."""
+    """In an order that makes every question about states a range: below MERGED a share is live, below ACTIVE it waits.
+
+    JOINED with the origin APART is a sub-device that was taken out of the question: it stays out, it does not wait.
+    """
 
     OPEN = 0  # an offer that waits for its answer
-    JOINED = 1  # a request for a sub-device that waits for the answer to its bridge's offer
+    JOINED = 1  # a question about a sub-device that waits for the answer to its bridge's
     ACTIVE = 2  # a grant
     BARRED = 3  # a sub-device taken out of its bridge's grant
-    MERGED = 4  # a joined request, accepted: the bridge's grant covers it
+    MERGED = 4  # was joined, and its bridge's was accepted: the bridge's grant covers it
     REFUSED = 5
     WITHDRAWN = 6
     TIMED_OUT = 7
@@ -46,6 +49,7 @@ class Cause(Code):
     REPLACED = 5
     ANSWERED = 6
     REMOVED = 7
+    REFUSED = 8
 
     @property
     def word(self) -> str:
@@ -78,6 +82,7 @@ class Event(StrEnum):
     REFUSE = "refuse"
     WITHDRAW = "withdraw"
     JOIN = "join"
+    BAR = "bar"
     CHANGE = "change"
     EXPIRE = "expire"
     END = "end"
@@ -93,6 +98,9 @@ MOVES: Final = {
     (Event.REFUSE, State.JOINED): State.REFUSED,
     (Event.WITHDRAW, State.JOINED): State.WITHDRAWN,
     (Event.EXPIRE, State.JOINED): State.TIMED_OUT,
+    (Event.JOIN, State.JOINED): State.JOINED,
+    (Event.BAR, State.JOINED): State.BARRED,
+    (Event.CHANGE, State.JOINED): State.JOINED,
     (Event.CHANGE, State.OPEN): State.OPEN,
     (Event.CHANGE, State.ACTIVE): State.ACTIVE,
     (Event.EXPIRE, State.ACTIVE): State.ENDED,
@@ -125,7 +133,8 @@ class Share(msgspec.Struct, frozen=True, gc=False):
 
     `code` is its share code and, in a live question, its `s_seq`: both are unguessable, unique and shown to the same two
     parties, so they are one. `told` is false from a `share` request until its sharer has received the answer.
-    `bridge_offer_id` names the offer that a joined request waits for; `device_name` is the sharee's own name for the device.
+    `bridge_offer_id` names the question whose answer a joined share waits for; `device_name` is the sharee's own name for
+    the device.
     """
 
     id: int
@@ -157,15 +166,20 @@ class Share(msgspec.Struct, frozen=True, gc=False):
         """Whether there is an answer that its sharer has not received."""
         return not self.told and self.state >= State.ACTIVE
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for an answer, to its own question or to its bridge's."""
+        return self.state < State.ACTIVE and self.origin is not Origin.APART
+
     def due(self, now_ms: int) -> bool:
         """Whether its deadline, or its end of use, has come: from that millisecond on."""
-        if self.state is State.OPEN:
+        if self.state < State.ACTIVE:
             return self.deadline_ms <= now_ms
         return self.state is State.ACTIVE and 0 < self.ends_ms <= now_ms
 
     def next_ms(self) -> int:
         """When `due` will be true of it, 0 for never."""
-        if self.state is State.OPEN:
+        if self.state < State.ACTIVE:
             return self.deadline_ms
         return self.ends_ms if self.state is State.ACTIVE else 0
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from sharesrv.domain.change import OnShare
 from sharesrv.domain.draft import Command, Draft
-from sharesrv.domain.ending import bar, current_tree, end, lapse_around, refuse, withdraw, withdraw_all
-from sharesrv.domain.grants import active, below, deciding, on, set_apart
+from sharesrv.domain.ending import bar, current_tree, end, lapse_around, refuse, withdraw
+from sharesrv.domain.grants import active, below, deciding, on
 from sharesrv.domain.outcome import Done
-from sharesrv.domain.parties import ByCode, ToSharee
+from sharesrv.domain.parties import ByCode, ToSharee, fate
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
 from sharesrv.errors import Refusal, Refused
 
@@ -27,7 +27,7 @@ class Cancel(ToSharee, frozen=True, kw_only=True):
         tree = current_tree(draft, device, sharee.id)
         grants = deciding(tree, device, draft.facts)
         own = active(on(tree, device.id))
-        withdraw_all(draft, on(tree, device.id) + (below(tree, device, draft.facts) if own else []), Cause.CANCELLED)
+        withdraw(draft, on(tree, device.id) + (below(tree, device, draft.facts) if own else []), Cause.CANCELLED)
         if own:
             end(draft, own, Cause.CANCELLED)
         elif grants:
@@ -52,7 +52,7 @@ class TakeBack(ByCode, frozen=True, kw_only=True):
         if not deciders:
             raise Refused(Refusal.SHARE_OVER, "the sub-device was taken out of its bridge's share")
         if deciders[0].device_id == grant.device_id:
-            draft.tell_ended(set_apart(draft, device, grant, State.BARRED), cause)
+            bar(draft, device, grant, cause)
         elif all(share.origin is Origin.APART for share in deciders):
             end(draft, deciders, cause)
         else:
@@ -76,11 +76,13 @@ class Leave(TakeBack, frozen=True, kw_only=True):
     """`shareUserUnshareDevice`: the recipient gives the grant back, or refuses the invitation."""
 
     def decide(self, draft: Draft) -> None:
-        """End or refuse it."""
+        """End or refuse it. Of what has joined its bridge's question, that is the one to refuse."""
         share = self.as_sharee(draft)
         if not self.means_all(share):
             self.take_out(draft, share, Cause.LEFT)
             return
+        if share.state is State.JOINED:
+            raise Refused(Refusal.SHARE_OVER, fate(share))
         if share.state is State.OPEN:
             refuse(draft, share, share.sharee_id or "")
         else:
@@ -97,8 +99,8 @@ class EndShare(OnShare, frozen=True):
 
 
 def _cancel(draft: Draft, share: Share) -> None:
-    if share.state is State.OPEN:
-        withdraw(draft, share, Cause.CANCELLED)
+    if share.waits:
+        withdraw(draft, [share], Cause.CANCELLED)
     else:
         end(draft, [share], Cause.CANCELLED)
     draft.reply = Done()

@@ -221,7 +221,7 @@ def test_an_invitation_that_ends_has_nobody_who_waits_for_its_answer() -> None:
     world = World()
     invitation = world.row(State.OPEN, origin=Origin.INVITATION)
     world.do(world.answer(False, invitation.code))
-    assert world.heard_by("owner") == [Ended("owner", "owner", "lamp", GUEST_UID, Cause.ANSWERED)]
+    assert world.heard_by("owner") == [Ended("owner", "owner", "lamp", GUEST_UID, Cause.REFUSED)]
     assert not world.share().owed
 
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from sharesrv.domain.change import AmendGrant
+from sharesrv.domain.draft import Draft, decide
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import combined_permit, deciding
-from sharesrv.domain.outcome import Acknowledged, Ended, GrantChanged, Notice, Offered, Settled, Waiting
+from sharesrv.domain.outcome import Acknowledged, Done, Ended, GrantChanged, Notice, Offered, Settled, Waiting
+from sharesrv.domain.record_checks import GrantRecord
+from sharesrv.domain.records import WriteRecords
 from sharesrv.domain.rules import Rules
-from sharesrv.domain.share import Cause, Origin, State
+from sharesrv.domain.share import Cause, Origin, Share, State
+from sharesrv.domain.take_back import EndShare, Leave
 from sharesrv.errors import Refusal
+from tests.domain.test_facts import Counting
 from tests.world import World, came_to, retry_after_ms
 
 GUEST_UID = "Guest@Example.org"
@@ -80,11 +87,13 @@ def test_a_grant_of_a_sub_device_covers_it_alone_and_leaves_the_bridge_to_be_sha
     assert permits(world) == [2, 1, 2]
 
 
-def test_an_update_of_the_bridge_is_one_notice_and_reaches_all_its_sub_devices() -> None:
+def test_an_update_of_the_bridge_reaches_all_its_sub_devices_and_is_told_for_each() -> None:
     world = shared()
     assert came_to(world.do(world.update("bridge", permit=5))) == DONE
     assert permits(world) == [5, 5, 5]
-    assert world.heard_by("guest") == [GrantChanged("guest", "owner", "bridge", GUEST_UID, 5, "")]
+    devices = ("bridge", "sub-1", "sub-2")
+    assert world.heard_by("guest") == [GrantChanged("guest", "owner", id, GUEST_UID, 5, "") for id in devices]
+    assert world.heard_by("owner") == []
 
 
 def test_an_update_of_a_sub_device_sets_it_apart() -> None:
@@ -112,7 +121,7 @@ def test_an_update_of_the_bridge_overrides_what_was_set_apart() -> None:
     world.do(world.update("bridge", permit=1, note="all"))
     assert permits(world) == [1, 1, 1]
     assert world.share("sub-1").note == "all"
-    assert heard(world) == [(GrantChanged, "bridge")]
+    assert heard(world) == [(GrantChanged, "bridge"), (GrantChanged, "sub-1"), (GrantChanged, "sub-2")]
 
 
 def test_cancelling_a_covered_sub_device_bars_it_alone() -> None:
@@ -174,7 +183,7 @@ def test_cancelling_the_bridge_ends_all_whatever_was_set_apart() -> None:
     assert world.states("sub-1") == [State.ENDED]
     assert world.states("sub-2") == [State.ENDED, State.WITHDRAWN]
     assert heard(world, "owner") == [(Settled, "sub-2")]
-    assert heard(world) == [(Ended, "sub-2"), (Ended, "bridge"), (Ended, "sub-1")]
+    assert heard(world) == [(Ended, "sub-2"), (Ended, "bridge"), (Ended, "sub-1"), (Ended, "sub-3")]
 
 
 def test_when_the_bridges_grant_comes_back_nothing_is_barred_any_more() -> None:
@@ -190,7 +199,7 @@ def test_a_sub_device_with_two_grants_of_its_own_is_told_once_that_they_ended_wi
     for _ in range(2):
         world.row(State.ACTIVE, "sub-1", origin=Origin.CODE)
     world.do(world.cancel("bridge"))
-    assert heard(world) == [(Ended, "bridge"), (Ended, "sub-1")]
+    assert heard(world) == [(Ended, "bridge"), (Ended, "sub-1"), (Ended, "sub-2")]
 
 
 def test_when_the_bridges_grant_expires_what_was_set_apart_expires_with_it() -> None:
@@ -207,13 +216,128 @@ def test_when_the_bridges_grant_expires_what_was_set_apart_expires_with_it() -> 
     assert heard(world, "owner") == [(Ended, "bridge"), (Ended, "sub-1")]
 
 
-def test_a_sub_device_whose_own_grant_expires_is_covered_by_its_bridge_again() -> None:
+def test_a_sub_device_whose_own_grant_expires_stays_out_of_its_bridges_until_it_is_shared_again() -> None:
     world = shared()
     world.row(State.ACTIVE, "sub-1", origin=Origin.CODE, permit=8, ends_ms=world.clock.now_ms() + 1)
     assert permits(world) == [3, 8, 3]
     world.clock.advance(ms=1)
-    assert came_to(world.do(world.request("sub-1"))) == ALREADY_SHARED
-    assert permits(world) == [3, 3, 3]
+    assert permits(world) == [3, None, 3]  # though no alarm rang
+    assert came_to(world.do(world.request("sub-1"))) is Waiting
+    assert world.states("sub-1") == [State.ENDED, State.BARRED, State.OPEN]
+    assert permits(world) == [3, None, 3]
+    world.do(world.answer(device="sub-1"))
+    assert world.states("sub-1") == [State.ENDED, State.ENDED, State.ACTIVE]
+
+
+# What changes or ends is pushed for the bridge and for each device that it covered.
+
+
+def apart_and_out() -> tuple[World, Share]:
+    """`sub-1` was set apart, `sub-2` taken out, `sub-3` is covered."""
+    world = shared()
+    grant = world.share("bridge")
+    world.device("sub-3", bridge_id="bridge")
+    world.do(world.update("sub-1", permit=8))
+    world.do(world.cancel("sub-2"))
+    world.notices.clear()
+    return world, grant
+
+
+TOLD = ["bridge", "sub-1", "sub-3"]
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_2_7_an_operators_change_of_a_bridges_grant_reaches_all_that_have_access(imported: bool) -> None:
+    world, grant = apart_and_out()
+    if imported:
+        world.do(WriteRecords(grants=[GrantRecord("bridge", "guest", 5, "all", 0)], imported=True))
+    else:
+        world.do(AmendGrant(grant.id, permit=5, note="all"))
+    assert [permit(world, id) for id in ("bridge", "sub-1", "sub-2", "sub-3")] == [5, 5, None, 5]
+    for account in ("guest", "owner"):
+        expected = [GrantChanged(account, "owner", id, GUEST_UID, 5, "all") for id in TOLD]
+        assert world.heard_by(account) == expected
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_2_7_the_new_end_of_a_bridges_grant_is_not_that_of_what_was_set_apart(imported: bool) -> None:
+    world, grant = apart_and_out()
+    own = world.row(State.ACTIVE, "sub-3", origin=Origin.CODE)
+    ends_ms = world.clock.now_ms() + 9
+    if imported:
+        world.do(WriteRecords(grants=[GrantRecord("bridge", "guest", 3, "", ends_ms)], imported=True))
+    else:
+        world.do(AmendGrant(grant.id, ends_ms=ends_ms))
+    assert [world.store.shares[id].ends_ms for id in (grant.id, own.id)] == [ends_ms, ends_ms]
+    assert {share.ends_ms for share in world.shares("sub-1")} == {0}
+
+
+def test_2_7_an_import_shares_a_sub_device_again() -> None:
+    world, _grant = apart_and_out()
+    world.do(WriteRecords(grants=[GrantRecord("sub-2", "guest", 1, "", 0)], imported=True))
+    assert permit(world, "sub-2") == 1
+    assert world.states("sub-2") == [State.ENDED, State.ACTIVE]
+
+
+@pytest.mark.parametrize(
+    ("cause", "account_ids"),
+    [
+        (Cause.CANCELLED, ["guest"]),
+        (Cause.LEFT, ["guest", "owner"]),
+        (Cause.EXPIRED, ["guest", "owner"]),
+        (Cause.CANCELLED, ["guest", "owner"]),
+    ],
+    ids=["by its owner", "by its recipient", "by time", "by an operator"],
+)
+def test_2_7_the_end_of_a_bridges_grant_is_told_for_all_that_it_gave(cause: Cause, account_ids: list[str]) -> None:
+    world, grant = apart_and_out()
+    if cause is Cause.EXPIRED:
+        world.do(AmendGrant(grant.id, ends_ms=world.clock.now_ms() + 1))
+        world.notices.clear()
+        world.clock.advance(ms=1)
+        world.do(world.expire(grant.id))
+    elif cause is Cause.LEFT:
+        world.do(Leave(digest="token of guest", code=grant.code))
+    else:
+        world.do(world.cancel("bridge") if account_ids == ["guest"] else EndShare(grant.id))
+    for account in ("guest", "owner"):
+        told = TOLD if account in account_ids else []
+        assert world.heard_by(account) == [ended(id, cause, account) for id in told]
+
+
+def test_2_7_a_share_that_an_operator_ends_keeps_its_sub_device_out() -> None:
+    world = shared()
+    own = world.row(State.ACTIVE, "sub-1", origin=Origin.CODE, permit=8)
+    world.do(EndShare(own.id))
+    assert permits(world) == [3, None, 3]
+    assert world.heard_by("guest") == [ended("sub-1", Cause.CANCELLED)]
+
+
+def test_2_7_a_device_without_sub_devices_is_shared_without_asking_for_them() -> None:
+    world = World()
+    source = Counting(world.store)
+    facts = Facts(source, world.rules, world.clock.now_ms())
+    for command in (world.request(), world.answer()):
+        decide(command, Draft(facts, world.clock))
+    assert facts.tree(world.store.devices["lamp"], "guest")[0].state is State.ACTIVE
+    assert source.asked["sub_devices"] == 0
+    assert source.asked["live_on"] == 1
+
+
+def test_2_7_what_was_set_apart_has_no_end_of_its_own_for_an_operator_either() -> None:
+    world = shared()
+    world.do(world.update("sub-1", permit=8))
+    apart = world.share("sub-1")
+    assert came_to(world.do(AmendGrant(apart.id, ends_ms=world.clock.now_ms() + 1))) is Refusal.NO_SUCH_SHARE
+    assert world.share("sub-1") == apart
+    assert came_to(world.do(AmendGrant(apart.id, permit=1))) is Done
+
+
+def test_an_amended_grant_on_a_device_that_is_gone_is_changed_alone() -> None:
+    world = World()
+    grant = world.row(State.ACTIVE, "gone")
+    world.do(AmendGrant(grant.id, permit=1))
+    assert (world.share("gone").permit, world.notices) == (1, [])
 
 
 # Joining.
@@ -265,7 +389,7 @@ def test_an_open_offer_of_a_sub_device_joins_and_its_dialog_is_taken_down() -> N
         State.JOINED,
         world.share("bridge").id,
     )
-    assert world.share("sub-1").deadline_ms == world.share("bridge").deadline_ms
+    assert world.share("sub-1").deadline_ms == world.share("bridge").deadline_ms - 1_000  # its own three minutes
     [taken_down, offered] = world.heard_by("guest")
     assert taken_down == ended("sub-1", Cause.REPLACED)
     assert isinstance(offered, Offered)
@@ -280,20 +404,24 @@ def test_an_answer_to_the_dialog_that_was_taken_down_is_refused() -> None:
     assert world.states() == [State.JOINED, State.OPEN]
 
 
-def test_requests_that_joined_time_out_with_the_bridges_offer() -> None:
+def test_requests_that_joined_time_out_with_the_bridges_offer_or_before_it() -> None:
     world = World()
     world.do(world.request("sub-1"))
     world.clock.advance(ms=100_000)
     world.do(world.request("bridge"))
     world.do(world.request("sub-2"))
     world.notices.clear()
-    world.clock.advance(ms=179_999)
+    world.clock.advance(ms=80_000)
     world.do(world.expire(world.share("sub-1").id))
-    assert world.states() == [State.JOINED, State.OPEN, State.JOINED]
+    assert world.states() == [State.TIMED_OUT, State.OPEN, State.JOINED]  # 504 after its own three minutes
+    assert (heard(world, "owner"), heard(world)) == ([(Settled, "sub-1")], [])
+    world.clock.advance(ms=99_999)
+    world.do(world.expire(world.share("sub-2").id))
+    assert world.states() == [State.TIMED_OUT, State.OPEN, State.JOINED]
     world.clock.advance(ms=1)
-    world.do(world.expire(world.share("bridge").id))
+    world.do(world.expire(world.share("sub-2").id))
     assert world.states() == [State.TIMED_OUT] * 3
-    assert [device for kind, device in heard(world, "owner") if kind is Settled] == ["bridge", "sub-1", "sub-2"]
+    assert [device for kind, device in heard(world, "owner") if kind is Settled] == ["bridge", "sub-2"]
     assert heard(world) == [(Ended, "bridge")]
 
 
@@ -323,11 +451,14 @@ def test_withdrawing_what_joined_leaves_the_bridge_open_and_tells_the_sharee_not
     world.do(world.request("sub-1"))
     world.notices.clear()
     world.do(world.cancel("sub-1"))
-    assert world.states() == [State.OPEN, State.WITHDRAWN]
+    assert world.states("bridge") == [State.OPEN]
+    assert world.share("sub-1").origin is Origin.APART
+    assert world.states("sub-1") == [State.WITHDRAWN, State.JOINED]
     assert heard(world) == []
     assert heard(world, "owner") == [(Settled, "sub-1")]
     world.do(world.answer(device="bridge"))
-    assert world.states() == [State.ACTIVE, State.WITHDRAWN]
+    assert world.states("sub-1") == [State.WITHDRAWN, State.BARRED]
+    assert permits(world) == [0, None, 0]
 
 
 def test_withdrawing_the_bridge_leaves_an_offer_of_a_sub_device_to_somebody_else() -> None:
@@ -353,13 +484,6 @@ def test_a_sub_device_with_a_grant_of_its_own_does_not_join() -> None:
     world.do(world.request("bridge"))
     assert came_to(world.do(world.request("sub-1", sequence="2"))) == ALREADY_SHARED
     assert world.states("sub-1") == [State.ACTIVE]
-
-
-def test_an_invitation_to_a_sub_device_does_not_join() -> None:
-    world = World()
-    invitation = world.row(State.OPEN, "sub-1", origin=Origin.INVITATION)
-    world.do(world.request("bridge"))
-    assert world.store.shares[invitation.id] == invitation
 
 
 def test_the_cooldown_of_a_bridge_looks_at_the_bridge_only() -> None:

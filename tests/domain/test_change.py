@@ -113,7 +113,7 @@ def test_the_end_of_a_sub_devices_own_grant_is_its_own() -> None:
     assert (world.now(grant).ends_ms, world.now(sub).ends_ms) == (0, END_MS)
     world.clock.advance(ms=2 * HOUR_MS)
     world.do(world.expire(sub.id))
-    assert [world.permit(id) for id in ("bridge", "sub-1", "sub-2")] == [3, 3, 3]
+    assert [world.permit(id) for id in ("bridge", "sub-1", "sub-2")] == [3, None, 3]
 
 
 def test_what_was_set_apart_lasts_as_long_as_the_bridge_is_shared() -> None:

@@ -10,7 +10,7 @@ import pytest
 from sharesrv.domain.codes import CODES
 from sharesrv.domain.control import UpdateDevice
 from sharesrv.domain.draft import SERVER
-from sharesrv.domain.outcome import Coded, Forward, GrantChanged, Reply
+from sharesrv.domain.outcome import Coded, Ended, Forward, GrantChanged, Reply
 from sharesrv.domain.parties import UNKNOWN_UIDS
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
@@ -692,7 +692,7 @@ def test_a_code_of_a_bridge_covers_its_sub_devices_now_and_later(account: str) -
     world.clock.advance(ms=2 * HOUR_MS)
     world.do(world.expire(share.id))
     assert [world.permit(id, account) for id in ("bridge", "sub-1", "sub-3")] == [None, None, None]
-    assert len(world.heard(account)) == 1
+    assert world.heard(account) == [(Ended, id, Cause.EXPIRED) for id in ("bridge", "sub-1", "sub-2", "sub-3")]
 
 
 def test_a_code_of_a_sub_device_covers_it_alone() -> None:

@@ -138,7 +138,7 @@ def test_an_invitation_replaces_that_of_the_same_account_and_device_only() -> No
     others, bridge, sub = world.invited(recipient_id="other"), world.invited("bridge"), world.invited("sub-1")
     world.do(world.invite())
     world.do(world.invite("sub-2"))
-    assert [world.now(share).state for share in (others, bridge, sub)] == [State.OPEN] * 3
+    assert [world.now(share).state for share in (others, bridge, sub)] == [State.OPEN, State.OPEN, State.JOINED]
 
 
 def test_a_code_replaces_those_of_the_same_device_only() -> None:
@@ -273,17 +273,31 @@ def beside(*ends: int) -> tuple[CodedWorld, list[Share]]:
     return world, shares
 
 
+def left(permit: int, *accounts: str) -> list[GrantChanged]:
+    """The notices that this permit remains."""
+    return [GrantChanged(id, "owner", "lamp", GUEST_UID, permit, "") for id in accounts or ("guest", "owner")]
+
+
+def test_2_6_the_end_of_one_grant_is_not_told_where_the_others_allow_as_much() -> None:
+    world = CodedWorld()
+    shares = [world.row(State.ACTIVE, origin=Origin.CODE, permit=permit) for permit in (1, 3, 2)]
+    for share in shares[:2]:
+        world.do(world.leave(share.code))
+    assert world.notices == left(2)
+
+
 def test_the_permits_of_grants_beside_one_another_add_up_while_each_lasts() -> None:
     world, _shares = beside(SHORT, LIFE, LONG)
     assert world.permit() == 7
     world.clock.advance(ms=2 * HOUR_MS)
     world.do(world.expire(world.shares()[0].id))
     assert world.permit() == 6
-    assert world.notices == []
+    assert world.notices == left(6)
+    world.notices.clear()
     world.clock.advance(ms=2 * HOUR_MS)
     world.do(world.expire(world.shares()[2].id))
     assert world.permit() == 2
-    assert world.notices == []
+    assert world.notices == left(2)
 
 
 def test_the_last_to_end_is_the_end_of_all_and_is_told_once() -> None:
@@ -301,7 +315,8 @@ def test_one_of_several_grants_is_ended_by_its_code_and_the_others_stay() -> Non
     world.do(world.unshare(shares[0].code))
     world.do(world.leave(shares[1].code))
     assert world.states() == [State.ENDED, State.ENDED, State.ACTIVE]
-    assert (world.permit(), world.notices) == (4, [])
+    assert (world.permit(), world.notices) == (4, [*left(6, "guest"), *left(4)])
+    world.notices.clear()
     world.do(world.leave(shares[2].code))
     assert world.heard_by("guest") == [ended(Cause.LEFT)]
     assert world.heard_by("owner") == [ended(Cause.LEFT, "owner")]
@@ -344,7 +359,8 @@ def test_what_hangs_on_a_bridge_ends_with_the_last_of_its_grants() -> None:
     world.do(world.update("sub-1", permit=8))
     world.notices.clear()
     world.do(world.unshare(first.code))
-    assert ([world.permit(id) for id in ("bridge", "sub-1", "sub-2")], world.notices) == ([0, 8, 0], [])
+    assert [world.permit(id) for id in ("bridge", "sub-1", "sub-2")] == [0, 8, 0]
+    assert world.heard() == [(GrantChanged, "bridge", None), (GrantChanged, "sub-2", None)]
     world.do(world.unshare(second.code))
     assert [world.permit(id) for id in ("bridge", "sub-1", "sub-2")] == [None] * 3
-    assert world.heard() == [(Ended, "bridge", Cause.CANCELLED), (Ended, "sub-1", Cause.CANCELLED)]
+    assert world.heard() == [(Ended, id, Cause.CANCELLED) for id in ("bridge", "sub-1", "sub-2")]

@@ -39,6 +39,9 @@ LEGAL = {
         Event.REFUSE: State.REFUSED,
         Event.WITHDRAW: State.WITHDRAWN,
         Event.EXPIRE: State.TIMED_OUT,
+        Event.JOIN: State.JOINED,
+        Event.BAR: State.BARRED,
+        Event.CHANGE: State.JOINED,
     },
     State.ACTIVE: {Event.CHANGE: State.ACTIVE, Event.EXPIRE: State.ENDED, Event.END: State.ENDED},
     State.BARRED: {Event.END: State.ENDED},
@@ -130,10 +133,16 @@ def test_what_else_changes_in_a_move_is_one_version_with_it(event: Event, state:
 
 
 @pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("origin", Origin)
+def test_a_share_waits_until_it_is_answered_unless_it_is_to_stay_out(state: State, origin: Origin) -> None:
+    assert share(state, origin).waits is (state in WAITING and origin is not Origin.APART)
+
+
+@pytest.mark.parametrize("state", State)
 def test_an_offer_is_due_from_the_millisecond_of_its_deadline(state: State) -> None:
     offer = share(state)
     assert not offer.due(NOW_MS + 179_999)
-    assert offer.due(NOW_MS + 180_000) is (state is State.OPEN)
+    assert offer.due(NOW_MS + 180_000) is (state in WAITING)
 
 
 @pytest.mark.parametrize("state", State)
@@ -149,11 +158,11 @@ def test_a_grant_without_an_end_is_never_due() -> None:
 
 @pytest.mark.parametrize("state", State)
 def test_the_next_time_is_the_deadline_of_an_offer_and_the_end_of_a_grant(state: State) -> None:
-    expected = {State.OPEN: NOW_MS + 180_000, State.ACTIVE: NOW_MS + 5}.get(state, 0)
+    expected = NOW_MS + 180_000 if state in WAITING else NOW_MS + 5 if state is State.ACTIVE else 0
     assert share(state, ends_ms=NOW_MS + 5).next_ms() == expected
 
 
-@pytest.mark.parametrize("state", [state for state in State if state is not State.OPEN])
+@pytest.mark.parametrize("state", [state for state in State if state not in WAITING])
 def test_what_has_no_end_has_no_next_time(state: State) -> None:
     assert share(state).next_ms() == 0
 

@@ -62,7 +62,7 @@ def test_the_owner_ends_a_bridges_grant_with_all_its_sub_devices() -> None:
     grant, sub = world.taken("bridge"), world.taken("sub-1")
     world.do(world.unshare(grant.code))
     assert (world.now(grant).state, world.now(sub).state) == (State.ENDED, State.ENDED)
-    assert world.heard() == [(Ended, "bridge", Cause.CANCELLED), (Ended, "sub-1", Cause.CANCELLED)]
+    assert world.heard() == [(Ended, id, Cause.CANCELLED) for id in ("bridge", "sub-1", "sub-2")]
 
 
 # shareUserUnshareDevice.

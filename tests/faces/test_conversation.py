@@ -392,7 +392,12 @@ async def test_the_answer_of_a_superseded_sharer_goes_to_its_successor(database:
 
 @pytest.mark.parametrize(
     ("given", "error"),
-    [({"apikey": OWNER}, 0), ({"apikey": None}, 0), ({"apikey": None, "deviceid": None}, 0), ({"apikey": "other"}, 401)],
+    [
+        ({"apikey": OWNER}, 0),
+        ({"apikey": None}, 0),
+        ({"apikey": None, "deviceid": None}, 0),
+        ({"apikey": "other"}, 401),
+    ],
 )
 async def test_2_5_whom_an_answer_may_name(database: Path, given: dict[str, str | None], error: int) -> None:
     async with server(database) as running, running.app(OWNER) as owner, running.app(GUEST) as guest:

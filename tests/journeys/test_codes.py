@@ -119,7 +119,7 @@ async def test_an_invitation_refused_by_an_answer_is_over(database: Path) -> Non
     async with house(database) as at_home, at_home.sides() as (owner, guest):
         code = await at_home.web.invited()
         assert (await guest.ask(answer(await guest.heard(), 3)))["error"] == 0
-        assert await owner.heard() == ended("answered", uid=UID)
+        assert await owner.heard() == ended("refused", uid=UID)
         assert await at_home.web.code("shareDevice", GUEST, shareCode=code) == 5137
         assert await at_home.web.stands(code) == (2, 6)
         await guest.quiet()
@@ -131,7 +131,7 @@ async def test_an_invitation_refused_over_http_takes_the_dialog_down(database: P
         offer = await guest.heard()
         await at_home.web.done("shareUserUnshareDevice", GUEST, shareCode=code)
         assert await guest.heard() == ended("answered", uid=UID)
-        assert await owner.heard() == ended("answered", uid=UID)
+        assert await owner.heard() == ended("refused", uid=UID)
         assert (await guest.ask(answer(offer, 2)))["error"] == 403
         assert await at_home.web.stands(code) == (2, 6)
 
@@ -210,5 +210,6 @@ async def test_a_code_of_a_bridge_covers_its_sub_devices(database: Path) -> None
         await controls(guest, bridge, owner, id="sub-1")
         await at_home.web.done("shareUserUnshareDevice", GUEST, shareCode=code)
         for app in (guest, owner):
-            assert await app.heard() == ended("left", uid=UID, device="bridge")
+            for device in ("bridge", "sub-1", "sub-2"):
+                assert await app.heard() == ended("left", uid=UID, device=device)
         await may_not_control(guest, bridge, id="sub-1")

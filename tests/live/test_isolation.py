@@ -55,6 +55,7 @@ HOSTILE: dict[object, list[Any]] = {
 }
 # What is only compared, or handed on: such a command may as well succeed.
 HARMLESS = {
+    "Answer.apikey",
     "Answer.device_id",
     "Answer.sequence",
     "Answer.session",
@@ -90,7 +91,9 @@ SAMPLES: list[Command] = [
         permit=1,
         share_time=5,
     ),
-    Answer(sharee_id=GUEST, accepts=True, code=f"code-{OFFER + 1}", device_id="lamp", sequence="1", session=1),
+    Answer(
+        sharee_id=GUEST, accepts=True, code=f"code-{OFFER + 1}", device_id="lamp", sequence="1", apikey=GUEST, session=1
+    ),
     Cancel(sharer_id=OWNER, device_id="lamp", uid=UIDS[GUEST]),
     ChangeGrant(sharer_id=OWNER, device_id="bridge", uid=UIDS[GUEST], permit=1, note=""),
     Connect(digest=owner, account_id=OWNER),

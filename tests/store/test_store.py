@@ -389,10 +389,12 @@ async def test_what_is_due_comes_oldest_first_and_only_what_is_due(kept: Kept) -
     store = sqlite_of(kept)
     assert await store.next_due_ms() is None
     await kept.put(*made(*shares))
-    assert await store.due(399, 10) == []
-    assert await store.due(500, 10) == [2, 1]
-    assert await store.due(500, 1) == [2]
-    assert await store.due(10**6, 10) == [2, 1, 5]
+    assert await store.due(299, 10) == []
+    assert await store.due(500, 10) == [6, 2, 1]
+    assert await store.due(500, 1) == [6]
+    assert await store.due(10**6, 10) == [6, 2, 1, 5]
+    assert await store.next_due_ms() == 300
+    await kept.put(moved(shares[5], state=State.TIMED_OUT))
     assert await store.next_due_ms() == 400
 
 
@@ -414,3 +416,16 @@ def test_the_lists_can_be_read_on_an_empty_file(database: Path) -> None:
         assert lists.due(connection, 0, 1) == []
         assert lists.open_offers(connection) == 0
         assert SqliteSource(connection).left_notices(1) == []
+
+
+def test_what_comes_due_is_found_in_an_index(database: Path) -> None:
+    """Questions that have joined others come due too (PROTOCOL 2.7)."""
+    with closing(open_database(database)) as connection:
+        ran: list[str] = []
+        connection.set_trace_callback(ran.append)
+        lists.due(connection, 0, 1)
+        lists.next_due_ms(connection)
+        connection.set_trace_callback(None)
+    found = [step for sql in ran for step in plan_of(database, sql) if step.startswith(("SEARCH", "SCAN"))]
+    assert found
+    assert all("share_deadline" in step or "share_ends" in step for step in found), found

@@ -13,8 +13,8 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, QueryParameter
 from msgspec import UNSET, UnsetType
 
-from sharesrv.domain.facts import Account, Device, Facts, Source
-from sharesrv.domain.grants import combined_permit, deciding
+from sharesrv.domain.facts import Account, Facts, Source
+from sharesrv.domain.grants import combined_permit, deciding, holders
 from sharesrv.domain.share import Origin, Share, State
 from sharesrv.errors import Refusal, Refused
 from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
@@ -153,12 +153,10 @@ def _entry(info: DeviceInfo, account: Account, backend: Backend, facts: Facts) -
         created_at=info.created_ms, uiid=info.uiid,
     )  # fmt: skip
     if device.owner_id == account.id:
-        shared = [
-            _shared_with(holder_id, grants, facts) for holder_id, grants in _grants_by_account(device, facts).items()
-        ]
+        shared = [_shared_with(holder_id, grants, facts) for holder_id, grants in holders(device, facts).items()]
         shown.shared_to = sorted(shared, key=lambda entry: (entry.share_time, entry.apikey))
         return shown
-    grants = deciding([share for share in facts.tree(device, account.id) if not share.due(facts.now_ms)], device, facts)
+    grants = deciding(facts.tree(device, account.id), device, facts)
     if not grants:
         return None
     shown.shared_by = _shared_with(device.owner_id, grants, facts)
@@ -167,16 +165,6 @@ def _entry(info: DeviceInfo, account: Account, backend: Backend, facts: Facts) -
     else:
         shown.via = grants[-1].device_id
     return shown
-
-
-def _grants_by_account(device: Device, facts: Facts) -> dict[str, list[Share]]:
-    """The grants that decide about a device now, by the account that holds them."""
-    rows: dict[str, list[Share]] = {}
-    for share in facts.held_on(device):
-        if share.sharee_id is not None and not share.due(facts.now_ms):
-            rows.setdefault(share.sharee_id, []).append(share)
-    by_account = {id: deciding(shares, device, facts) for id, shares in rows.items()}
-    return {id: grants for id, grants in by_account.items() if grants}
 
 
 def _shared_with(account_id: str, grants: list[Share], facts: Facts) -> SharedWith:

@@ -14,7 +14,7 @@ from sharesrv.store.base import DeviceShares
 
 PORTION: Final = 100  # shares that are rendered in about a millisecond
 WAITING, IN_USE, OVER = 0, 1, 2  # shareStatus
-_STATUS: Final = {State.OPEN: WAITING, State.ACTIVE: IN_USE}
+_STATUS: Final = {State.OPEN: WAITING, State.JOINED: WAITING, State.ACTIVE: IN_USE}
 _BY_OWNER, _BY_RECIPIENT, _NOT_IN_TIME, _EXPIRED, _REPLACED, _REFUSED = range(1, 7)  # failureCause; 0 is none
 _FAILURES: Final = {
     Cause.CANCELLED: _BY_OWNER,

@@ -21,9 +21,10 @@ _SEEN: Final = (
     "UNION SELECT sub.id FROM share s JOIN device sub ON sub.bridge_id = s.device_id "
     "WHERE s.sharee_id = ?1 AND s.state < 4 AND s.state = 2"
 )
-_LISTED: Final = "s.state NOT IN (1, 3, 4) AND s.origin <> 4"  # not joined, barred, merged or apart from a bridge
+# Not a request that joined, nor what is barred, merged or apart from a bridge; but an invitation that joined.
+_LISTED: Final = "(s.state NOT IN (1, 3, 4) OR s.state = 1 AND s.origin = 1) AND s.origin <> 4"
 _LIVES: Final = (
-    "s.state < 4 AND NOT (s.state = 0 AND s.deadline_ms <= ?4) AND NOT (s.state = 2 AND s.ends_ms BETWEEN 1 AND ?4)"
+    "s.state < 4 AND NOT (s.state < 2 AND s.deadline_ms <= ?4) AND NOT (s.state = 2 AND s.ends_ms BETWEEN 1 AND ?4)"
 )
 # A grant on the bridge (?3) gives an account the device (?1) unless a share of its own stands there, or one that bars it.
 _SHARES_OF: Final = (
@@ -95,14 +96,14 @@ def journal(connection: sqlite3.Connection, wanted: JournalFilter, after: int, l
 
 
 def open_offers(connection: sqlite3.Connection) -> int:
-    sql = "SELECT count(*) FROM share WHERE state = 0 AND origin = 0"
+    sql = "SELECT count(*) FROM share WHERE state < 2 AND state = 0 AND origin = 0"
     return int(connection.execute(sql).fetchone()[0])
 
 
 def due(connection: sqlite3.Connection, now_ms: int, limit: int) -> list[int]:
     """Shares whose deadline or end of use has come, the oldest first."""
     sql = (
-        "SELECT id, deadline_ms AS at_ms FROM share WHERE state = 0 AND deadline_ms <= ?1 UNION ALL "
+        "SELECT id, deadline_ms AS at_ms FROM share WHERE state < 2 AND deadline_ms <= ?1 UNION ALL "
         "SELECT id, ends_ms FROM share WHERE state = 2 AND ends_ms > 0 AND ends_ms <= ?1 ORDER BY at_ms LIMIT ?2"
     )
     return [id for id, _at_ms in connection.execute(sql, (now_ms, limit))]
@@ -110,7 +111,7 @@ def due(connection: sqlite3.Connection, now_ms: int, limit: int) -> list[int]:
 
 def next_due_ms(connection: sqlite3.Connection) -> int | None:
     """The nearest deadline or end of use."""
-    deadline = "SELECT min(deadline_ms) FROM share WHERE state = 0"
+    deadline = "SELECT min(deadline_ms) FROM share WHERE state < 2"
     ends = "SELECT min(ends_ms) FROM share WHERE state = 2 AND ends_ms > 0"
     times = [at_ms for sql in (deadline, ends) for (at_ms,) in connection.execute(sql) if at_ms is not None]
     return min(times, default=None)

@@ -78,7 +78,7 @@ CREATE INDEX share_sharer ON share (sharer_id, deadline_ms) WHERE told = 0;
 -- An answer without s_seq, and the history of a device. Written once.
 CREATE INDEX share_asked ON share (device_id, sharee_id, sequence);
 -- The alarm: what comes due, and when. An offer is written into it and out of it, a grant without an end never.
-CREATE INDEX share_deadline ON share (deadline_ms) WHERE state = 0;
+CREATE INDEX share_deadline ON share (deadline_ms) WHERE state < 2;
 CREATE INDEX share_ends ON share (ends_ms) WHERE state = 2 AND ends_ms > 0;
 -- How many share codes and invitations of a device wait, and which. Nothing for a live request.
 CREATE INDEX share_codes ON share (device_id, deadline_ms, state, origin) WHERE state = 0 AND origin BETWEEN 1 AND 2;

@@ -1,0 +1,89 @@
+"""What ends because a device or an account goes, a device gets another owner, or a sub-device leaves its bridge
+(PROTOCOL 2.6, 2.7).
+
+Sharers who wait get result 3. An account is told of each device to which its access ends, and of each question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sharesrv.domain.draft import Draft
+from sharesrv.domain.ending import lapse_around
+from sharesrv.domain.facts import Device
+from sharesrv.domain.grants import HELD, active
+from sharesrv.domain.outcome import Settled
+from sharesrv.domain.share import Cause, Event, Origin, Share, State
+
+
+def remove_device(draft: Draft, device: Device) -> None:
+    """End all shares of a device, and what accounts have of it through its bridge."""
+    rows, above = _current(draft, device)
+    _take(draft, device, rows, above, rows, set())
+
+
+def leave_bridge(draft: Draft, device: Device, new_bridge_id: str | None = None) -> None:
+    """End what accounts have of a sub-device through the bridge that it leaves; some have it through the next one."""
+    rows, above = _current(draft, device)
+    going = [share for share in rows if share.origin is Origin.APART or share.state is State.JOINED]
+    kept = {share.sharee_id for share in active(rows) if share.origin is not Origin.APART}
+    new_bridge = draft.facts.device(new_bridge_id) if new_bridge_id and draft.facts.rules.bridge_cascade else None
+    if new_bridge is not None:
+        covering = active(draft.facts.live_of(new_bridge))
+        kept |= {share.sharee_id for share in covering if not share.due(draft.now_ms)}
+    _take(draft, device, rows, above, going, kept)
+
+
+def remove_recipient(draft: Draft, account_id: str) -> None:
+    """End all that an account was given, or is asked."""
+    facts = draft.facts
+    ids = dict.fromkeys(share.id for share in facts.source.live_of_sharee(account_id))
+    for found in filter(None, map(facts.share, list(ids))):
+        if found.due(draft.now_ms):
+            ids |= dict.fromkeys(other.id for other in lapse_around(draft, found))
+    rows = [share for id in ids if (share := facts.share(id)) is not None and share.state < State.MERGED]
+    held = {share.device_id for share in rows if share.state in HELD}
+    for share in {share.device_id: share for share in active(rows)}.values():
+        draft.tell_ended(share, Cause.REMOVED)
+        device = draft.device(share)
+        for sub_device in facts.sub_devices(device) if device is not None else ():
+            if sub_device.id not in held:
+                draft.tell_ended(share, Cause.REMOVED, sub_device.id)
+    _end(draft, rows)
+
+
+def _current(draft: Draft, device: Device) -> tuple[list[Share], list[Share]]:
+    """The live shares of a device, and the grants on its bridge, after what is overdue among them has ended."""
+    facts = draft.facts
+    root_id = facts.root_id(device)
+    bridge = facts.device(root_id) if root_id != device.id else None
+    due = [share for share in facts.live_of(device) if share.due(draft.now_ms)]
+    if bridge is not None:
+        due += [share for share in facts.live_of(bridge) if share.due(draft.now_ms)]
+    for share in due:
+        lapse_around(draft, share)
+    return facts.live_of(device), active(facts.live_of(bridge)) if bridge is not None else []
+
+
+def _take(
+    draft: Draft, device: Device, rows: list[Share], above: list[Share], going: list[Share], kept: set[str | None]
+) -> None:
+    """End `going` of the shares of `device`, and tell each account that had access and is not among `kept`."""
+    barred = {share.sharee_id for share in rows if share.state is State.BARRED}
+    had = {share.sharee_id: share for share in above if share.sharee_id not in barred}
+    had |= {share.sharee_id: share for share in active(rows)}
+    for account_id, share in had.items():
+        if account_id not in kept:
+            draft.tell_ended(share, Cause.REMOVED, device.id)
+    _end(draft, going)
+
+
+def _end(draft: Draft, shares: Iterable[Share]) -> None:
+    """End them. Of a question that is open both sides are told."""
+    for share in shares:
+        waits = share.state < State.ACTIVE
+        moved = draft.move(share, Event.WITHDRAW if waits else Event.END, Cause.REMOVED)
+        if waits and share.origin is Origin.OFFER:
+            draft.after.append(Settled(share.sharer_id, moved))
+        if share.state is State.OPEN:
+            draft.tell_ended(share, Cause.REMOVED)
