@@ -19,7 +19,10 @@ THREE_MINUTES_MS = 180_000
 
 @dataclass
 class Row:
-    """A share as the model sees it. `origin` is "offer", "import", or "apart" for a sub-device with rights of its own."""
+    """A share as the model sees it. `origin` is "offer", "import", or "apart" for a sub-device with rights of its own.
+
+    One that is "joined" and "apart" keeps its sub-device out when the question that it has joined is accepted.
+    """
 
     number: int
     device: str
@@ -70,6 +73,7 @@ class Model:
         self.devices = {id: Thing("owner") for id in ("lamp", "bridge")}
         self.devices |= {id: Thing("owner", "bridge") for id in ("sub-1", "sub-2")}
         self.devices["fan"] = Thing("other")
+        self.unseen = set[str]()  # what comes to its bridge, or leaves it, with the grants that are being written
 
     # What there is.
 
@@ -80,7 +84,7 @@ class Model:
         return self.devices[device].bridge if device in self.devices else None
 
     def subs(self, device: str) -> list[str]:
-        return [id for id, thing in self.devices.items() if thing.bridge == device]
+        return [id for id, thing in self.devices.items() if thing.bridge == device and id not in self.unseen]
 
     def below(self, device: str, sharee: str, *states: str) -> list[Row]:
         """What an account has on the sub-devices of a bridge, the oldest first."""
@@ -106,7 +110,8 @@ class Model:
 
     def is_over(self, row: Row) -> bool:
         """Whether its deadline, or its end of use, has come."""
-        return self.now >= row.deadline if row.state == "open" else row.state == "active" and 0 < row.ends <= self.now
+        waits = row.state in ("open", "joined")
+        return self.now >= row.deadline if waits else row.state == "active" and 0 < row.ends <= self.now
 
     # What time does.
 
@@ -117,47 +122,74 @@ class Model:
         root = self.bridge(device) or device
         tree = {root, *self.subs(root)}
         while due := [row for row in self.rows if row.device in tree and row.sharee == sharee and self.is_over(row)]:
-            if due[0].state == "open":
-                self.settle(due[0], "timed_out", "timed_out")
-                self.tell_ended(due[0], "timeout", due[0].sharee, due[0].sharer)
-            else:
-                self.end([row for row in due if row.device == due[0].device and row.state == "active"], "expired")
+            first = min(due, key=lambda row: row.device != root)
+            if first.state == "active":
+                self.end([row for row in due if row.device == first.device and row.state == "active"], "expired")
+                continue
+            if first.state == "open":
+                self.tell_ended(first, "timeout", first.sharee, first.sharer)
+            self.settle(first, "timed_out")
 
-    def settle(self, offer: Row, state: str, joined_state: str) -> None:
-        """The end of a question: whoever asked it, or joined it, hears of it."""
+    def settle(self, offer: Row, state: str) -> None:
+        """The end of a question: the sharers of it and of what has joined it hear of it."""
         joined = [row for row in self.rows if row.state == "joined" and row.joined_to == offer.number]
-        for row, end in [(offer, state), *((row, joined_state) for row in joined)]:
-            row.state, row.owed = end, True
-            self.told.append(("settled", row.sharer, row.number, end))
+        for row in [offer, *joined]:
+            row.state = state
+            if state == "active" and row is not offer:
+                row.state = "barred" if row.origin == "apart" else "merged"
+            if row.origin == "offer":
+                row.owed = True
+                self.told.append(("settled", row.sharer, row.number, row.state))
 
     def withdraw(self, offer: Row, *whom: str) -> None:
-        self.settle(offer, "withdrawn", "withdrawn")
-        self.tell_ended(offer, "cancelled", *whom)
+        """What had joined its bridge's question was no dialog; its sub-device stays out when that is accepted."""
+        if offer.state == "open":
+            self.tell_ended(offer, "cancelled", *whom)
+        else:
+            asked = self.rows[offer.joined_to]
+            row = Row(len(self.rows), offer.device, asked.sharer, asked.sharee, "", "joined", asked.deadline, 0, "")
+            row.origin, row.joined_to = "apart", asked.number
+            self.rows.append(row)
+        self.settle(offer, "withdrawn")
+
+    def given(self, device: str, sharee: str) -> list[str]:
+        """The sub-devices that an account with a grant on their bridge has access to."""
+        return [
+            sub for sub in self.subs(device) if self.of(sub, sharee, "active") or not self.of(sub, sharee, "barred")
+        ]
 
     def end(self, grants: list[Row], reason: str, by: str = "") -> None:
         """The end of grants of one account on one device, and, with the last of them, of all below it.
 
-        A sub-device stays out of its bridge's grant then; not yet where a share of its own expired, as 2.7 wants it.
+        A sub-device stays out of its bridge's grant then. While other grants stand, a lower permit is told.
         """
         device, sharee, sharer = grants[0].device, grants[0].sharee, grants[0].sharer
         whom = [sharee] if by == sharer else [sharee, sharer]
+        before, given = self.permit_of(self.of(device, sharee, "active")), self.given(device, sharee)
         for row in grants:
             row.state = "ended"
-        if self.of(device, sharee, "active"):
+        if others := self.of(device, sharee, "active"):
+            if self.permit_of(others) != before:
+                for sub in [device, *(sub for sub in given if not self.of(sub, sharee, "active"))]:
+                    self.tell_updated(sub, others, *whom)
             return
-        self.tell_ended(grants[0], reason, *whom)
-        below = self.below(device, sharee, "active", "barred")
-        for sub in dict.fromkeys(row.device for row in below if row.state == "active"):
-            self.tell_ended(self.of(sub, sharee, "active")[0], reason, *whom)
-        for row in below:
+        for sub in [device, *given]:
+            self.tell_gone(sub, sharee, reason, *whom)
+        for row in self.below(device, sharee, "active", "barred"):
             row.state = "ended"
-        covering = self.of(self.bridge(device), sharee, "active")
-        if covering and (reason != "expired" or any(row.origin == "apart" for row in grants)):
+        if covering := self.of(self.bridge(device), sharee, "active"):
             self.set_apart(device, covering[0], "barred")
 
     def tell_ended(self, row: Row, reason: str, *whom: str) -> None:
+        self.tell_gone(row.device, row.sharee, reason, *whom)
+
+    def tell_gone(self, device: str, sharee: str, reason: str, *whom: str) -> None:
         for account in whom:
-            self.told.append(("ended", account, row.device, row.sharee, reason))
+            self.told.append(("ended", account, device, sharee, reason))
+
+    def tell_updated(self, device: str, grants: list[Row], *whom: str) -> None:
+        for account in whom:
+            self.told.append(("updated", account, device, self.permit_of(grants), grants[-1].note))
 
     # The commands of the sharer and the sharee.
 
@@ -174,7 +206,8 @@ class Model:
         if sharee == sharer:
             return Refusal.SHARE_WITH_SELF
         self.lapse(sharee, device)
-        waiting = self.of(device, sharee, "open", "joined")
+        rows = self.of(device, sharee, "open", "joined")
+        waiting = [row for row in rows if row.origin == "offer"]
         for row in waiting:
             if row.sequence == sequence:
                 return f"waiting {row.number}"
@@ -187,8 +220,10 @@ class Model:
         if refused is not None:
             return refused
         row = Row(len(self.rows), device, sharer, sharee, sequence, "open", self.now + THREE_MINUTES_MS, permit, note)
+        for out in rows:
+            out.state = "withdrawn"  # it is asked for again
         if bridge:
-            row.state, row.joined_to, row.deadline = "joined", bridge[0].number, bridge[0].deadline
+            row.state, row.joined_to, row.deadline = "joined", bridge[0].number, min(row.deadline, bridge[0].deadline)
         else:
             self.ask(row)
         self.rows.append(row)
@@ -218,8 +253,9 @@ class Model:
     def ask(self, row: Row) -> None:
         self.offered.setdefault((row.sharer, row.sharee), []).append(self.now)
         for offer in self.below(row.device, row.sharee, "open"):
-            offer.state, offer.joined_to, offer.deadline = "joined", row.number, row.deadline
-            self.tell_ended(offer, "replaced", row.sharee)
+            if not self.of(offer.device, row.sharee, "active"):
+                offer.state, offer.joined_to = "joined", row.number
+                self.tell_ended(offer, "replaced", row.sharee)
         self.told.append(("offered", row.sharee, row.number))
 
     def answer(self, sharee: str, accepts: bool, number: int | None, device: str, sequence: str) -> Any:
@@ -236,11 +272,17 @@ class Model:
             return Refusal.NOT_SHAREABLE
         if accepts and not self.devices[row.device].verified:
             return Refusal.NOT_VERIFIED
-        before = self.of(row.device, sharee, "active", "barred")
-        self.settle(row, *(("active", "merged") if accepts else ("refused", "refused")))
+        joined = [each.device for each in self.rows if each.state == "joined" and each.joined_to == row.number]
+        before = self.of(row.device, sharee, "active")
+        for id in [row.device, *joined]:
+            before += self.of(id, sharee, "barred")
+        out = [each for each in self.of(row.device, sharee, "joined") if each.origin == "apart"]
+        self.settle(row, "active" if accepts else "refused")
         if accepts:
             for older in before:
                 older.state = "ended"
+            for older in out:
+                older.state = "withdrawn"
         self.tell_ended(row, "answered", sharee)
         return ("acknowledged", row.number, accepts)
 
@@ -264,11 +306,21 @@ class Model:
             return "result 0"
         if grants[0].device != device:
             grants = [self.set_apart(device, grants[-1], "active")]
-        for row in [*grants, *self.below(device, sharee, "active")]:
+        self.change(grants, permit, note)
+        self.tell_all_updated(device, sharee, sharee)
+        return "result 2"
+
+    def change(self, grants: list[Row], permit: int | None, note: str | None, ends: int | None = None) -> None:
+        """What is set apart has no end of its own."""
+        for row in [*grants, *self.below(grants[0].device, grants[0].sharee, "active")]:
             row.permit = row.permit if permit is None else permit
             row.note = row.note if note is None else note
-        self.told.append(("updated", sharee, device, self.permit_of(grants), grants[-1].note))
-        return "result 2"
+            row.ends = row.ends if ends is None or row.origin == "apart" else ends
+
+    def tell_all_updated(self, device: str, sharee: str, *whom: str) -> None:
+        """For a device, and for each that a grant on it covers."""
+        for id in [device, *self.given(device, sharee)]:
+            self.tell_updated(id, self.covering(id, sharee), *whom)
 
     def permit_of(self, grants: Iterable[Row]) -> int:
         """Coexisting grants add up."""
@@ -293,7 +345,8 @@ class Model:
         for row in self.of(device, sharee, "open") + (self.below(device, sharee, "open") if own else []):
             self.withdraw(row, sharee)
         for row in self.of(device, sharee, "joined"):
-            self.settle(row, "withdrawn", "withdrawn")
+            if row.origin == "offer":
+                self.withdraw(row, sharee)
         if own:
             self.end(own, "cancelled", by=sharer)
         elif grants:
@@ -359,14 +412,18 @@ class Model:
         return "responded 0"
 
     def holders(self, device: str) -> list[str]:
-        """Who has a grant on a device now. What was set apart goes with the bridge's grant."""
-        live = [row for row in self.rows if row.state in ("active", "barred") and not self.is_over(row)]
-        above = [row for row in live if row.device == self.bridge(device) and row.state == "active"]
-        covered = {row.sharee for row in above}
-        own = [row for row in live if row.device == device and (row.origin != "apart" or row.sharee in covered)]
-        apart = {row.sharee for row in own}
-        active = [row.sharee for row in own if row.state == "active"]
-        return active + [row.sharee for row in above if row.sharee not in apart]
+        """Who has a grant on a device now. What was set apart goes with the bridge's grant, and what is over is out."""
+        held = [row for row in self.rows if row.state in ("active", "barred")]
+        there = [row for row in held if row.device in (device, self.bridge(device))]
+        found: list[str] = []
+        for sharee in dict.fromkeys(row.sharee for row in there):
+            rows = [row for row in there if row.sharee == sharee]
+            live = [row for row in rows if row.state == "active" and not self.is_over(row)]
+            above = [row for row in live if row.device != device]
+            own = [row for row in live if row.device == device and (row.origin != "apart" or above)]
+            if own or (above and not any(row.device == device for row in rows)):
+                found.append(sharee)
+        return found
 
     def report(self, speaker: str, device: str, params: dict[str, Any]) -> Any:
         if device not in self.devices or speaker not in (device, self.bridge(device)):

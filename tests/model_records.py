@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sharesrv.errors import Refusal
 from tests.model import Model, Row, Thing
+from tests.wire import UIDS
 
 UNFIT = Refusal.UNFIT
 
@@ -31,7 +32,7 @@ class RecordModel(Model):
             return Refusal.NO_SUCH_SHARE
         row = self.rows[number]
         self.lapse(row.sharee, row.device)
-        if row.state == "open":
+        if row.state in ("open", "joined") and row.origin != "apart":
             self.withdraw(row, row.sharee, row.sharer)
         elif row.state == "active":
             self.end([row], "cancelled", by="admin")
@@ -46,10 +47,10 @@ class RecordModel(Model):
         self.lapse(row.sharee, row.device)
         if row.state != "active":
             return Refusal.SHARE_OVER
-        row.permit = row.permit if permit is None else permit
-        row.note = row.note if note is None else note
-        row.ends = row.ends if ends is None else ends
-        self.told += [("updated", account, row.device, row.permit, row.note) for account in (row.sharer, row.sharee)]
+        if row.origin == "apart" and ends is not None:
+            return Refusal.NO_SUCH_SHARE
+        self.change([row], permit, note, ends)
+        self.tell_all_updated(row.device, row.sharee, row.sharee, row.sharer)
         return "done"
 
     # Operators and imports, on records.
@@ -65,12 +66,8 @@ class RecordModel(Model):
         devices, accounts, tokens, grants = devices or {}, list(accounts), list(tokens), list(grants)
         if not self.fits({*self.accounts, *accounts}, tokens, devices, grants):
             return UNFIT
-        for id, thing in devices.items():
-            old = self.devices.get(id)
-            if old is not None and old.owner != thing.owner:
-                self.lapse_around(row for row in self.rows if row.device == id)
-            elif old is not None and old.bridge != thing.bridge:
-                self.lapse_around(self.hanging(id))
+        moved = [id for id, thing in devices.items() if id in self.devices and self.moves(id, thing)]
+        self.lapse_on(moved)
         sold = {id for id, thing in devices.items() if id in self.devices and not self.owns(thing.owner, id)}
         for grant in grants:
             if grant.device not in sold:
@@ -81,10 +78,17 @@ class RecordModel(Model):
             if token not in self.tokens:
                 self.accounts[account] += 1
                 self.tokens[token] = (account, self.accounts[account])
-        for id, thing in sorted(devices.items(), key=lambda item: item[1].bridge is not None):  # bridges first
-            self.write_device(id, thing)
+        losses = [(id, self.losing(id, None if id in sold else devices[id].bridge, sold=id in sold)) for id in moved]
+        for id, accounts_out in losses:
+            self.take(id, accounts_out, sold=id in sold)
+            self.told += [("disowned", id)] if id in sold else []
+        self.unseen = {*moved, *(id for id in devices if id not in self.devices)}
+        self.devices |= devices
+        unseen = self.unseen
         for grant in grants:
+            self.unseen = unseen | {other.device for other in grants if other.sharee == grant.sharee}
             self.write_grant(grant)
+        self.unseen = set()
         return "done"
 
     def fits(
@@ -106,43 +110,50 @@ class RecordModel(Model):
             for grant in grants
         )
 
-    def write_device(self, id: str, thing: Thing) -> None:
-        """Another owner ends its shares, another bridge what it had through the one that it leaves."""
-        old = self.devices.get(id)
-        if old is not None and old.owner != thing.owner:
-            self.remove(row for row in self.rows if row.device == id)
-            self.told.append(("disowned", id))
-        elif old is not None and old.bridge != thing.bridge:
-            self.leave_bridge(id)
-        self.devices[id] = thing
+    def moves(self, id: str, thing: Thing) -> bool:
+        """Whether a device gets another owner or another bridge."""
+        old = self.devices[id]
+        return (old.owner, old.bridge) != (thing.owner, thing.bridge)
 
-    def leave_bridge(self, id: str) -> None:
-        self.remove(self.hanging(id))
+    def losing(self, id: str, bridge: str | None, *, sold: bool) -> list[str]:
+        """The accounts that lose their access to a device that goes, or that has this bridge from now on."""
+        lose = []
+        for account in UIDS:
+            own = [row for row in self.of(id, account, "active") if row.origin != "apart"]
+            keeps = not sold and (own or [row for row in self.of(bridge, account, "active") if not self.is_over(row)])
+            if self.covering(id, account) and not keeps:
+                lose.append(account)
+        return lose
 
-    def hanging(self, id: str) -> list[Row]:
-        """What others have on a sub-device through its bridge."""
-        return [row for row in self.rows if row.device == id and (row.origin == "apart" or row.state == "joined")]
+    def take(self, id: str, losing: list[str], *, sold: bool) -> None:
+        """End all shares of a device that goes, or what others have of it through its bridge."""
+        for account in losing:
+            self.tell_gone(id, account, "removed", account, self.devices[id].owner)
+        self.remove(
+            row for row in self.rows if row.device == id and (sold or row.origin == "apart" or row.state == "joined")
+        )
 
     def write_grant(self, grant: Grant) -> None:
         """One that the account has is changed. Both sides are told what it may do now."""
         for row in self.of(grant.device, grant.sharee, "active"):
             if row.origin != "apart":
-                is_other = (row.permit, row.note) != (grant.permit, grant.note)
-                row.permit, row.note, row.ends = grant.permit, grant.note, grant.ends
-                if is_other:
-                    self.tell_written(row)
+                permit = None if grant.permit == row.permit else grant.permit
+                note = None if grant.note == row.note else grant.note
+                ends = None if grant.ends == row.ends else grant.ends
+                self.change([row], permit, note, ends)
+                if (permit, note) != (None, None):
+                    self.tell_all_updated(row.device, row.sharee, row.sharee, row.sharer)
                 return
+        for out in self.of(grant.device, grant.sharee, "barred", "joined"):
+            if out.origin == "apart":
+                out.state = "ended" if out.state == "barred" else "withdrawn"
         owner = self.devices[grant.device].owner
         row = Row(
             len(self.rows), grant.device, owner, grant.sharee, "", "active", 0, grant.permit, grant.note, "import"
         )
         row.ends = grant.ends
         self.rows.append(row)
-        self.tell_written(row)
-
-    def tell_written(self, row: Row) -> None:
-        permit = self.permit_of(self.of(row.device, row.sharee, "active"))
-        self.told += [("updated", account, row.device, permit, row.note) for account in (row.sharee, row.sharer)]
+        self.tell_updated(row.device, self.of(row.device, row.sharee, "active"), row.sharee, row.sharer)
 
     def change_device(self, id: str, **fields: Any) -> Any:
         if id not in self.devices:
@@ -152,18 +163,18 @@ class RecordModel(Model):
     def delete_device(self, id: str) -> Any:
         if id not in self.devices:
             return Refusal.NO_SUCH_DEVICE
-        self.lapse_around(row for row in self.rows if row.device == id)
-        for sub in self.subs(id):
-            self.lapse_around(self.hanging(sub))
-        for sub in self.subs(id):
-            self.leave_bridge(sub)
+        subs = self.subs(id)
+        self.lapse_on([id, *subs])
+        losses = {each: self.losing(each, None, sold=each == id) for each in [id, *subs]}
+        for each, accounts in losses.items():
+            self.take(each, accounts, sold=each == id)
+        self.told.append(("disowned", id))
+        for sub in subs:
             self.devices[sub].bridge = None
-        self.remove_device(id)
+        self.forget(id)
         return "done"
 
-    def remove_device(self, id: str) -> None:
-        self.remove(row for row in self.rows if row.device == id)
-        self.told.append(("disowned", id))
+    def forget(self, id: str) -> None:
         del self.devices[id]
         self.params.pop(id, None)
 
@@ -171,9 +182,16 @@ class RecordModel(Model):
         if id not in self.accounts:
             return Refusal.NO_SUCH_ACCOUNT
         devices = sorted(device for device in self.devices if self.owns(id, device))
-        self.lapse_around(row for row in self.rows if row.device in devices or row.sharee == id)
-        for device in sorted(devices, key=lambda device: self.bridge(device) is None):
-            self.remove_device(device)
+        devices.sort(key=lambda device: self.bridge(device) is None)
+        self.lapse_on(devices)
+        for device, accounts in [(device, self.losing(device, None, sold=True)) for device in devices]:
+            self.take(device, accounts, sold=True)
+            self.told.append(("disowned", device))
+        for device in devices:
+            self.forget(device)
+        self.lapse_all(row for row in self.rows if row.sharee == id)
+        for device in [device for device in self.devices if self.covering(device, id)]:
+            self.tell_gone(device, id, "removed", id, self.devices[device].owner)
         self.remove(row for row in self.rows if row.sharee == id)
         del self.accounts[id]
         self.tokens = {token: (account, serial) for token, (account, serial) in self.tokens.items() if account != id}
@@ -189,19 +207,25 @@ class RecordModel(Model):
         self.told.append(("revoked", account, token))
         return "done"
 
-    def lapse_around(self, rows: Iterable[Row]) -> None:
+    def lapse_on(self, devices: Iterable[str]) -> None:
+        """End what is overdue on these devices and on their bridges."""
+        for id in devices:
+            self.lapse_all(row for row in self.rows if row.device in (id, self.bridge(id)))
+
+    def lapse_all(self, rows: Iterable[Row]) -> None:
         for row in list(rows):
-            if row.state in ("open", "joined", "active", "barred"):
+            if self.is_over(row):
                 self.lapse(row.sharee, row.device)
 
     def remove(self, rows: Iterable[Row]) -> None:
-        """They go with their device or account: a sharer who waits hears result 3, whoever saw or held it `removed`."""
+        """They go with their device or account: a sharer who waits hears result 3, and both sides of an open question."""
         for row in list(rows):
-            before = row.state
-            if before in ("open", "joined"):
-                row.state, row.owed = "withdrawn", True
-                self.told.append(("settled", row.sharer, row.number, "withdrawn"))
-            elif before in ("active", "barred"):
+            if row.state in ("open", "joined"):
+                if row.state == "open":
+                    self.tell_ended(row, "removed", row.sharee, row.sharer)
+                row.state = "withdrawn"
+                if row.origin == "offer":
+                    row.owed = True
+                    self.told.append(("settled", row.sharer, row.number, "withdrawn"))
+            elif row.state in ("active", "barred"):
                 row.state = "ended"
-            if before in ("open", "active"):
-                self.tell_ended(row, "removed", row.sharee, row.sharer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from sharesrv.domain.draft import Command, Draft
@@ -111,10 +112,18 @@ class AmendGrant(OnShare, frozen=True, kw_only=True):
         draft.reply = Done()
 
 
-def change(draft: Draft, grants: list[Share], edits: dict[str, Any], *, tells: bool = True) -> None:
+def change(
+    draft: Draft,
+    grants: list[Share],
+    edits: dict[str, Any],
+    *,
+    tells: bool = True,
+    reaches: Callable[[str], bool] = lambda _device_id: True,
+) -> None:
     """Change grants of one account on one device, and those of its sub-devices; tell both sides what each allows now.
 
-    What was set apart has no end of its own: it ends with the last grant of its bridge.
+    What was set apart has no end of its own: it ends with the last grant of its bridge. `reaches` says which sub-devices
+    are changed with it.
     """
     tree, device = draft.tree_of(grants[0]), draft.device(grants[0])
     changed = {share.id: draft.move(share, Event.CHANGE, share.cause, **edits) for share in grants}
@@ -125,6 +134,8 @@ def change(draft: Draft, grants: list[Share], edits: dict[str, Any], *, tells: b
         tell_changed(draft, now)
     edits_apart = {name: value for name, value in edits.items() if name != "ends_ms"}
     for sub_device, own in covered(tree, device, draft.facts):
+        if not reaches(sub_device.id):
+            continue
         moved = [
             draft.move(share, Event.CHANGE, share.cause, **(edits_apart if share.origin is Origin.APART else edits))
             for share in own

@@ -83,8 +83,7 @@ def tell_changed(draft: Draft, grants: Sequence[Share], device_id: str = "") -> 
     newest = grants[-1]
     permit = combined_permit(grants)
     told = msgspec.structs.replace(newest, permit=permit, device_id=device_id or newest.device_id)
-    if newest.sharee_id is not None:
-        draft.after.append(draft.changed(told, newest.sharee_id))
+    draft.after.append(draft.changed(told, newest.sharee_id or ""))
     if draft.by != newest.sharer_id:
         draft.after.append(draft.changed(told, newest.sharer_id))
 

@@ -7,7 +7,7 @@ names, a bridge may come behind its sub-devices.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -70,9 +70,9 @@ class WriteRecords(RecordCommand, frozen=True, kw_only=True):
         checks.grants(grants.values())
         serials = _write_accounts(draft, accounts.values())
         _write_tokens(draft, new_tokens, serials)
-        sold = _write_devices(draft, devices.values())
+        sold, leaving = _write_devices(draft, devices.values())
         for record in grants.values():
-            _write_grant(draft, record, checks, sold)
+            _write_grant(draft, record, checks, sold, leaving, grants)
         if ends := [record.ends_ms for record in grants.values() if record.ends_ms]:
             draft.after.append(ComesDue(min(ends)))
         draft.reply = Done()
@@ -194,18 +194,20 @@ def _write_tokens(draft: Draft, records: Iterable[TokenRecord], serials: dict[st
         draft.changes.append(PutToken(token))
 
 
-def _write_devices(draft: Draft, records: Iterable[DeviceRecord]) -> set[str]:
-    """Write them, bridges first; the ids of those that get another owner.
+def _write_devices(draft: Draft, records: Iterable[DeviceRecord]) -> tuple[set[str], set[str]]:
+    """Write them, bridges first; the ids of those that get another owner, and of all that leave their bridge.
 
     Such a device's shares end, and so does what others had through a bridge that it leaves.
     """
-    sold: set[str] = set()
+    sold, leaving = set[str](), set[str]()
     for new, params in sorted(records, key=lambda record: record.device.bridge_id is not None):
         old = draft.facts.device(new.id)
         if old is not None and old.owner_id != new.owner_id:
             sold.add(new.id)
+            leaving.add(new.id)
             remove_device(draft, old)
         elif old is not None and old.bridge_id != new.bridge_id:
+            leaving.add(new.id)
             leave_bridge(draft, old, new.bridge_id)
         if new != old:
             draft.changes.append(PutDevice(old, new))
@@ -219,7 +221,7 @@ def _write_devices(draft: Draft, records: Iterable[DeviceRecord]) -> set[str]:
             draft.after.append(DeviceDisowned(new.id))
         if new.id in sold or old.bridge_id != new.bridge_id:
             draft.after += [DeviceMoved(id) for id in (new.id, new.bridge_id, old.bridge_id) if id is not None]
-    return sold
+    return sold, leaving
 
 
 def _remove_device(draft: Draft, device: Device, *, with_account: bool = False) -> None:
@@ -233,15 +235,28 @@ def _remove_device(draft: Draft, device: Device, *, with_account: bool = False) 
     draft.after += [DeviceMoved(sub_device.id) for sub_device in sub_devices]
 
 
-def _write_grant(draft: Draft, record: GrantRecord, checks: Checks, sold: set[str]) -> None:
+def _write_grant(
+    draft: Draft,
+    record: GrantRecord,
+    checks: Checks,
+    sold: set[str],
+    leaving: set[str],
+    written: Container[tuple[str, str]],
+) -> None:
     """Make an active grant, or change the one that the account has already. Both sides are told (PROTOCOL 3.3)."""
     stored = draft.facts.device(record.device_id)
     tree: list[Share] = []
     if stored is not None and record.device_id not in sold:
         tree = current_tree(draft, stored, record.sharee_id)
+        if stored.id in leaving:
+            tree = [share for share in tree if share.origin is not Origin.APART]  # it has ended with the bridge
         for old in active(on(tree, stored.id)):
             if old.origin is not Origin.APART:
-                _change_grant(draft, old, record)
+
+                def reaches(device_id: str) -> bool:
+                    return device_id not in leaving and (device_id, record.sharee_id) not in written
+
+                _change_grant(draft, old, record, reaches)
                 return
     device = checks.device(record, "device", record.device_id)
     sharer = checks.account(record, "device", device.owner_id)
@@ -270,8 +285,8 @@ def _write_grant(draft: Draft, record: GrantRecord, checks: Checks, sold: set[st
     tell_changed(draft, [*active(on(tree, device.id)), grant])
 
 
-def _change_grant(draft: Draft, grant: Share, record: GrantRecord) -> None:
+def _change_grant(draft: Draft, grant: Share, record: GrantRecord, reaches: Callable[[str], bool]) -> None:
     wanted: dict[str, Any] = {"permit": record.permit, "note": record.note, "ends_ms": record.ends_ms}
     edits = {name: value for name, value in wanted.items() if value != getattr(grant, name)}
     if edits:
-        change(draft, [grant], edits, tells=not edits.keys() <= {"ends_ms"})
+        change(draft, [grant], edits, tells=not edits.keys() <= {"ends_ms"}, reaches=reaches)

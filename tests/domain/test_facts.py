@@ -48,6 +48,8 @@ ONCE: dict[str, Callable[[Facts, World], object]] = {
     "live_on": lambda facts, world: facts.tree(world.store.devices["sub-1"], "guest"),
     "held_on": lambda facts, world: facts.held_on(world.store.devices["sub-1"]),
     "codes_of_device": lambda facts, world: facts.codes(world.store.devices["lamp"]),
+    "live_of_device": lambda facts, world: facts.live_of(world.store.devices["lamp"]),
+    "sub_devices": lambda facts, world: facts.sub_devices(world.store.devices["bridge"]),
     "grants_between": lambda facts, _world: facts.grants_between("owner", "guest"),
     "asked_of": lambda facts, _world: facts.asked_of("guest"),
     "owed_to": lambda facts, _world: facts.owed_to("owner"),
@@ -416,6 +418,8 @@ def questions(facts: Facts, world: World) -> dict[str, object]:
             for sequence in ("1", "2"):
                 found[f"offer {device} {account} {sequence}"] = facts.newest_offer(account, device, sequence)
     for device in DEVICES:
+        found[f"live {device}"] = facts.live_of(world.store.devices[device])
+        found[f"sub-devices {device}"] = facts.sub_devices(world.store.devices[device])
         found[f"held {device}"] = facts.held_on(world.store.devices[device])
         found[f"codes {device}"] = facts.codes(world.store.devices[device])
         found[f"open codes {device}"] = facts.open_codes(device)

@@ -8,8 +8,8 @@ import pytest
 
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.facts import Facts
-from sharesrv.domain.outcome import Ended, Notice, Outcome, Put, Settled
-from sharesrv.domain.record_checks import DeviceRecord
+from sharesrv.domain.outcome import Ended, GrantChanged, Notice, Outcome, Put, Settled
+from sharesrv.domain.record_checks import DeviceRecord, GrantRecord
 from sharesrv.domain.records import ChangeDevice, DeleteAccount, DeleteDevice, WriteRecords
 from sharesrv.domain.removal import leave_bridge, remove_device
 from sharesrv.domain.rules import Rules
@@ -219,6 +219,36 @@ def test_2_6_a_grant_of_its_own_goes_on_or_ends_once(leaving: Leaving, apart: bo
         "bridge removed", "bridge removed by import", "another bridge", "bridge deleted"
     }  # fmt: skip
     assert told_removed(world, "guest") == [id for id in leaving.told if goes or id != "sub-1"]
+
+
+@pytest.mark.parametrize("cut_off", ["apart", "barred"])
+def test_2_7_what_ends_as_a_sub_device_leaves_is_not_changed_with_its_bridges_grant(cut_off: str) -> None:
+    world = World()
+    world.granted("bridge", permit=3)
+    world.do(world.update("sub-1", permit=8) if cut_off == "apart" else world.cancel("sub-1"))
+    leaving = [DeviceRecord(World().device("sub-1"))]
+    grants = [GrantRecord("bridge", "guest", 5, "", 0), GrantRecord("sub-1", "guest", 1, "", 0)]
+    moved_before = len(world.store.journal)
+    world.notices.clear()
+    world.do(WriteRecords(devices=leaving, grants=grants))
+    moved = [put.new.id for put in world.store.journal[moved_before:]]
+    assert len(moved) == len(set(moved))
+    assert [(share.state, share.permit) for share in world.shares("sub-1")][1:] == [(State.ACTIVE, 1)]
+    assert world.states("sub-1")[0] is State.ENDED
+    heard = [notice for notice in world.heard_by("guest") if isinstance(notice, GrantChanged)]
+    assert [(notice.device_id, notice.permit) for notice in heard] == [("bridge", 5), ("sub-2", 5), ("sub-1", 1)]
+
+
+def test_4_of_a_sub_device_that_is_written_with_its_bridge_its_own_record_counts() -> None:
+    world = World()
+    world.granted("bridge", permit=3)
+    world.stored("guest", "sub-1", permit=1)
+    grants = [GrantRecord("bridge", "guest", 5, "", 0), GrantRecord("sub-1", "guest", 1, "", 0)]
+    for order in (grants, grants[::-1]):
+        world.notices.clear()
+        world.do(WriteRecords(grants=order, imported=True))
+        assert [world.share(id).permit for id in ("bridge", "sub-1")] == [5, 1]
+    assert world.notices == []
 
 
 def test_2_6_where_the_next_bridge_is_shared_too_access_goes_on() -> None:

@@ -408,7 +408,8 @@ class LedgerBesideModel(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 2), ms=st.sampled_from([-1, 0, 0, 1]))
     def an_end_comes(self, pick: int, ms: int) -> None:
         """A deadline or an end of use: that very moment, or a millisecond before or after it."""
-        ends = [row.deadline if row.state == "open" else row.ends for row in self.model.rows if row.state in ALIVE]
+        waits = ("open", "joined")
+        ends = [row.deadline if row.state in waits else row.ends for row in self.model.rows if row.state in ALIVE]
         coming = sorted(end for end in ends if end > self.model.now)
         if coming:
             self.time_passes(coming[pick % len(coming)] + ms - self.model.now)
