@@ -79,7 +79,7 @@ class Hub:
     def tell_waiting(self, session: AppSession, offers: Iterable[Share], answers: Iterable[Share]) -> None:
         """Push to one session what its account has missed: offers, then answers, of each kind the oldest first.
 
-        It goes out in portions, as the peer reads them. What is told meanwhile goes behind it.
+        It goes out in portions, as the peer reads them. What is told meanwhile goes behind it, but for answers about shares.
         """
         account_id = session.account_id
         session.waiting = deque(Offered(account_id, share) for share in sorted(offers, key=_by_age))
@@ -103,10 +103,13 @@ class Hub:
                 session.goodbye(Goodbye.UNAUTHORIZED)
 
     def tell(self, notice: AccountNotice) -> None:
-        """Push `notice` to the sessions that it concerns, rendered once."""
+        """Push `notice` to the sessions that it concerns, rendered once.
+
+        An answer about a share overtakes what waits: on its connection it comes before `cancelShare`'s own answer.
+        """
         payload = b""
         for session in self._told(notice):
-            if session.waiting:
+            if session.waiting and not isinstance(notice, Settled):
                 session.waiting.append(notice)
                 session.came_meanwhile += 1
                 if session.came_meanwhile > BEHIND_MAX:

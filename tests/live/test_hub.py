@@ -243,6 +243,20 @@ def test_2_2_what_is_told_meanwhile_goes_behind_what_waits() -> None:
     assert session.heard == [*(f"Offered {id}" for id in (1, 2, 3)), "Settled 4", "Settled 5", *["GrantChanged"] * 2]
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_2_4_the_answer_about_a_share_does_not_wait_behind_what_was_missed(asks: bool) -> None:
+    """`cancelShare`'s own answer is not queued, and comes after result 3."""
+    hub = portions_hub()
+    session = told_in_portions(hub)
+    if asks:
+        hub.asks(9, session)
+    hub.tell(Settled("owner", share(9)))
+    assert session.heard == ["Offered 1", "Settled 9"]
+    assert session.unreceived == [9]
+    session.reads(100)
+    assert session.heard[2:] == ["Offered 2", "Offered 3", "Settled 4", "Settled 5"]
+
+
 def test_2_2_a_session_that_is_superseded_or_gone_is_told_no_more_of_what_waits() -> None:
     hub = portions_hub()
     older = told_in_portions(hub)
