@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -108,6 +109,17 @@ async def test_many_requests_at_once_get_each_its_own_answer(database: Path) -> 
         assert [(answer.error, answer.result) for answer in answers] == [(0, 0), (0, 1), (0, 0), (0, 1), (403, None)]
 
 
+async def test_a_second_call_under_a_sequence_that_waits_is_an_error_and_the_first_goes_on(database: Path) -> None:
+    async with server(database) as running, two(running) as (owner, guest):
+        request = shared(owner, sequence="17")
+        offer = await next_offer(guest)
+        with pytest.raises(ValueError, match="17"):
+            await owner.share("fan", UIDS[GUEST], device_name="Fan", user_name="Owner", sequence="17")
+        await offer.accept()
+        assert (await request).accepted
+        assert (await shared(owner, sequence="17")).result == 4
+
+
 async def test_sequences_are_never_the_same_twice(database: Path) -> None:
     someone = AppClient("ws://127.0.0.1:1/api/ws", OWNER, at(OWNER))
     sequences = [someone.new_sequence() for _ in range(1000)]
@@ -182,6 +194,46 @@ async def mute() -> AsyncIterator[tuple[str, asyncio.Event]]:
 
     async with serve(listen, "127.0.0.1", 0, compression=None, ping_interval=None) as running:
         yield f"ws://127.0.0.1:{running.sockets[0].getsockname()[1]}", gone
+
+
+@asynccontextmanager
+async def answering(*errors: int) -> AsyncIterator[tuple[str, list[int]]]:
+    """A WebSocket server that answers one handshake after the other with these errors, and drops all connections but the
+    last; its URL, and the errors that it has answered with.
+    """
+    answered: list[int] = []
+
+    async def listen(connection: ServerConnection) -> None:
+        await connection.recv()
+        error = errors[len(answered)]
+        answered.append(error)
+        await connection.send(json.dumps({"error": error, "reason": "a test", "config": {"hbInterval": 145}}))
+        if len(answered) == len(errors):
+            await connection.wait_closed()
+
+    async with serve(listen, "127.0.0.1", 0, compression=None, ping_interval=None) as running:
+        yield f"ws://127.0.0.1:{running.sockets[0].getsockname()[1]}", answered
+
+
+@pytest.mark.parametrize("error", [412, 500])
+async def test_it_tries_again_after_a_refusal_that_passes(error: int) -> None:
+    async with answering(0, error, error, 0) as (url, answered), AppClient(url, OWNER, at(OWNER)):
+        await until(lambda: len(answered) == 4)
+
+
+@pytest.mark.parametrize("error", [400, 401, 402, 404, 406])
+async def test_it_gives_up_after_a_refusal_that_stays(error: int) -> None:
+    async with answering(0, error) as (url, answered), AppClient(url, OWNER, at(OWNER)) as owner:
+        with pytest.raises(HandshakeRefused, match=str(error)):
+            await asyncio.wait_for(next_offer(owner), PATIENCE_S)
+    assert answered == [0, error]
+
+
+@pytest.mark.parametrize("error", [412, 500])
+async def test_a_first_handshake_that_is_refused_is_said_at_once(error: int) -> None:
+    async with answering(error) as (url, _answered):
+        with pytest.raises(HandshakeRefused, match=str(error)):
+            await AppClient(url, OWNER, at(OWNER)).__aenter__()
 
 
 async def test_a_handshake_that_times_out_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ class AppClient(Client):
     async def call(
         self, action: str, device_id: str, params: object, *, sequence: str | None = None, apikey: str | None = None
     ) -> Answer:
-        """Send a command and wait for its answer."""
+        """Send a command and wait for its answer. Raises ValueError while another call has the same `sequence`."""
         frame: Frame = {"action": action, "apikey": apikey or self.apikey}
         if apikey is not None:
             frame["selfApikey"] = self.apikey
@@ -166,14 +166,16 @@ class AppClient(Client):
         return await self._ask(frame | {"params": params})
 
     async def _ask(self, frame: Frame) -> Answer:
-        request = Request(frame, asyncio.get_running_loop().create_future())
-        self._requests[frame["sequence"]] = request
+        sequence = frame["sequence"]
+        if sequence in self._requests:
+            raise ValueError(f"another call under the sequence {sequence} still waits for its answer")
+        request = self._requests[sequence] = Request(frame, asyncio.get_running_loop().create_future())
         try:
             if self._online.is_set():
                 await self._send_request(request)
             return await self._unless_over(request.answered)
         finally:
-            del self._requests[frame["sequence"]]
+            del self._requests[sequence]
 
     async def _send_request(self, request: Request) -> None:
         request.is_sent = True

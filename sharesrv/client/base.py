@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 FIRST_WAIT_S: Final = 0.25
 LONGEST_WAIT_S: Final = 30.0
 ANSWER_WAIT_S: Final = 30.0  # for a handshake
+PASSING: Final = (412, 500)  # errors of a handshake after which a later one may be accepted (PROTOCOL 2.1)
 SUPERSEDED: Final = 4406  # the close code of a connection that a newer one of the same party has replaced
 
 Direction = Literal["→", "←"]
@@ -138,8 +139,12 @@ class Client(ABC):
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come at once
             try:
                 return await self._handshake()
+            except HandshakeRefused as refused:
+                if refused.error not in PASSING:
+                    raise
             except (OSError, WebSocketException, TimeoutError):
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                pass
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
     async def _handshake(self) -> tuple[ClientConnection, float]:
         """Connect and shake hands; the connection, and the seconds between two heartbeats."""
