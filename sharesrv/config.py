@@ -7,7 +7,7 @@ the setting must be.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
@@ -18,6 +18,7 @@ from sharesrv.errors import Trouble, unreadable
 PREFIX: Final = "SHARESRV_"
 
 Text = Annotated[str, msgspec.Meta(description="text")]
+DatabaseUrl = Annotated[str, msgspec.Meta(pattern="^sqlite:///.", description="sqlite:///FILE")]
 Switch = Annotated[bool, msgspec.Meta(description="true or false")]
 Policy = Annotated[Literal["single", "multi"], msgspec.Meta(description="single or multi")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535, description="a whole number 0…65535")]
@@ -43,7 +44,7 @@ class Server(Section, frozen=True):
 
 
 class Database(Section, frozen=True):
-    url: Text = "sqlite:///sharesrv.db"
+    url: DatabaseUrl = "sqlite:///sharesrv.db"
 
 
 class Sessions(Section, frozen=True):
@@ -90,7 +91,7 @@ class Auth(Section, frozen=True):
     jwt_claim: Text = "sub"
 
 
-class Settings(Section, frozen=True):
+class Settings(Section, frozen=True, dict=True):
     server: Server = msgspec.field(default_factory=Server)
     database: Database = msgspec.field(default_factory=Database)
     sessions: Sessions = msgspec.field(default_factory=Sessions)
@@ -99,6 +100,10 @@ class Settings(Section, frozen=True):
     limits: Limits = msgspec.field(default_factory=Limits)
     auth: Auth = msgspec.field(default_factory=Auth)
 
+    def origin(self, setting: str) -> str:
+        """Where a setting was given, as errors say it: the file, the variable, or `--set` with its name."""
+        return str(vars(self).get(setting, "default"))
+
 
 SECTIONS: Final[dict[str, type[Section]]] = get_type_hints(Settings)
 
@@ -106,25 +111,41 @@ SECTIONS: Final[dict[str, type[Section]]] = get_type_hints(Settings)
 def load(file: Path | None, environment: Mapping[str, str], assignments: Iterable[str]) -> Settings:
     """The settings in force. Raises Trouble, which names the setting, what it may be and where it was given."""
     found: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    origins: dict[str, str] = {}
+    for origin, section, key, value in _given(file, environment, assignments):
+        _set(found, section, key, value, origin)
+        origins[f"{section}.{key}"] = origin
+    settings = msgspec.convert(found, Settings)
+    if settings.auth.admin_token_file:
+        found["auth"]["admin_token"] = _admin_token(settings.auth)
+        settings = msgspec.convert(found, Settings)
+    vars(settings).update(origins)
+    _check(settings)
+    return settings
+
+
+def _given(
+    file: Path | None, environment: Mapping[str, str], assignments: Iterable[str]
+) -> Iterator[tuple[str, str, str, object]]:
+    """Where each setting is given, its section, its key and its value; the higher source last. No origin has a value."""
     if file is not None:
         for section, table in _read(file).items():
             if not isinstance(table, dict):
                 raise Trouble(f"{file}: {section} stands outside a section; write [section], below it key = value")
             for key, value in table.items():
-                _set(found, section, key, value, str(file))
-    for name, value in environment.items():
+                yield str(file), section, key, value
+    for name, text in environment.items():
         if name.startswith(PREFIX):
             section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
             if not separator:
                 raise Trouble(f"{name}: write {PREFIX}SECTION__KEY, with two underscores between them")
-            _set(found, section, key, value, name)
-    for assignment in assignments:
-        path, equals, value = assignment.partition("=")
+            yield name, section, key, text
+    for number, assignment in enumerate(assignments, 1):
+        path, equals, text = assignment.partition("=")
         section, dot, key = path.strip().partition(".")
         if not equals or not dot:
-            raise Trouble(f"--set {assignment}: write section.key=value")
-        _set(found, section, key, value, f"--set {assignment}")
-    return _checked(msgspec.convert(found, Settings))
+            raise Trouble(f"--set number {number}: write section.key=value")
+        yield f"--set {section}.{key}", section, key, text
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -154,24 +175,26 @@ def _set(found: dict[str, dict[str, Any]], section: str, key: str, value: object
         found[section][key] = msgspec.convert(value, kinds[key], strict=False)
     except msgspec.ValidationError as error:
         (meta,) = kinds[key].__metadata__
-        given = "" if section == "auth" else f", not {value!r}"  # no secret in a log
+        given = "" if section in ("auth", "database") else f", not {value!r}"  # no secret in a log
         raise Trouble(f"{origin}: {section}.{key} must be {meta.description}{given}") from error
 
 
-def _checked(settings: Settings) -> Settings:
-    """The settings, which must fit each other; with the operators' token from its file."""
-    server, auth = settings.server, settings.auth
+def _check(settings: Settings) -> None:
+    """Raises Trouble where settings do not fit each other."""
+    server = settings.server
     for name, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
         if getattr(server, name) and not getattr(server, other):
-            raise Trouble(f"server.{name} needs server.{other}")
+            raise Trouble(f"{settings.origin(f'server.{name}')}: server.{name} needs server.{other}")
     if server.ws_port == server.http_port != 0:
         raise Trouble(f"server.ws_port and server.http_port are both {server.ws_port}")
-    if not auth.admin_token_file:
-        return settings
+
+
+def _admin_token(auth: Auth) -> str:
+    """The operators' token from its file. Raises Trouble."""
     if auth.admin_token:
         raise Trouble("auth.admin_token and auth.admin_token_file are both set")
     origin = f"auth.admin_token_file: {auth.admin_token_file}"
     token = _text(Path(auth.admin_token_file), origin).strip()
     if not token:
         raise Trouble(f"{origin}: is empty")
-    return msgspec.structs.replace(settings, auth=msgspec.structs.replace(auth, admin_token=token))
+    return token

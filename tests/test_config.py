@@ -147,6 +147,7 @@ WRONG: dict[str, list[str]] = {
     "a number of days above 0": ["0", "inf", *WRONG_NUMBERS],
     "true or false": ["", "maybe", "2", "yes"],
     "single or multi": ["", "both", "Single"],
+    "sqlite:///FILE": ["", "sharesrv.db", "sqlite:///", "postgres://user:hush@host/db"],
     "text": [],
 }
 WRONG_IN_TOML = ["[1]", "{a = 1}", "1979-05-27T07:32:00Z"]
@@ -168,10 +169,10 @@ def test_a_wrong_value_is_said_with_its_setting_what_it_must_be_and_where_it_was
 ) -> None:
     variable = f"SHARESRV_{section.upper()}__{key.upper()}"
     must = f"{section}.{key} must be {description(section, key)}"
-    given = "" if section == "auth" else f", not {text!r}"
+    given = "" if section in ("auth", "database") else f", not {text!r}"
     for origin, environment, assignments in (
         (variable, {variable: text}, []),
-        (f"--set {section}.{key}={text}", {}, [f"{section}.{key}={text}"]),
+        (f"--set {section}.{key}", {}, [f"{section}.{key}={text}"]),
     ):
         with pytest.raises(Trouble) as trouble:
             load(None, environment, assignments)
@@ -191,9 +192,17 @@ def test_a_secret_is_not_repeated() -> None:
     for assignments in (["auth.admin_tokens=hush"], ["auths.admin_token=hush"]):
         name, _equals, value = assignments[0].partition("=")
         section, _dot, key = name.partition(".")
-        with pytest.raises(Trouble) as trouble:
-            load(None, {f"SHARESRV_{section.upper()}__{key.upper()}": value}, [])
-        assert "hush" not in str(trouble.value)
+        for environment, given in (({f"SHARESRV_{section.upper()}__{key.upper()}": value}, []), ({}, assignments)):
+            with pytest.raises(Trouble) as trouble:
+                load(None, environment, given)
+            assert "hush" not in str(trouble.value)
+
+
+@pytest.mark.parametrize("assignment", ["auth.admin_token:hush", "hush", "admin_token=hush", "hush=="])
+def test_a_secret_in_a_malformed_assignment_is_not_repeated(assignment: str) -> None:
+    with pytest.raises(Trouble) as trouble:
+        load(None, {}, ["server.ws_port=0", assignment])
+    assert str(trouble.value) == "--set number 2: write section.key=value"
 
 
 @pytest.mark.parametrize("section", DEFAULTS)
@@ -204,7 +213,7 @@ def test_an_unknown_setting_is_said_with_those_that_its_section_has(file: Path, 
     for origin, given in (
         (str(file), (file, {}, [])),
         (variable, (None, {variable: "1"}, [])),
-        (f"--set {section}.prot=1", (None, {}, [f"{section}.prot=1"])),
+        (f"--set {section}.prot", (None, {}, [f"{section}.prot=1"])),
     ):
         with pytest.raises(Trouble) as trouble:
             load(*given)
@@ -217,7 +226,7 @@ def test_an_unknown_section_is_said_with_those_that_there_are(path: str) -> None
         load(None, {}, [f"{path}=1"])
     section = path.partition(".")[0]
     assert str(trouble.value) == (
-        f"--set {path}=1: there is no section {section!r}; there are "
+        f"--set {path}: there is no section {section!r}; there are "
         "server, database, sessions, sharing, devices, limits, auth"
     )
 
@@ -229,8 +238,20 @@ def test_an_unknown_section_is_said_with_those_that_there_are(path: str) -> None
 def test_a_certificate_and_its_key_come_together(given: str, missing: str) -> None:
     with pytest.raises(Trouble) as trouble:
         load(None, {}, [f"server.{given}=a.pem"])
-    assert str(trouble.value) == f"server.{given} needs server.{missing}"
+    assert str(trouble.value) == f"--set server.{given}: server.{given} needs server.{missing}"
     assert load(None, {}, [f"server.{given}=a.pem", f"server.{missing}=a.pem"]).server.tls_cert == "a.pem"
+
+
+def test_settings_know_where_they_were_given(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hush")
+    file.write_text("[server]\ntls_cert = 'a.pem'\nhost = '::1'\n")
+    environment = {"SHARESRV_SERVER__TLS_KEY": "a.pem"}
+    assignments = ["server.host=::", f"auth.admin_token_file={tmp_path / 'token'}"]
+    settings = load(file, environment, assignments)
+    assert settings.origin("server.tls_cert") == str(file)
+    assert settings.origin("server.tls_key") == "SHARESRV_SERVER__TLS_KEY"
+    assert settings.origin("server.host") == "--set server.host"
+    assert settings.origin("server.ws_port") == "default"
 
 
 def test_two_ports_that_are_the_same() -> None:

@@ -56,7 +56,7 @@ async def serving(
     """A server by these settings, from here to the end of the block. Raises Trouble where it cannot start."""
     clock = clock or SystemClock()
     times = times or Times(idle_s=settings.sessions.heartbeat + GRACE_S)
-    tls = tls_context(settings.server.tls_cert, settings.server.tls_key)
+    tls = tls_context(settings)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(SqliteStore(path_of(settings.database.url), clock))
         single = settings.sessions.policy == "single"

@@ -222,19 +222,28 @@ def test_a_port_that_is_taken(database: Path, taken_port: int) -> None:
 
 
 def test_settings_that_are_wrong(database: Path) -> None:
-    assert "--set server.ws_port=70000" in fails(database, "server.ws_port=70000")
+    assert "--set server.ws_port: server.ws_port must be" in fails(database, "server.ws_port=70000")
     assert "server.ws_port and server.http_port are both 1" in fails(database, "server.ws_port=1", "server.http_port=1")
     assert not database.exists()
 
 
 def test_a_certificate_that_is_not_there(database: Path) -> None:
     tls = (f"server.tls_cert={database}.pem", f"server.tls_key={database}.pem")
-    assert f"server.tls_cert: {database}.pem: No such file" in fails(database, *tls)
+    assert f"--set server.tls_cert: server.tls_cert: {database}.pem: No such file" in fails(database, *tls)
     tls = (f"server.tls_cert={database}.pem", f"server.tls_key={database.parent}")
     database.with_name("share.db.pem").write_text("a letter")
-    assert f"server.tls_key: {database.parent}: is a folder" in fails(database, *tls)
+    assert f"--set server.tls_key: server.tls_key: {database.parent}: is a folder" in fails(database, *tls)
     tls = (f"server.tls_cert={database}.pem", f"server.tls_key={database}.pem")
-    assert "server.tls_cert and server.tls_key are not a certificate and its key in PEM" in fails(database, *tls)
+    said = fails(database, *tls)
+    assert (
+        "--set server.tls_cert, --set server.tls_key: server.tls_cert and server.tls_key are not a certificate" in said
+    )
+
+
+def test_a_database_url_that_is_none_is_said_with_where_it_was_given(database: Path) -> None:
+    ended = run("serve", path=None, SHARESRV_DATABASE__URL="postgres://user:hush@host/db")
+    said = "sharesrv: SHARESRV_DATABASE__URL: database.url must be sqlite:///FILE\n"
+    assert (ended.returncode, ended.stderr) == (2, said)
 
 
 def test_a_file_of_settings_that_is_not_there(database: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from websockets.datastructures import Headers
 
 from sharesrv import metrics
-from sharesrv.config import Limits
+from sharesrv.config import Limits, Settings
 from sharesrv.errors import Goodbye, Trouble, unreadable
 from sharesrv.faces.websocket.transport import Connection, Listener, Times
 from sharesrv.live.limits import Bucket
@@ -182,8 +182,9 @@ class Door:
             connection.abort()
 
 
-def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
     """The TLS settings, if a certificate is set. Raises Trouble."""
+    cert, key = settings.server.tls_cert, settings.server.tls_key
     if not cert:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -191,13 +192,13 @@ def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
         try:
             Path(file).open("rb").close()
         except OSError as error:
-            raise unreadable(f"{setting}: {file}", error) from error
+            raise unreadable(f"{settings.origin(setting)}: {setting}: {file}", error) from error
     try:
         context.load_cert_chain(cert, key)
     except ssl.SSLError as error:
-        raise Trouble(
-            f"server.tls_cert and server.tls_key are not a certificate and its key in PEM: {error}"
-        ) from error
+        origins = dict.fromkeys((settings.origin("server.tls_cert"), settings.origin("server.tls_key")))
+        reason = "server.tls_cert and server.tls_key are not a certificate and its key in PEM"
+        raise Trouble(f"{', '.join(origins)}: {reason}: {error}") from error
     return context
 
 
