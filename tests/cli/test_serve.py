@@ -216,8 +216,10 @@ def fails(database: Path, *assignments: str) -> str:
     return ended.stderr
 
 
-def test_a_port_that_is_taken(database: Path, taken_port: int) -> None:
-    said = fails(database, f"server.ws_port={taken_port}")
+@pytest.mark.parametrize(("taken", "free"), [("ws_port", "http_port"), ("http_port", "ws_port")])
+def test_a_port_that_is_taken(database: Path, taken_port: int, taken: str, free: str) -> None:
+    """One line: a socket that is left open would be a second."""
+    said = fails(database, f"server.{taken}={taken_port}", f"server.{free}=0")
     assert f"cannot listen on 127.0.0.1:{taken_port}" in said
 
 

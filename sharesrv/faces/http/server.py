@@ -228,11 +228,14 @@ async def listening(
 def bind(settings: Settings) -> socket.socket:
     """The socket of the HTTP port; port 0 takes a free one. Raises Trouble."""
     host, port = settings.server.host, settings.server.http_port
+    sock: socket.socket | None = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(*found[:3])
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(found[4])
     except OSError as error:
+        if sock is not None:
+            sock.close()
         raise Trouble(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     return sock
