@@ -18,7 +18,7 @@ class Verifier(Protocol):
     """Verifies the tokens of an identity provider."""
 
     async def account_of(self, token: str) -> str:
-        """The account that a token proves. Raises Refused."""
+        """The account that a token proves. Raises Refused; TokenExpired where that is all that is wrong."""
         ...
 
 

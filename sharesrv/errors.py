@@ -82,6 +82,14 @@ class Refused(Exception):  # noqa: N818 - it is not an error of ours
         self.retry_after_ms = retry_after_ms
 
 
+class TokenExpired(Refused):
+    """Another issuer's token for `account_id` has expired. Nothing else is wrong with it."""
+
+    def __init__(self, account_id: str) -> None:
+        super().__init__(Refusal.TOKEN_EXPIRED)
+        self.account_id = account_id
+
+
 class Goodbye(Enum):
     """Why a connection is closed by the server."""
 

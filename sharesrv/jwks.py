@@ -17,7 +17,7 @@ from joserfc.errors import ExpiredTokenError, JoseError, SecurityWarning
 from joserfc.jwk import KeySet
 from joserfc.jwt import JWTClaimsRegistry
 
-from sharesrv.errors import Refusal, Refused, Trouble
+from sharesrv.errors import Refusal, Refused, TokenExpired, Trouble
 from sharesrv.names import is_storable
 
 ALGORITHMS: Final = ["RS256", "ES256", "EdDSA", "Ed25519"]
@@ -54,27 +54,33 @@ class Jwks:
         self._read_ms = 0
         self._is_away = False
         self._changed: float = -1
-        self._claims: dict[str, Any] = {"exp": {"essential": True}, issuer.claim: {"essential": True}}
+        self._claims: dict[str, Any] = {issuer.claim: {"essential": True}}
         if issuer.issuer:
             self._claims["iss"] = {"essential": True, "value": issuer.issuer}
         if issuer.audience:
             self._claims["aud"] = {"essential": True, "value": issuer.audience}
 
     async def account_of(self, token: str) -> str:
-        """See `auth.Verifier`. A token whose key is not known is not refused while the identity provider is away."""
+        """See `auth.Verifier`. A token whose key is not known is not refused while the identity provider is away.
+
+        The time is checked last: of several refusals 401 comes before 402.
+        """
         await self._refresh(token)
         if self._is_away and (not self._keys.keys or self._is_unknown(token)):
             raise Refused(Refusal.ISSUER_AWAY)
         try:
             claims = _decode(token, self._keys)
-            JWTClaimsRegistry(now=self._now_ms() // 1000, **self._claims).validate(claims)
+            expires_s = claims.pop("exp")
+            registry = JWTClaimsRegistry(now=self._now_ms() // 1000, **self._claims)
+            registry.validate(claims)
+            account_id = claims[self._issuer.claim]
+            if not isinstance(account_id, str) or not account_id or not is_storable(account_id):
+                raise Refused(Refusal.UNKNOWN_TOKEN)
+            registry.validate_exp(expires_s)
         except ExpiredTokenError as error:
-            raise Refused(Refusal.TOKEN_EXPIRED) from error
+            raise TokenExpired(account_id) from error
         except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise Refused(Refusal.UNKNOWN_TOKEN) from error
-        account_id = claims[self._issuer.claim]
-        if not isinstance(account_id, str) or not account_id or not is_storable(account_id):
-            raise Refused(Refusal.UNKNOWN_TOKEN)
         return account_id
 
     async def load(self) -> None:

@@ -18,10 +18,11 @@ from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 
 from sharesrv.auth import Tokens
+from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.errors import Refusal, Refused, Trouble
 from sharesrv.jwks import Issuer, Jwks
 from tests.raw import hello
-from tests.wire import GUEST, OWNER, server
+from tests.wire import GUEST, OTHER, OWNER, fill, server
 from tests.world import START_MS, FakeClock
 
 Key = RSAKey | ECKey | OKPKey
@@ -85,6 +86,11 @@ async def test_each_algorithm_proves_its_account(file: Path, algorithm: str) -> 
         ({"sub": ""}, Refusal.UNKNOWN_TOKEN),
         ({"sub": "a\0b"}, Refusal.UNKNOWN_TOKEN),
         ({"nbf": NOW_S + 50}, Refusal.UNKNOWN_TOKEN),
+        ({"exp": "tomorrow"}, Refusal.UNKNOWN_TOKEN),
+        # Of several refusals 401 comes before 402 (PROTOCOL 2.2).
+        ({"exp": NOW_S - 1, "nbf": NOW_S + 50}, Refusal.UNKNOWN_TOKEN),
+        ({"exp": NOW_S - 1, "iss": "https://other.example"}, Refusal.UNKNOWN_TOKEN),
+        ({"exp": NOW_S - 1, "sub": "a\0b"}, Refusal.UNKNOWN_TOKEN),
     ],
     ids=str,
 )
@@ -241,6 +247,21 @@ async def test_both_doors_take_them(database: Path, file: Path) -> None:
             for shown, error in ((token(**far), 0), (token(**far | {"account": "nobody"}), 401), ("a.b.c", 401)):
                 async with session.get(url, headers={"Authorization": f"Bearer {shown}"}) as answer:
                     assert (await answer.json())["error"] == error
+
+
+@pytest.mark.parametrize(
+    ("account", "apikey", "error"),
+    [(GUEST, GUEST, 402), (GUEST, OWNER, 402), (GUEST, OTHER, 401), (GUEST, "nobody", 401), ("nobody", "nobody", 401)],
+)
+async def test_2_2_of_an_expired_token_a_wrong_apikey_is_401_before_402(
+    database: Path, file: Path, account: str, apikey: str, error: int
+) -> None:
+    """The guest has a grant of the owner's."""
+    fill(database, grants=[GrantRecord("lamp", GUEST, 0, "", 0)])
+    async with server(database, f"auth.jwt_jwks={file}", filled=False) as running, running.wire() as wire:
+        await wire.send(hello(apikey, at=token(sub=account, exp=1)))
+        assert (await wire.heard())["error"] == error
+        assert await wire.closed() == 4401
 
 
 @pytest.mark.parametrize("account", ["\ud800", "a\0b", ""])

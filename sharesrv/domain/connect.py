@@ -30,6 +30,7 @@ class Connect(Called, frozen=True, kw_only=True):
     channel: ClassVar[Channel] = Channel.WEBSOCKET
 
     account_id: str
+    expired: bool = False  # another issuer's token
 
     def decide(self, draft: Draft) -> None:
         """Find out whose the token is, which offers wait for that account, which answers it has not received.
@@ -40,6 +41,8 @@ class Connect(Called, frozen=True, kw_only=True):
         account, token = self.known_caller(draft)
         if self.account_id != account.id and not self._has_grant(draft, account.id):
             raise Refused(Refusal.WRONG_ACCOUNT)
+        if self.expired:
+            raise Refused(Refusal.TOKEN_EXPIRED)
         refuse_outdated(token, account, facts)
         shakes = (HANDSHAKES, account.id, "")
         if facts.rules.handshakes_per_minute and facts.recent(shakes) >= facts.rules.handshakes_per_minute:

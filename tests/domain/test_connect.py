@@ -78,6 +78,22 @@ def test_a_token_expires_at_its_millisecond(left_ms: int, comes_to: object) -> N
     assert came_to(world.do(world.connect("guest"))) is comes_to
 
 
+@pytest.mark.parametrize(
+    ("verified", "account_id", "comes_to"),
+    [
+        ("guest", "guest", Refusal.TOKEN_EXPIRED),
+        ("guest", "owner", Refusal.WRONG_ACCOUNT),
+        ("nobody", "nobody", Refusal.UNKNOWN_TOKEN),
+    ],
+)
+def test_2_2_an_expired_token_of_another_issuer_is_refused_after_a_wrong_account(
+    verified: str, account_id: str, comes_to: Refusal
+) -> None:
+    world = World()
+    connect = world.connect("guest", digest="", verified=verified, account_id=account_id, expired=True)
+    assert came_to(world.do(connect)) is comes_to
+
+
 def test_tokens_of_one_account_may_coexist() -> None:
     world = World(Rules(newest_token_only=False))
     token(world, serial=0)

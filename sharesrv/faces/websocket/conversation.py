@@ -17,7 +17,7 @@ from sharesrv.auth import Tokens, digest
 from sharesrv.domain.connect import Connect, Register
 from sharesrv.domain.control import UpdateDevice
 from sharesrv.domain.outcome import Connected, Registered, Reply, Responded, Waiting
-from sharesrv.errors import Goodbye, Refusal, Refused
+from sharesrv.errors import Goodbye, Refusal, Refused, TokenExpired
 from sharesrv.faces.websocket import app, device
 from sharesrv.faces.websocket.transport import Connection
 from sharesrv.live.device_commands import DeviceCommands
@@ -185,6 +185,8 @@ class Conversation:
         """Another issuer's token: its keys may have to be fetched first."""
         try:
             who = await self._services.tokens.identity(frame.at)
+        except TokenExpired as expired:
+            self._present(heading, Connect(verified=expired.account_id, account_id=frame.apikey, expired=True))
         except Refused as refused:
             self._shaken(heading, None, refused)
         except Exception:
