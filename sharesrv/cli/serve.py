@@ -10,10 +10,13 @@ from typing import Final
 
 import structlog
 
+from sharesrv import metrics
 from sharesrv.cli.composition import Running, serving
 from sharesrv.cli.options import Assignments, Config, log_to_stderr, run, settings
 from sharesrv.config import Limits, Settings
 from sharesrv.faces.websocket.opening import PATH
+
+log = structlog.get_logger()
 
 OTHER_FILES: Final = 64  # that a server has open besides its connections, with room to spare
 
@@ -35,7 +38,9 @@ async def _serve(settings: Settings) -> None:
         _freeze_garbage_collector()
         where = f"{address(settings, running)} and {http_address(settings, running)}"
         print(f"sharesrv listens on {where}, database {settings.database.url}", flush=True)
-        structlog.get_logger().info("going down", signal=await ending)
+        log.info("going down", signal=await ending)
+        connections = int(metrics.REGISTRY.get_sample_value("sharesrv_connections") or 0)
+    log.info("stopped", connections=connections)
 
 
 def address(settings: Settings, running: Running) -> str:
@@ -85,7 +90,7 @@ def _raise_file_limit(limits: Limits) -> None:
     if soft not in (wanted, resource.RLIM_INFINITY):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     if hard != resource.RLIM_INFINITY and hard < needed:
-        structlog.get_logger().warning(
+        log.warning(
             "limits.connections and limits.http_connections need more open files than the system allows",
             needed=needed,
             allowed=hard,

@@ -49,9 +49,10 @@ async def test_it_says_where_it_listens_and_ends_in_order(database: Path, number
             assert [await wire.closed() for wire in (owner, guest, stranger)] == [1001, 1001, 1001]
         assert process.wait() == 0
         assert process.rest() == ""
-    log = process.log.read_text()
-    assert "Traceback" not in log
-    assert number.name in log
+    log = [json.loads(line) for line in process.log.read_text().splitlines()]
+    assert [line["event"] for line in log] == ["going down", "stopped"]
+    assert log[0]["signal"] == number.name
+    assert log[1]["connections"] == 3
     assert query(database, "SELECT state FROM share") == [(State.OPEN,)]
 
 
