@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -23,13 +24,11 @@ RETRY_S = 1.0  # after a commit that failed, or a store that did not answer
 
 log = structlog.get_logger()
 
-Submit = Callable[[Expire, Callable[[Reply], None]], None]
-
 
 class Deadlines:
     """Submits `Expire` for what is due. `at` says that something may come due at a time."""
 
-    def __init__(self, store: Reader, clock: Clock, submit: Submit) -> None:
+    def __init__(self, store: Reader, clock: Clock, submit: Callable[[Expire, Callable[[Reply], None]], None]) -> None:
         self._store = store
         self._clock = clock
         self._submit = submit
@@ -43,20 +42,16 @@ class Deadlines:
             self._sooner.set()
 
     async def run(self) -> None:
-        """Ring until cancelled."""
         while True:
             if self._next_ms is not None and self._next_ms <= self._clock.now_ms():
-                await self._ring_again()
+                try:
+                    all_done = await self.ring()
+                except Exception as error:
+                    log.error("the alarm could not read what is due", reason=str(error))
+                    all_done, self._next_ms = False, 0
+                if not all_done:
+                    await asyncio.sleep(RETRY_S)
             await self._sleep()
-
-    async def _ring_again(self) -> None:
-        try:
-            all_done = await self.ring()
-        except Exception as error:
-            log.error("the alarm could not read what is due", reason=str(error))
-            all_done, self._next_ms = False, 0
-        if not all_done:
-            await asyncio.sleep(RETRY_S)
 
     async def ring(self) -> bool:
         """Let all that is due expire, and find out when to ring next. False where an expiry could not be stored."""
@@ -81,8 +76,5 @@ class Deadlines:
         wait_s = LONGEST_SLEEP_S
         if self._next_ms is not None:
             wait_s = min(wait_s, max(0.0, (self._next_ms - self._clock.now_ms()) / 1000))
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._sooner.wait()
-        except TimeoutError:
-            pass
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._sooner.wait(), wait_s)

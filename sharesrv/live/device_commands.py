@@ -18,19 +18,15 @@ from enum import Enum, auto
 from functools import partial
 from typing import Final
 
-import structlog
-
 from sharesrv.domain.control import CompleteUpdate, UpdateDevice
 from sharesrv.domain.outcome import DeviceUpdated, Forward, Reply, Responded
 from sharesrv.errors import Refusal, Refused
-from sharesrv.live.ledger import Ledger
+from sharesrv.live.ledger import Ledger, call_safely
 from sharesrv.live.presence import CallLater, Devices, Timer, call_later
 from sharesrv.live.sessions import DeviceSession
 
 Answer = Callable[[Reply], None]
 Turn = tuple[str, str | None]  # a device and a sequence; a device and None: the device's timers
-
-log = structlog.get_logger()
 
 
 class Stage(Enum):
@@ -97,9 +93,8 @@ class DeviceCommands:
         self._render = render
         self._call_later = call_later
         self._queues: dict[Turn, OrderedDict[CommandInHand, None]] = {}
-        self._sent: dict[
-            int, dict[tuple[str, str], CommandInHand]
-        ] = {}  # by the device's session, then device and sequence
+        # By the device's session, then device and sequence.
+        self._sent: dict[int, dict[tuple[str, str], CommandInHand]] = {}
         self._unanswered: dict[int, dict[CommandInHand, None]] = {}  # by the app's session; all but what is LATE
 
     def control(self, command: UpdateDevice, answer: Answer) -> None:
@@ -124,13 +119,20 @@ class DeviceCommands:
         hand = self._sent.get(session.id, {}).get((device_id, sequence))
         if hand is None:
             return
-        if hand.stage is Stage.LATE:
-            self._end(hand)
-        elif responded.error != 0:
-            self._end(hand)
+        command, is_late = hand.command, hand.stage is Stage.LATE
+        if (
+            responded.error == 0 and not is_late
+        ):  # the ledger keeps the order: the next command is decided after this one
+            done = CompleteUpdate(
+                account_id=command.account_id,
+                device_id=command.device_id,
+                params=command.params,
+                session=command.session,
+            )
+            self._ledger.submit(done, lambda reply: hand.answer(responded if reply == Responded(0) else reply))
+        self._end(hand)
+        if responded.error != 0 and not is_late:
             hand.answer(responded)
-        else:
-            self._store(hand, responded)
 
     def lost(self, session: DeviceSession) -> None:
         """A device's connection is gone, and with it what was in hand there."""
@@ -139,15 +141,13 @@ class DeviceCommands:
         for hand in hands:
             self._end(hand)
         for hand in unanswered:
-            _try_answer(hand, Refused(Refusal.OFFLINE))
+            call_safely(hand.answer, Refused(Refusal.OFFLINE), event="a command's answer failed")
 
     def _begin_first(self, turns: Iterable[Turn]) -> None:
         """Let the ledger decide the first command of each of these turns, if it has all its turns and has not begun."""
         for turn in turns:
             hand = self._first(turn)
-            if hand is None or hand.stage is not Stage.WAITING:
-                continue
-            if all(self._first(each) is hand for each in hand.turns):
+            if hand and hand.stage is Stage.WAITING and all(self._first(each) is hand for each in hand.turns):
                 hand.move(Stage.DECIDING)
                 self._ledger.submit(hand.command, partial(self._decided, hand))
 
@@ -172,15 +172,6 @@ class DeviceCommands:
         self._sent.setdefault(session.id, {})[(command.device_id, command.sequence)] = hand
         update = DeviceUpdated("", device.owner_id, device.id, False, command.sequence, command.params)
         session.socket.send(self._render(update))
-
-    def _store(self, hand: CommandInHand, responded: Responded) -> None:
-        """Submit what the device has said yes to. The ledger keeps the order: the next command is decided after that."""
-        command = hand.command
-        done = CompleteUpdate(
-            account_id=command.account_id, device_id=command.device_id, params=command.params, session=command.session
-        )
-        self._ledger.submit(done, lambda reply: hand.answer(responded if reply == Responded(0) else reply))
-        self._end(hand)
 
     def _no_response(self, hand: CommandInHand) -> None:
         """504. The sequence stays taken until the late answer has come, or as long again has passed: the answer must not
@@ -221,11 +212,3 @@ class DeviceCommands:
             del queue[hand]
             if not queue:
                 del self._queues[turn]
-
-
-def _try_answer(hand: CommandInHand, reply: Reply) -> None:
-    """One answer that fails must not stop the others."""
-    try:
-        hand.answer(reply)
-    except Exception:
-        log.exception("a command's answer failed", device=hand.command.device_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from operator import attrgetter
 from typing import Final
 
 from sharesrv.domain.outcome import AccountNotice, DeviceUpdated, Ended, Offered, Settled, TokenRevoked
@@ -41,7 +42,7 @@ class Hub:
         self._asking: dict[int, list[AppSession]] = {}
 
     def attach(self, session: AppSession) -> None:
-        """From now on `session` hears what its account is told."""
+        """Let `session` hear what its account is told."""
         if session.attached:
             return
         if self._single:
@@ -54,14 +55,12 @@ class Hub:
         self._sessions.setdefault(session.account_id, []).append(session)
 
     def detach(self, session: AppSession) -> None:
-        """Its connection is gone."""
         if not session.attached:
             return
         session.attached = False
         session.waiting = None
-        sessions = self._sessions[session.account_id]
-        sessions.remove(session)
-        if not sessions:
+        self._sessions[session.account_id].remove(session)
+        if not self._sessions[session.account_id]:
             del self._sessions[session.account_id]
 
     def sessions(self, account_id: str) -> list[AppSession]:
@@ -69,7 +68,6 @@ class Hub:
         return list(self._sessions.get(account_id, ()))
 
     def everyone(self) -> list[AppSession]:
-        """All sessions."""
         return [session for sessions in self._sessions.values() for session in sessions]
 
     def asks(self, share_id: int, session: AppSession) -> None:
@@ -81,9 +79,9 @@ class Hub:
 
         It goes out in portions, as the peer reads them. What is told meanwhile goes behind it, but for answers about shares.
         """
-        account_id = session.account_id
-        session.waiting = deque(Offered(account_id, share) for share in sorted(offers, key=_by_age))
-        session.waiting.extend(Settled(account_id, share) for share in sorted(answers, key=_by_age))
+        by_age = attrgetter("id")
+        session.waiting = deque(Offered(session.account_id, share) for share in sorted(offers, key=by_age))
+        session.waiting.extend(Settled(session.account_id, share) for share in sorted(answers, key=by_age))
         self._push_waiting(session)
 
     def _push_waiting(self, session: AppSession) -> None:
@@ -132,7 +130,3 @@ class Hub:
         if isinstance(notice, (Ended, DeviceUpdated)) and notice.except_session:
             return [session for session in told if session.id != notice.except_session]
         return told
-
-
-def _by_age(share: Share) -> int:
-    return share.id

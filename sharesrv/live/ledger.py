@@ -132,16 +132,15 @@ class Ledger:
                 return
 
     async def _turn(self) -> None:
-        batch = self._next_batch()
-        metrics.BATCH.observe(len(batch))
+        self._batch = self._next_batch()
+        metrics.BATCH.observe(len(self._batch))
         metrics.QUEUE.set(len(self._queue))
-        self._batch = batch
-        await self._carry_out(batch)
+        await self._carry_out(self._batch)
         self._batch = []
         if self._relieved and len(self._queue) <= CROWDED // 2:
             relieved, self._relieved = self._relieved, []
             for call in relieved:
-                _call(lambda resume: resume(), call)
+                call_safely(lambda resume: resume(), call)
 
     def _next_batch(self) -> list[Entry]:
         """First the marks that wait, then the oldest commands. A command that changes records is a batch of its own."""
@@ -212,7 +211,14 @@ class Ledger:
     def _announce(self, decided: list[Decided]) -> None:
         for entry, outcomes in decided:
             for outcome in outcomes:
-                self._tell_all(entry, outcome)
+                for notice in outcome.before:
+                    call_safely(self._tell, notice)
+                if outcome.reply is not None:
+                    call_safely(entry.answer, outcome.reply)
+                for notice in outcome.after:
+                    call_safely(self._tell, notice)
+                    if isinstance(notice, Offered):
+                        metrics.PUSH.observe(monotonic() - entry.came_s)
                 for change in outcome.changes:
                     self._note(change)
 
@@ -223,28 +229,18 @@ class Ledger:
         elif isinstance(change, Put):
             share = change.new
             if next_ms := share.next_ms():
-                _call(self._due, next_ms)
+                call_safely(self._due, next_ms)
             elif share.state is State.ENDED and not change.is_mark:
                 ended_ms = share.ends_ms if share.cause is Cause.EXPIRED else share.settled_ms
                 metrics.END.observe(max(0, self._clock.now_ms() - ended_ms) / 1000)
 
-    def _tell_all(self, entry: Entry, outcome: Outcome) -> None:
-        for notice in outcome.before:
-            _call(self._tell, notice)
-        if outcome.reply is not None:
-            _call(entry.answer, outcome.reply)
-        for notice in outcome.after:
-            _call(self._tell, notice)
-            if isinstance(notice, Offered):
-                metrics.PUSH.observe(monotonic() - entry.came_s)
 
-
-def _call(call: Callable[[Value], None], value: Value) -> None:
+def call_safely(call: Callable[[Value], None], value: Value, event: str = "a callback failed") -> None:
     """Call, and log an exception: one failing callback must not stop the others."""
     try:
         call(value)
     except Exception:
-        log.exception("a callback failed", value=type(value).__name__)
+        log.exception(event, value=type(value).__name__)
 
 
 def _all_failed(batch: list[Entry]) -> list[Decided]:

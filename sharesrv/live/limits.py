@@ -22,31 +22,26 @@ class Recents:
 
     def count(self, key: Recent) -> int:
         """How often it was done in the last minute."""
-        times = self._times.get(key)
-        if times is None:
+        if (times := self._times.get(key)) is None:
             return 0
         self._forget(times)
         return len(times)
 
     def add(self, key: Recent) -> None:
-        """It was done now."""
         times = self._times.setdefault(key, deque())
         self._forget(times)
         times.append(self._now_ms())
         if len(self._times) > self._sweep_at:
-            self._sweep()
+            for each, its_times in list(self._times.items()):
+                self._forget(its_times)
+                if not its_times:
+                    del self._times[each]
+            self._sweep_at = max(_SWEEP_AT, 2 * len(self._times))
 
     def _forget(self, times: deque[int]) -> None:
         before = self._now_ms() - MINUTE_MS
         while times and times[0] <= before:
             times.popleft()
-
-    def _sweep(self) -> None:
-        for key, times in list(self._times.items()):
-            self._forget(times)
-            if not times:
-                del self._times[key]
-        self._sweep_at = max(_SWEEP_AT, 2 * len(self._times))
 
 
 class Bucket:

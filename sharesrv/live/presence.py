@@ -24,8 +24,7 @@ RETRY_MOST: Final = 512  # questions that are asked again at once: a batch
 class Timer(Protocol):
     """A call that is due later."""
 
-    def cancel(self) -> None:
-        """Do not call."""
+    def cancel(self) -> None: ...
 
 
 CallLater = Callable[[float, Callable[[], None]], Timer]  # in so many seconds
@@ -67,12 +66,11 @@ class Devices:
             self._find_audience(session.device_id)
 
     def everyone(self) -> list[DeviceSession]:
-        """All sessions of devices."""
         return list(self._sessions.values())
 
     def disown(self, disowned: DeviceDisowned) -> None:
         """The device is gone, another's, or has another devicekey: close its session."""
-        if (session := self._sessions.get(disowned.device_id)) is not None:
+        if session := self._sessions.get(disowned.device_id):
             session.goodbye(Goodbye.UNAUTHORIZED)
         self._told_online.discard(disowned.device_id)
 
@@ -94,20 +92,19 @@ class Devices:
             self._announce(reply.of)
             return
         self._to_ask_again[device_id] = None
-        if not self._will_ask_again:
-            self._ask_again_later()
+        self._ask_again_later()
 
     def _ask_again_later(self) -> None:
         """One timer for all devices: while the ledger fails, it is not asked more often for a device that comes and goes."""
-        self._will_ask_again = True
-        self._call_later(RETRY_S, self._ask_again)
+        if self._to_ask_again and not self._will_ask_again:
+            self._will_ask_again = True
+            self._call_later(RETRY_S, self._ask_again)
 
     def _ask_again(self) -> None:
         self._will_ask_again = False
         for device_id in list(islice(self._to_ask_again, RETRY_MOST)):
             self._find_audience(device_id)
-        if self._to_ask_again and not self._will_ask_again:
-            self._ask_again_later()
+        self._ask_again_later()
 
     def _announce(self, audiences: Iterable[Audience]) -> None:
         """Tell what is not as it was told, as things are at this moment."""
