@@ -52,7 +52,7 @@ class Request(msgspec.Struct, eq=False):
 
 
 class Offer:
-    """A question to this account: may `sharer` share `device_id`? `params` as in PROTOCOL 2.5."""
+    """An offer to this account, open when it came. `params` as in PROTOCOL 2.5."""
 
     def __init__(self, app: AppClient, frame: Frame) -> None:
         self._app = app
@@ -63,11 +63,11 @@ class Offer:
         self.params: Frame = frame["params"]
 
     async def accept(self) -> Answer:
-        """Say yes; the server's acknowledgement."""
+        """Say yes. Returns the server's acknowledgement."""
         return await self._app.answer(self, result=2)
 
     async def refuse(self) -> Answer:
-        """Say no; the server's acknowledgement."""
+        """Say no. Returns the server's acknowledgement."""
         return await self._app.answer(self, result=3)
 
 
@@ -201,19 +201,15 @@ class AppClient(Client):
     async def _take(self, frame: Frame) -> None:
         match frame.get("action"):
             case None:
-                self._answered(msgspec.convert(frame, Answer))
+                request = self._requests.get(frame.get("sequence") or "")
+                if request is not None and not request.answered.done():
+                    request.answered.set_result(msgspec.convert(frame, Answer))
             case "share":
                 self._offer(Offer(self, frame))
-            case "update":
-                self._on_update(frame)
+            case action:
+                if action == "update":
+                    self._on_update(frame)
                 self._on_push(frame)
-            case _:
-                self._on_push(frame)
-
-    def _answered(self, answer: Answer) -> None:
-        request = self._requests.get(answer.sequence or "")
-        if request is not None and not request.answered.done():
-            request.answered.set_result(answer)
 
     def _offer(self, offer: Offer) -> None:
         """After a reconnection an open offer comes again."""

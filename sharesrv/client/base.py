@@ -57,18 +57,18 @@ class Client(ABC):
 
     @abstractmethod
     async def _take(self, frame: Frame) -> None:
-        """A frame has come."""
+        """Deal with a frame of the server's."""
 
     async def _resumed(self) -> None:  # noqa: B027 - not every party has something to resume
-        """There is a new connection, and all that was waiting behind its handshake has been taken."""
+        """Called on a new connection, when all that was waiting behind its handshake has been taken."""
 
     def _lost(self) -> None:  # noqa: B027
-        """The connection is gone."""
+        """Called when the connection is gone."""
 
     async def __aenter__(self) -> Self:
-        connection, hb_interval_s = await self._handshake()
-        name = f"{type(self).__name__} {self._url}"
-        self._task = asyncio.create_task(self._stay(connection, hb_interval_s), name=name)
+        self._task = asyncio.create_task(
+            self._stay(*await self._handshake()), name=f"{type(self).__name__} {self._url}"
+        )
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -94,7 +94,7 @@ class Client(ABC):
         await self._unless_over(ponged)
 
     async def _unless_over(self, awaited: asyncio.Future[Value]) -> Value:
-        """What is waited for; or the reason why this client has given up."""
+        """Return what is waited for, or raise the reason why this client has given up."""
         assert self._task is not None, "use `async with`"
         both: set[asyncio.Future[Any]] = {awaited, self._task}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -107,8 +107,8 @@ class Client(ABC):
 
     async def _send(self, frame: Frame | str, *, shown: bool = True) -> None:
         """Send if there is a connection."""
-        text = frame if isinstance(frame, str) else msgspec.json.encode(frame).decode()
         if self._connection is not None:
+            text = frame if isinstance(frame, str) else msgspec.json.encode(frame).decode()
             if shown:
                 self._on_frame("→", text)
             with contextlib.suppress(ConnectionClosed):
@@ -181,9 +181,9 @@ class Client(ABC):
     async def _read(self, text: str) -> None:
         if text == "pong":
             self._ponged()
-            return
-        self._on_frame("←", text)
-        await self._take(msgspec.json.decode(text))
+        else:
+            self._on_frame("←", text)
+            await self._take(msgspec.json.decode(text))
 
     def _ponged(self) -> None:
         while self._pings:

@@ -76,5 +76,6 @@ class Deadlines:
         wait_s = LONGEST_SLEEP_S
         if self._next_ms is not None:
             wait_s = min(wait_s, max(0.0, (self._next_ms - self._clock.now_ms()) / 1000))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._sooner.wait(), wait_s)
+        with suppress(TimeoutError):  # and no wait_for, which in Python 3.11 can swallow a cancellation
+            async with asyncio.timeout(wait_s):
+                await self._sooner.wait()
