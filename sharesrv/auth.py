@@ -19,7 +19,6 @@ class Verifier(Protocol):
 
     async def account_of(self, token: str) -> str:
         """The account that a token proves. Raises Refused; TokenExpired where that is all that is wrong."""
-        ...
 
 
 class Tokens:
@@ -36,8 +35,7 @@ class Tokens:
 
     async def identity(self, token: str) -> Identity:
         """What the token says. Raises Refused for a bad one of an identity provider."""
-        own = self.own(token)
-        if own is not None:
+        if own := self.own(token):
             return own
         assert self._verifier is not None
         return Identity(account_id=await self._verifier.account_of(token))

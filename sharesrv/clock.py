@@ -16,19 +16,16 @@ class Clock(Protocol):
 
     def now_ms(self) -> int:
         """Milliseconds since 1970 UTC."""
-        ...
 
     def new_id(self) -> int:
         """A new id of a share: 63 bits, later ones are larger."""
-        ...
 
     def new_code(self) -> str:
         """A new share code or `s_seq`: the time and 144 random bits, in 32 URL-safe characters."""
-        ...
 
 
 class SystemClock:
-    """The real one."""
+    """The machine's time, and its random numbers."""
 
     def __init__(self) -> None:
         self._last_id = 0

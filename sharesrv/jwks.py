@@ -50,6 +50,7 @@ class Jwks:
     def __init__(self, issuer: Issuer, now_ms: Callable[[], int]) -> None:
         self._issuer = issuer
         self._now_ms = now_ms
+        self._is_url = issuer.jwks.startswith(("http://", "https://"))
         self._keys = KeySet([])
         self._read_ms = 0
         self._is_away = False
@@ -65,11 +66,16 @@ class Jwks:
 
         The time is checked last: of several refusals 401 comes before 402.
         """
-        await self._refresh(token)
+        if self._is_stale(token):
+            await self._refresh()
         if self._is_away and (not self._keys.keys or self._is_unknown(token)):
             raise Refused(Refusal.ISSUER_AWAY)
         try:
-            claims = _decode(token, self._keys)
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", SecurityWarning
+                )  # of the name EdDSA, which issuers still write (RFC 9864)
+                claims = jwt.decode(token, self._keys, algorithms=ALGORITHMS).claims
             expires_s = claims.pop("exp")
             registry = JWTClaimsRegistry(now=self._now_ms() // 1000, **self._claims)
             registry.validate(claims)
@@ -85,27 +91,21 @@ class Jwks:
 
     async def load(self) -> None:
         """Read the keys for the first time. Raises Trouble where a file cannot be read; a URL may come up later."""
-        error = await self._read()
-        if error is None:
-            return
-        if not self._is_url:
+        if not self._is_url and (error := await self._read()):
             raise Trouble(f"auth.jwt_jwks: {self._issuer.jwks}: {error}")
-        self._read_ms, self._is_away = 0, True
-        log.warning("the keys of the identity provider could not be read", reason=error)
+        if self._is_url:
+            await self._refresh()
+            self._read_ms = 0 if self._is_away else self._read_ms
 
-    @property
-    def _is_url(self) -> bool:
-        return self._issuer.jwks.startswith(("http://", "https://"))
+    async def _refresh(self) -> None:
+        """Read the keys again. Where that fails the old ones stay."""
+        error = await self._read()
+        self._is_away = bool(error)
+        if error:
+            log.warning("the keys of the identity provider could not be read", reason=error)
 
-    async def _refresh(self, token: str) -> None:
-        if self._is_stale(token):
-            error = await self._read()
-            self._is_away = error is not None
-            if self._is_away:
-                log.warning("the keys of the identity provider could not be read, the old ones stay", reason=error)
-
-    async def _read(self) -> str | None:
-        """Read the keys. What went wrong, if anything did; then the old ones stay."""
+    async def _read(self) -> str:
+        """Read the keys. Returns what went wrong, if anything did."""
         self._read_ms = self._now_ms()
         try:
             self._keys = KeySet.import_key_set(json.loads(await asyncio.to_thread(self._fetch)))
@@ -115,7 +115,7 @@ class Jwks:
             return error.strerror or str(error)
         except (HTTPException, ValueError, TypeError, KeyError, JoseError, RecursionError) as error:
             return f"is not a JSON Web Key Set: {error}"
-        return None
+        return ""
 
     def _is_stale(self, token: str) -> bool:
         if not self._is_url:
@@ -138,10 +138,3 @@ class Jwks:
         path = Path(self._issuer.jwks)
         self._changed = path.stat().st_mtime
         return path.read_bytes()
-
-
-def _decode(token: str, keys: KeySet) -> dict[str, Any]:
-    """The claims of a token that one of the keys has signed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SecurityWarning)  # of the name EdDSA, which issuers still write (RFC 9864)
-        return jwt.decode(token, keys, algorithms=ALGORITHMS).claims

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import structlog
 from sharesrv.auth import Tokens
 from sharesrv.cli.options import rules_of
 from sharesrv.clock import Clock, SystemClock
-from sharesrv.config import Settings
+from sharesrv.config import Auth, Settings
 from sharesrv.domain.connect import LEFT_AT_ONCE, TellLeft
 from sharesrv.domain.outcome import ComesDue, DeviceDisowned, DeviceMoved, Notice, TokenRevoked, ToldLeft
 from sharesrv.errors import Refused
@@ -67,13 +67,13 @@ async def serving(
         devices = Devices(ledger.submit, hub.tell)
         tell = partial(_tell, hub, devices, deadlines)
         device_commands = DeviceCommands(ledger, devices, settings.devices.response_timeout, render=app.render)
-        tokens = await _tokens(settings, clock)
+        tokens = await _tokens(settings.auth, clock)
         services = Services(ledger, hub, devices, device_commands, tokens, settings.sessions.heartbeat)
         door = Door(settings.limits, times, partial(Conversation, services=services), settings.server.trusted_proxies)
         await stack.enter_async_context(door.connections())
-        await stack.enter_async_context(_drained(ledger))
-        await stack.enter_async_context(_background(deadlines.run()))
-        await stack.enter_async_context(_background(_tell_left(ledger)))
+        await stack.enter_async_context(_running("ledger", ledger.run(), ledger.stop))
+        await stack.enter_async_context(_running("deadlines", deadlines.run()))
+        await stack.enter_async_context(_running("notices of other processes", _tell_left(ledger)))
         sock = stack.enter_context(bind(settings))
         port = await stack.enter_async_context(door.listening(settings.server.host, settings.server.ws_port, tls))
         backend = Backend(
@@ -117,9 +117,8 @@ async def _tell_left(ledger: Ledger) -> None:
         await asyncio.sleep(LEFT_EVERY_S)
 
 
-async def _tokens(settings: Settings, clock: Clock) -> Tokens:
+async def _tokens(auth: Auth, clock: Clock) -> Tokens:
     """Our own tokens, and those of an identity provider if one is set."""
-    auth = settings.auth
     if not auth.jwt_jwks:
         return Tokens()
     verifier = Jwks(Issuer(auth.jwt_jwks, auth.jwt_issuer, auth.jwt_audience, auth.jwt_claim), clock.now_ms)
@@ -128,28 +127,22 @@ async def _tokens(settings: Settings, clock: Clock) -> Tokens:
 
 
 @asynccontextmanager
-async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` for the time of the block."""
-    task = asyncio.create_task(work)
+async def _running(
+    name: str, work: Coroutine[Any, Any, None], stop: Callable[[], None] | None = None
+) -> AsyncIterator[None]:
+    """Run `work` for the time of the block. On leaving, `stop` it and wait for its end; without a `stop`, cancel it."""
+    task = asyncio.create_task(work, name=name)
     task.add_done_callback(_end_process_if_failed)
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        if stop is not None:
+            stop()
             await task
-
-
-@asynccontextmanager
-async def _drained(ledger: Ledger) -> AsyncIterator[None]:
-    """Run the ledger. It is never cancelled: on leaving, it finishes its queue."""
-    task = asyncio.create_task(ledger.run(), name="ledger")
-    task.add_done_callback(_end_process_if_failed)
-    try:
-        yield
-    finally:
-        ledger.stop()
-        await task
+        else:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
 def _end_process_if_failed(task: asyncio.Task[None]) -> None:

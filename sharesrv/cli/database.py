@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from sharesrv.cli.options import rules_of
 from sharesrv.clock import SystemClock
@@ -17,8 +18,6 @@ from sharesrv.store.sqlite.connection import path_of
 from sharesrv.store.sqlite.store import SqliteStore
 
 Value = TypeVar("Value")
-
-NOT_UTF_8: Final = "one of the arguments is not UTF-8"
 
 
 async def carry_out(settings: Settings, command: Command, *, create: bool) -> None:
@@ -35,25 +34,25 @@ async def carry_out(settings: Settings, command: Command, *, create: bool) -> No
             raise outcome.reply
         return [*draft.lapsed, outcome]
 
-    path = path_of(settings.database.url)
-    try:
-        async with SqliteStore(path, clock, serves=False, create=create) as store:
-            await store.transact(work)
-    except StoreFailed as error:
-        raise Trouble(f"database {path}: {error}; nothing was written") from error
-    except OutcomeUnknown as error:
-        raise Trouble(f"database {path}: {error}; look whether it was written") from error
-    except UnicodeEncodeError as error:
-        raise Trouble(NOT_UTF_8) from error
+    async with _store(settings, create=create, on_failure="; nothing was written") as store:
+        await store.transact(work)
 
 
 async def ask(settings: Settings, question: Callable[[Reader], Awaitable[Value]]) -> Value:
     """Ask the database one question. Raises Trouble."""
+    async with _store(settings) as store:
+        return await question(store)
+
+
+@asynccontextmanager
+async def _store(settings: Settings, *, create: bool = False, on_failure: str = "") -> AsyncIterator[SqliteStore]:
     path = path_of(settings.database.url)
     try:
-        async with SqliteStore(path, SystemClock(), serves=False, create=False) as store:
-            return await question(store)
+        async with SqliteStore(path, SystemClock(), serves=False, create=create) as store:
+            yield store
     except StoreFailed as error:
-        raise Trouble(f"database {path}: {error}") from error
+        raise Trouble(f"database {path}: {error}{on_failure}") from error
+    except OutcomeUnknown as error:
+        raise Trouble(f"database {path}: {error}; look whether it was written") from error
     except UnicodeEncodeError as error:
-        raise Trouble(NOT_UTF_8) from error
+        raise Trouble("one of the arguments is not UTF-8") from error

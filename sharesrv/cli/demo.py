@@ -73,16 +73,15 @@ class Demo:
         self._offline = asyncio.Event()
 
     async def play(self, *, stay: bool) -> None:
-        """All scenes; with `stay`, leave a server running."""
+        """Play all scenes; with `stay`, leave a server running."""
         short = self._settings(f"sharing.confirm_timeout={SHORT_S}", f"sharing.resend_cooldown={SHORT_S}")
-        devices = [
-            Device(id, OWNER, id, bridge, True, True, key_digest=digest(f"key of {id}"), pk="pk", dk=id)
-            for id, bridge in DEVICES.items()
-        ]
         records = WriteRecords(
             accounts=[AccountRecord(account, uid, account.title()) for account, uid in UIDS.items()],
             tokens=[TokenRecord(account, digest(at), 0) for account, at in self._tokens.items()],
-            devices=[DeviceRecord(device) for device in devices],
+            devices=[
+                DeviceRecord(Device(id, OWNER, id, bridge, True, True, digest(f"key of {id}"), "pk", id))
+                for id, bridge in DEVICES.items()
+            ],
         )
         await carry_out(short, records, create=True)
         async with serving(short) as running:
@@ -126,19 +125,14 @@ class Demo:
             await owner.share(device, uid, device_name=device.title(), user_name="Owner", note="hello")
 
         offers = guest.offers()
-        for device, accept, text in (
-            (
-                "lamp",
-                True,
-                "The owner shares the lamp. The guest is asked and accepts: result 2, by the owner's sequence.",
-            ),
-            ("fan", False, "The guest refuses the fan: result 3."),
-        ):
-            self._say(text)
-            asking = asyncio.create_task(share(device))
-            offer = await anext(offers)
-            await (offer.accept() if accept else offer.refuse())
-            await asking
+        self._say("The owner shares the lamp. The guest is asked and accepts: result 2, by the owner's sequence.")
+        asking = asyncio.create_task(share("lamp"))
+        await (await anext(offers)).accept()
+        await asking
+        self._say("The guest refuses the fan: result 3.")
+        asking = asyncio.create_task(share("fan"))
+        await (await anext(offers)).refuse()
+        await asking
         self._say(f"Nobody answers about the plug for {SHORT_S} s (by default 3 minutes): 504. Again at once: 403.")
         await share("plug")
         await anext(offers)
@@ -191,7 +185,7 @@ class Demo:
         await guest.ping()
 
     async def _call(self, url: str, account: str, method: str, name: str, **parameters: object) -> Any:
-        """Print and make a call, of device sharing or by its path; its answer."""
+        """Print and make a call, of device sharing or by its path. Returns its answer."""
         path = name if name.startswith("/") else f"{SHARING}/{name}?{urlencode(parameters)}"
         self._show(account, "→", f"{method} {path}")
         request = Request(url + path, method=method, headers={"Authorization": self._tokens[account]})  # noqa: S310

@@ -45,16 +45,17 @@ async def _serve(settings: Settings) -> None:
 
 def address(settings: Settings, running: Running) -> str:
     """Where apps connect."""
-    return f"{'wss' if settings.server.tls_cert else 'ws'}://{_host(settings)}:{running.ws_port}{PATH}"
+    return f"ws{_origin(settings, running.ws_port)}{PATH}"
 
 
 def http_address(settings: Settings, running: Running) -> str:
     """Where integrators and operators call."""
-    return f"{'https' if settings.server.tls_cert else 'http'}://{_host(settings)}:{running.http_port}"
+    return f"http{_origin(settings, running.http_port)}"
 
 
-def _host(settings: Settings) -> str:
-    return f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+def _origin(settings: Settings, port: int) -> str:
+    host = settings.server.host
+    return f"{'s' if settings.server.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _ending() -> asyncio.Future[str]:
