@@ -109,24 +109,38 @@ def set_apart(draft: Draft, device_id: str, beside: Share, state: State, permit:
     return draft.make(share)
 
 
-def holders(device: Device, facts: Facts) -> dict[str, list[Share]]:
-    """The accounts that have access to `device` now, each with the grants that decide about it."""
-    rows: dict[str, list[Share]] = {}
-    for share in facts.held_on(device):
-        if share.sharee_id is not None and share.device_id in (device.id, device.bridge_id):
-            rows.setdefault(share.sharee_id, []).append(share)
-    return {id: grants for id, shares in rows.items() if (grants := deciding(shares, device, facts))}
+def holders(
+    devices: Iterable[Device], facts: Facts, viewer_id: str = ""
+) -> Iterator[tuple[Device, dict[str, list[Share]]]]:
+    """Each device with the grants that decide about it now, by the account that holds them.
+
+    With `viewer_id` only this account's, where the device is another's. The shares of a tree are gone through once, however
+    many of its sub-devices are among `devices`.
+    """
+    trees: dict[str, dict[str, dict[str, list[Share]]]] = {}  # by root, device, account
+    for device in devices:
+        root_id = facts.root_id(device)
+        if root_id not in trees:
+            sees_all = viewer_id in ("", device.owner_id)
+            tree = trees[root_id] = {}
+            for share in facts.held_on(device) if sees_all else facts.tree(device, viewer_id):
+                tree.setdefault(share.device_id, {}).setdefault(share.sharee_id or "", []).append(share)
+        rows = {id: list(shares) for id, shares in trees[root_id].get(root_id, {}).items()}
+        if device.id != root_id:
+            for id, shares in trees[root_id].get(device.id, {}).items():
+                rows.setdefault(id, []).extend(shares)
+        yield device, {id: grants for id, shares in rows.items() if (grants := deciding(shares, device, facts))}
 
 
 def audience(device: Device, facts: Facts) -> Audience:
     """The owner of `device`, and the accounts that have a grant on it or on its bridge."""
-    return Audience(device.id, device.bridge_id, device.owner_id, [device.owner_id, *holders(device, facts)])
+    [(_device, held)] = holders([device], facts)
+    return Audience(device.id, device.bridge_id, device.owner_id, [device.owner_id, *held])
 
 
 def audiences(device_id: str, facts: Facts) -> Iterator[Audience]:
     """The audience of a device and those of its sub-devices; none of a device that is not there."""
-    device = facts.device(device_id)
-    if device is not None:
-        yield audience(device, facts)
-    for sub_device in facts.source.sub_devices(device_id):
-        yield audience(sub_device, facts)
+    root = facts.device(device_id)
+    devices = [*([root] if root else []), *facts.source.sub_devices(device_id)]
+    for device, held in holders(devices, facts):
+        yield Audience(device.id, device.bridge_id, device.owner_id, [device.owner_id, *held])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from sharesrv.domain.outcome import (
     packed,
 )
 from sharesrv.domain.rules import ANSWER_KEPT_MS, Rules
-from sharesrv.domain.share import Cause, State
+from sharesrv.domain.share import Cause, Share, State
 from sharesrv.errors import Refusal, Refused
 from tests.world import START_MS, World, came_to
 
@@ -310,6 +311,26 @@ def test_without_the_cascade_the_grant_of_a_bridge_is_for_the_bridge_alone() -> 
     world.stored("guest", "bridge")
     world.stored("other", "sub-1")
     assert heard(world, "bridge") == {"bridge": ["owner", "guest"], "sub-1": ["owner", "other"], "sub-2": ["owner"]}
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+def test_2_3_each_grant_of_a_bridges_tree_is_looked_at_once(cascade: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(Rules(bridge_cascade=cascade))
+    ids = [world.device(f"more-{number}", bridge_id="bridge").id for number in range(20)]
+    for id in ids:
+        for account in ("guest", "other"):
+            world.stored(account, id)
+    looked: Counter[int] = Counter()
+    is_due = Share.due
+
+    def counted(share: Share, now_ms: int) -> bool:
+        looked[share.id] += 1
+        return is_due(share, now_ms)
+
+    monkeypatch.setattr(Share, "due", counted)
+    found = heard(world, "bridge")
+    assert all(found[id] == ["owner", "guest", "other"] for id in ids)
+    assert set(looked.values()) == {1}
 
 
 def test_a_deleted_device_has_no_audience() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import struct
 import xml.etree.ElementTree as ET
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import zxingcpp
 
 from sharesrv.auth import digest
 from sharesrv.domain.record_checks import GrantRecord, TokenRecord
+from sharesrv.domain.share import Share
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.web import HOUR_MS, LATE, PK, House, Web, add, coded, failed, house
 from tests.wire import GUEST, OTHER, OWNER, UIDS, at, device_row, query, share
@@ -265,6 +267,40 @@ async def test_3_2_a_covered_sub_device_names_the_bridge_that_it_is_shared_by(da
         assert seen["sub-1"]["sharedBy"] == seen["bridge"]["sharedBy"]
         assert list(seen["sub-1"]) == [*KEYS, "sharedBy", "via"]
         assert not [each for each in await listed(at_home.web, OWNER) if "via" in each]
+
+
+@pytest.mark.parametrize("account", [OWNER, GUEST])
+async def test_3_2_each_grant_of_a_bridges_tree_is_looked_at_once(
+    database: Path, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"more-{number}" for number in range(20)]
+    grants = [GrantRecord(id, to, 0, "", 0) for id in names for to in (GUEST, OTHER)]
+    async with house(database, devices=[device_row(id, bridge_id="bridge") for id in names], grants=grants) as at_home:
+        looked: Counter[int] = Counter()
+        is_due = Share.due
+
+        def counted(share: Share, now_ms: int) -> bool:
+            looked[share.id] += 1
+            return is_due(share, now_ms)
+
+        monkeypatch.setattr(Share, "due", counted)
+        seen = await listed(at_home.web, account)
+        assert set(names) <= set(ids(seen))
+        assert set(looked.values()) == {1}
+
+
+async def test_3_2_what_is_set_apart_of_a_bridge_is_listed_no_longer_than_the_bridges_grant_lasts(
+    database: Path,
+) -> None:
+    async with house(database) as at_home:
+        code = await at_home.web.made("bridge", sharingExpireAt=at_home.web.after(2 * HOUR_MS))
+        await at_home.web.done("shareDevice", GUEST, shareCode=code)
+        async with at_home.server.app(OWNER) as owner:
+            assert (await owner.ask(share("sub-2", action="updateShare", permit=8)))["result"] == 2
+        assert ids(await listed(at_home.web, GUEST)) == ["bridge", "sub-1", "sub-2"]
+        at_home.clock.advance(ms=2 * HOUR_MS)
+        assert await listed(at_home.web, GUEST) == []
+        assert [each["sharedTo"] for each in await listed(at_home.web, OWNER)] == [[], [], [], []]
 
 
 async def test_whose_token_it_is_takes_no_place_in_the_queue_of_the_ledger(database: Path) -> None:

@@ -14,7 +14,7 @@ from litestar.params import FromPath, QueryParameter
 from msgspec import UNSET, UnsetType
 
 from sharesrv.domain.facts import Account, Facts, Source
-from sharesrv.domain.grants import combined_permit, deciding, holders
+from sharesrv.domain.grants import combined_permit, holders
 from sharesrv.domain.share import Origin, Share, State
 from sharesrv.errors import Refusal, Refused
 from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
@@ -135,31 +135,34 @@ async def device(request: AnyRequest, backend: TheBackend, device_id: FromPath[s
 
 async def _show_devices(found: list[DeviceInfo], account: Account, backend: Backend) -> list[AppDevice]:
     """Those of the devices that this account may see, as it sees them."""
+    by_id = {info.id: info for info in found}
 
     def look(source: Source) -> list[AppDevice]:
         facts = backend.draft(source).facts
-        return [entry for info in found if (entry := _entry(info, account, backend, facts)) is not None]
+        devices = [device for id in by_id if (device := facts.device(id)) is not None]
+        return [
+            _entry(by_id[device.id], device.owner_id, held, account, backend, facts)
+            for device, held in holders(devices, facts, account.id)
+            if account.id == device.owner_id or account.id in held
+        ]
 
     return await backend.reader.look(look)
 
 
-def _entry(info: DeviceInfo, account: Account, backend: Backend, facts: Facts) -> AppDevice | None:
-    device = facts.device(info.id)
-    if device is None:
-        return None
+def _entry(
+    info: DeviceInfo, owner_id: str, held: dict[str, list[Share]], account: Account, backend: Backend, facts: Facts
+) -> AppDevice:
     shown = AppDevice(
         name=info.name, deviceid=info.id, apikey=info.owner_id,
         online=backend.devices.link(info.id, info.bridge_id) is not None, params=msgspec.Raw(info.params.encode()),
         created_at=info.created_ms, uiid=info.uiid,
     )  # fmt: skip
-    if device.owner_id == account.id:
-        shared = [_shared_with(holder_id, grants, facts) for holder_id, grants in holders(device, facts).items()]
+    if owner_id == account.id:
+        shared = [_shared_with(holder_id, grants, facts) for holder_id, grants in held.items()]
         shown.shared_to = sorted(shared, key=lambda entry: (entry.share_time, entry.apikey))
         return shown
-    grants = deciding(facts.tree(device, account.id), device, facts)
-    if not grants:
-        return None
-    shown.shared_by = _shared_with(device.owner_id, grants, facts)
+    grants = held[account.id]
+    shown.shared_by = _shared_with(owner_id, grants, facts)
     if grants[-1].device_id == info.id:
         shown.name = grants[-1].device_name or info.name
     else:
