@@ -117,7 +117,7 @@ class Reader(Protocol):
 
     async def account(self, account_id: str) -> AccountInfo | None: ...
 
-    async def tokens(self, account_id: str) -> list[TokenInfo]: ...
+    async def tokens(self, account_id: str, after: str, limit: int) -> list[TokenInfo]: ...
 
     async def devices(self, after: str, limit: int) -> list[DeviceInfo]: ...
 
@@ -135,8 +135,8 @@ class Reader(Protocol):
 
     async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]: ...
 
-    async def open_offers(self) -> int:
-        """How many offers wait for their answer."""
+    async def open_offers(self, until_ms: int) -> int:
+        """How many `share` requests wait for their answer whose deadline is not after `until_ms`."""
         ...
 
     async def due(self, now_ms: int, limit: int) -> list[int]:

@@ -205,6 +205,20 @@ async def test_pages_hold_everything_once(database: Path, path: str, limit: int)
         assert [each["id"] for page in pages for each in page] == [each["id"] for each in await operator.items(path)]
 
 
+async def test_3_3_a_page_of_tokens_begins_behind_a_token_that_was_revoked_meanwhile(database: Path) -> None:
+    async with operating(database) as operator:
+        path = f"accounts/{GUEST}/tokens"
+        for _ in range(4):
+            await operator.done("POST", path)
+        ids = [each["id"] for each in await operator.items(path)]
+        assert ids == sorted(ids)
+        page = await operator.done("GET", f"{path}?limit=2")
+        assert ([each["id"] for each in page["items"]], page["next"]) == (ids[:2], ids[1])
+        await operator.done("DELETE", f"{path}/{ids[1]}")
+        rest = await operator.done("GET", f"{path}?limit=3&after={ids[1]}")
+        assert ([each["id"] for each in rest["items"]], rest["next"]) == (ids[2:], None)
+
+
 async def granted(operator: Operator, device: str = "lamp", **fields: Any) -> str:
     """A grant of the guest's; its id."""
     await operator.done("POST", "shares", {"device": device, "sharee": GUEST, **fields})

@@ -414,7 +414,7 @@ async def test_a_look_sees_one_moment_though_another_writes_meanwhile(kept: Kept
 def test_the_lists_can_be_read_on_an_empty_file(database: Path) -> None:
     with closing(open_database(database)) as connection:
         assert lists.due(connection, 0, 1) == []
-        assert lists.open_offers(connection) == 0
+        assert lists.open_offers(connection, 2**62) == 0
         assert SqliteSource(connection).left_notices(1) == []
 
 

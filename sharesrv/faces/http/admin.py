@@ -32,7 +32,7 @@ from sharesrv.errors import Refusal, Refused
 from sharesrv.faces.http.backend import IN_PATH, NO_NUL, Backend, TheBackend, Unprocessable, wrong_field
 from sharesrv.faces.records import record_of, write_command
 from sharesrv.protocol import importing
-from sharesrv.store.base import AccountInfo, DeviceInfo, TokenInfo
+from sharesrv.store.base import AccountInfo, DeviceInfo
 
 DAY_MS: Final = 24 * 3600 * 1000
 NOT_FOUND: Final = {
@@ -206,10 +206,8 @@ class NewToken(msgspec.Struct, rename="camel"):
 @get("/accounts/{apikey:str}/tokens", summary="List an account's tokens: their ids, never the tokens")
 async def tokens(backend: TheBackend, apikey: FromPath[str], limit: Limit = 100, after: After = "") -> Page[ShownToken]:
     _account(await backend.reader.account(apikey))
-    found: list[TokenInfo] = await backend.reader.tokens(apikey)
-    ids = [each.id for each in found]
-    rest = found[ids.index(after) + 1 if after in ids else 0 :]
-    return page([ShownToken(each.id, each.serial, each.expires_ms) for each in rest], limit)
+    found = await backend.reader.tokens(apikey, after, limit + 1)
+    return page([ShownToken(each.id, each.serial, each.expires_ms) for each in found], limit)
 
 
 @post("/accounts/{apikey:str}/tokens", summary="Mint a token; it is shown this once")

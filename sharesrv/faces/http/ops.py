@@ -41,7 +41,8 @@ async def readyz(backend: TheBackend) -> Response[Status]:
 
 @get("/metrics", tags=["operating"], summary="Prometheus metrics", media_type=MediaType.TEXT)
 async def expose(backend: TheBackend) -> Response[bytes]:
-    metrics.OPEN_OFFERS.set(await backend.reader.open_offers())
+    until_ms = backend.clock.now_ms() + backend.rules.confirm_timeout_ms  # no offer waits for longer
+    metrics.OPEN_OFFERS.set(await backend.reader.open_offers(until_ms))
     return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -6,6 +6,7 @@ import sqlite3
 from typing import Any, Final
 
 from sharesrv.domain.facts import Account
+from sharesrv.domain.records import TOKEN_ID_LENGTH
 from sharesrv.domain.share import Cause, Channel, Share, State
 from sharesrv.store.base import AccountInfo, DeviceInfo, DeviceShares, JournalFilter, JournalRow, TokenInfo
 from sharesrv.store.sqlite.source import SHARE, share_of
@@ -21,15 +22,23 @@ _SEEN: Final = (
     "UNION SELECT sub.id FROM share s JOIN device sub ON sub.bridge_id = s.device_id "
     "WHERE s.sharee_id = ?1 AND s.state < 4 AND s.state = 2"
 )
-# Not a request that joined, nor what is barred, merged or apart from a bridge; but an invitation that joined.
-_LISTED: Final = "(s.state NOT IN (1, 3, 4) OR s.state = 1 AND s.origin = 1) AND s.origin <> 4"
 _LIVES: Final = (
     "s.state < 4 AND NOT (s.state < 2 AND s.deadline_ms <= ?4) AND NOT (s.state = 2 AND s.ends_ms BETWEEN 1 AND ?4)"
+)
+# Not requests that joined (1), nor what is barred (3), merged (4) or set apart; but invitations that joined.
+_OF_DEVICE: Final = (
+    f"SELECT {SHARE} FROM share s INDEXED BY share_live WHERE s.device_id = ?1 AND s.id < ?2 AND s.state < 4 "
+    "AND (s.state NOT IN (1, 3) OR s.state = 1 AND s.origin = 1) AND s.origin <> 4"
+)
+# A history may be long: it is read in the order of the page.
+_ENDED: Final = (
+    f" UNION ALL SELECT {SHARE} FROM share s INDEXED BY share_ended WHERE s.device_id = ?1 AND s.id < ?2 AND s.state > 4 "
+    "AND s.origin <> 4"
 )
 # A grant on the bridge (?3) gives an account the device (?1) unless a share of its own stands there, or one that bars it.
 _SHARES_OF: Final = (
     "SELECT page.*, a.id, a.uid, a.nickname, a.token_serial FROM ("
-    f"SELECT {SHARE} FROM share s WHERE s.device_id = ?1 AND s.id < ?2 {{ended}} AND {_LISTED} "
+    f"{_OF_DEVICE}{{others}} "
     f"UNION ALL SELECT {SHARE} FROM share s WHERE s.device_id = ?3 AND s.id < ?2 AND {_LIVES} AND s.state = 2 "
     "AND NOT EXISTS (SELECT 1 FROM share own INDEXED BY share_live WHERE own.device_id = ?1 "
     "AND own.sharee_id = s.sharee_id AND own.state < 4 AND (own.state = 3 OR own.state = 2 AND own.origin <> 4)) "
@@ -48,9 +57,13 @@ def account(connection: sqlite3.Connection, account_id: str) -> AccountInfo | No
     return None if row is None else AccountInfo(*row)
 
 
-def tokens(connection: sqlite3.Connection, account_id: str) -> list[TokenInfo]:
-    sql = "SELECT substr(digest, 1, 16), serial, expires_ms FROM token WHERE account_id = ? ORDER BY serial"
-    return [TokenInfo(*row) for row in connection.execute(sql, (account_id,))]
+def tokens(connection: sqlite3.Connection, account_id: str, after: str, limit: int) -> list[TokenInfo]:
+    sql = (
+        f"SELECT substr(digest, 1, {TOKEN_ID_LENGTH}), serial, expires_ms FROM token "
+        "WHERE account_id = ? AND digest > ? ORDER BY digest LIMIT ?"
+    )
+    behind = f"{after}g" if after else ""  # no digest that begins with `after`: g follows the hexadecimal digits
+    return [TokenInfo(*row) for row in connection.execute(sql, (account_id, behind, limit))]
 
 
 def devices(connection: sqlite3.Connection, after: str, limit: int) -> list[DeviceInfo]:
@@ -76,7 +89,7 @@ def shares(connection: sqlite3.Connection, after: int, limit: int) -> list[Share
 def shares_of(
     connection: sqlite3.Connection, wanted: DeviceShares, before: int, limit: int
 ) -> list[tuple[Share, Account | None]]:
-    sql = _SHARES_OF.format(ended="" if wanted.ended else f"AND {_LIVES}")
+    sql = _SHARES_OF.format(others=_ENDED if wanted.ended else f" AND {_LIVES}")
     rows = connection.execute(sql, (wanted.device_id, before, wanted.bridge_id, wanted.now_ms, limit))
     return [(share_of(row[:-4]), None if row[-4] is None else Account(*row[-4:])) for row in rows]
 
@@ -95,9 +108,9 @@ def journal(connection: sqlite3.Connection, wanted: JournalFilter, after: int, l
     return [_journal_row(row) for row in connection.execute(sql, (*values, limit))]
 
 
-def open_offers(connection: sqlite3.Connection) -> int:
-    sql = "SELECT count(*) FROM share WHERE state < 2 AND state = 0 AND origin = 0"
-    return int(connection.execute(sql).fetchone()[0])
+def open_offers(connection: sqlite3.Connection, until_ms: int) -> int:
+    sql = "SELECT count(*) FROM share WHERE state < 2 AND state = 0 AND deadline_ms <= ? AND origin = 0"
+    return int(connection.execute(sql, (until_ms,)).fetchone()[0])
 
 
 def due(connection: sqlite3.Connection, now_ms: int, limit: int) -> list[int]:

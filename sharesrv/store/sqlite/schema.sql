@@ -75,7 +75,9 @@ CREATE INDEX share_live ON share (device_id, sharee_id) WHERE state < 4;
 CREATE INDEX share_sharee ON share (sharee_id, deadline_ms) WHERE state < 4;
 -- A handshake asks which answers its account has not received, a request how many are open. Written at both ends of that.
 CREATE INDEX share_sharer ON share (sharer_id, deadline_ms) WHERE told = 0;
--- An answer without s_seq, and the history of a device. Written once.
+-- A page of the history of a device. Written when a share is over.
+CREATE INDEX share_ended ON share (device_id) WHERE state > 4;
+-- An answer without s_seq. Written once.
 CREATE INDEX share_asked ON share (device_id, sharee_id, sequence);
 -- The alarm: what comes due, and when. An offer is written into it and out of it, a grant without an end never.
 CREATE INDEX share_deadline ON share (deadline_ms) WHERE state < 2;

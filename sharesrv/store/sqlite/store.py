@@ -126,8 +126,8 @@ class SqliteStore:
     async def account(self, account_id: str) -> AccountInfo | None:
         return await self._reader.run(lambda connection: lists.account(connection, account_id))
 
-    async def tokens(self, account_id: str) -> list[TokenInfo]:
-        return await self._reader.run(lambda connection: lists.tokens(connection, account_id))
+    async def tokens(self, account_id: str, after: str, limit: int) -> list[TokenInfo]:
+        return await self._reader.run(lambda connection: lists.tokens(connection, account_id, after, limit))
 
     async def devices(self, after: str, limit: int) -> list[DeviceInfo]:
         return await self._reader.run(lambda connection: lists.devices(connection, after, limit))
@@ -147,8 +147,8 @@ class SqliteStore:
     async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]:
         return await self._reader.run(lambda connection: lists.journal(connection, wanted, after, limit))
 
-    async def open_offers(self) -> int:
-        return await self._reader.run(lists.open_offers)
+    async def open_offers(self, until_ms: int) -> int:
+        return await self._reader.run(lambda connection: lists.open_offers(connection, until_ms))
 
     async def due(self, now_ms: int, limit: int) -> list[int]:
         return await self._reader.run(lambda connection: lists.due(connection, now_ms, limit))
