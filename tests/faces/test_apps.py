@@ -114,6 +114,31 @@ async def test_a_token_that_is_shown_must_be_good(database: Path) -> None:
             assert answer.data == {"error": 0, "devicelist": []}
 
 
+@pytest.mark.parametrize(
+    ("authorization", "expected"),
+    [
+        ("", 0),
+        (" ", 0),
+        ("Bearer", 0),
+        ("Bearer ", 0),
+        ("token  ", 0),
+        ("Bearer x", 401),
+        ("x", 401),
+        ("Basic eDp5", 401),
+    ],
+)
+async def test_3_2_dispatch_answers_a_client_without_a_token_and_refuses_a_bad_one(
+    database: Path, authorization: str, expected: int
+) -> None:
+    """A kind without a token behind it is no token, as in the calls of device sharing (5106)."""
+    async with house(database) as at_home:
+        for method in ("GET", "POST"):
+            answer = await at_home.web.fetch(method, "/dispatch/app", headers={"Authorization": authorization})
+            assert (answer.status, answer.data["error"]) == (200, expected)
+        said = await at_home.web.fetch("GET", DEVICES, headers={"Authorization": authorization})
+        assert said.data["error"] == 401
+
+
 # Device lists
 
 

@@ -19,6 +19,7 @@ from sharesrv.domain.share import Origin, Share, State
 from sharesrv.errors import Refusal, Refused
 from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
 from sharesrv.names import is_storable
+from sharesrv.protocol import quectel
 from sharesrv.store.base import DeviceInfo, StoreFailed
 
 ERRORS: Final = {
@@ -97,7 +98,7 @@ class OneDevice(msgspec.Struct):
 )
 async def dispatch(request: AnyRequest, backend: TheBackend) -> Place | Failed:
     """A token is not needed, but one that is shown must be good."""
-    if request.headers.get("authorization", "").strip():
+    if quectel.token(request.headers.get("authorization", "")) is not None:
         await backend.caller(request)
     host = backend.settings.server.public_host or request.url.hostname or backend.settings.server.host
     return Place(0, "ok", IP=host, domain=host, port=backend.ws_port)
