@@ -93,6 +93,26 @@ async def test_2_9_beyond_the_number_of_connections_503(database: Path) -> None:
                 said = await read_all(reader)
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"\x16\x03\x01\x00",
+        GET.replace(b"Host: localhost\r\n", b""),
+        POST + b"x" * 10 + b"\0\r\n\r\n",
+    ],
+)
+async def test_3_what_is_no_request_is_told_in_json(database: Path, sent: bytes) -> None:
+    async with server(database) as served, connected(served) as (reader, writer):
+        writer.write(sent)
+        answer, _end, body = (await read_all(reader)).rpartition(b"\r\n\r\n")
+        head = answer.rpartition(b"HTTP/1.1 ")[2].lower()
+        assert head.startswith(b"400 bad request\r\n")
+        assert b"\r\ncontent-type: application/json\r\n" in head
+        assert b"\r\nconnection: close" in head
+        assert json.loads(body) == {"status": 400, "reason": "Invalid HTTP request received."}
+
+
 async def test_2_9_a_tls_handshake_that_takes_too_long_is_closed(database: Path, tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")

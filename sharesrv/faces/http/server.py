@@ -8,9 +8,11 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from typing import Any, Final
 
 import h11
+import msgspec
 import structlog
 import uvicorn
 from litestar import Litestar, Response, Router
@@ -172,11 +174,19 @@ class Connection(H11Protocol):
         if not self._is_excess:
             super().data_received(data)
         elif not self.transport.is_closing():
-            body = b'{"status":503,"reason":"too many connections"}'
-            head = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
-            head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-            self.transport.write(head + body)
-            self.transport.close()
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", ("Retry-After", "1"))
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's own is plain text."""
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
+    def _refuse(self, status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> None:
+        body = msgspec.json.encode(Failure(status, reason))
+        own = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
+        head = h11.Response(status_code=status, reason=status.phrase, headers=[*headers, *own])
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def close_if_late(self, now_s: float) -> None:
         """Abort where the client has been waited for, in one and the same phase of a request, for too long."""
