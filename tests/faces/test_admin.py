@@ -161,10 +161,21 @@ async def test_3_3_null_removes(database: Path) -> None:
 async def test_3_3_one_is_shown_by_its_id_as_it_is_in_the_list(database: Path) -> None:
     async with operating(database) as operator, operator.served.app(OWNER):
         await granted(operator)
-        for kind in ("accounts", "devices", "shares", "sessions"):
+        for kind in ("accounts", f"accounts/{OWNER}/tokens", "devices", "shares", "sessions", "journal"):
             for listed in await operator.items(kind):
                 assert await operator.done("GET", f"{kind}/{listed['id']}") == listed
             assert (await operator.ask("GET", f"{kind}/{2**70}")).status_code == 404
+
+
+async def test_3_3_one_token_is_shown_beside_others_of_its_account_only(database: Path) -> None:
+    async with operating(database) as operator:
+        minted = [await operator.done("POST", f"accounts/{GUEST}/tokens") for _ in range(3)]
+        for each in minted:
+            shown = await operator.done("GET", f"accounts/{GUEST}/tokens/{each['id']}")
+            assert (shown["id"], shown["expiresAt"]) == (each["id"], each["expiresAt"])
+            assert (await operator.ask("GET", f"accounts/{OWNER}/tokens/{each['id']}")).status_code == 404
+            assert (await operator.ask("GET", f"accounts/{GUEST}/tokens/{each['id'][:-1]}")).status_code == 404
+        assert (await operator.ask("GET", f"accounts/nobody/tokens/{minted[0]['id']}")).status_code == 404
 
 
 async def test_3_head_works_where_get_does(database: Path) -> None:

@@ -32,7 +32,8 @@ from sharesrv.errors import Refusal, Refused
 from sharesrv.faces.http.backend import IN_PATH, NO_NUL, Backend, TheBackend, Unprocessable, wrong_field
 from sharesrv.faces.records import record_of, write_command
 from sharesrv.protocol import importing
-from sharesrv.store.base import AccountInfo, DeviceInfo
+from sharesrv.protocol.quectel import LAST_ID
+from sharesrv.store.base import AccountInfo, DeviceInfo, TokenInfo
 
 DAY_MS: Final = 24 * 3600 * 1000
 NOT_FOUND: Final = {
@@ -203,11 +204,14 @@ class NewToken(msgspec.Struct, rename="camel"):
     expires_at: int
 
 
+def _token(info: TokenInfo) -> ShownToken:
+    return ShownToken(info.id, info.serial, info.expires_ms)
+
+
 @get("/accounts/{apikey:str}/tokens", summary="List an account's tokens: their ids, never the tokens")
 async def tokens(backend: TheBackend, apikey: FromPath[str], limit: Limit = 100, after: After = "") -> Page[ShownToken]:
     _account(await backend.reader.account(apikey))
-    found = await backend.reader.tokens(apikey, after, limit + 1)
-    return page([ShownToken(each.id, each.serial, each.expires_ms) for each in found], limit)
+    return page([_token(each) for each in await backend.reader.tokens(apikey, after, limit + 1)], limit)
 
 
 @post("/accounts/{apikey:str}/tokens", summary="Mint a token; it is shown this once")
@@ -217,6 +221,14 @@ async def mint_token(backend: TheBackend, apikey: FromPath[str], data: JSONBody[
     expires_ms = backend.clock.now_ms() + round((data.days or backend.settings.auth.token_days) * DAY_MS)
     await carry_out(backend, WriteRecords(tokens=[TokenRecord(apikey, digest(at), expires_ms)]))
     return NewToken(digest(at)[:TOKEN_ID_LENGTH], at, expires_ms)
+
+
+@get("/accounts/{apikey:str}/tokens/{token_id:str}", summary="Show what is known of a token, never the token")
+async def show_token(backend: TheBackend, apikey: FromPath[str], token_id: FromPath[str]) -> ShownToken:
+    for info in await backend.reader.tokens(apikey, "", LAST_ID):
+        if info.id == token_id:
+            return _token(info)
+    raise NotFoundException(Refusal.NO_SUCH_TOKEN.value)
 
 
 @delete("/accounts/{apikey:str}/tokens/{token_id:str}", summary="Revoke a token; its connections are closed at once")
@@ -315,6 +327,6 @@ async def remove_device(backend: TheBackend, device_id: FromPath[str]) -> None:
 
 
 HANDLERS: Final = [
-    accounts, save_account, show_account, change_account, remove_account, tokens, mint_token, revoke_token,
-    devices, save_device, show_device, change_device, remove_device,
+    accounts, save_account, show_account, change_account, remove_account, tokens, mint_token, show_token,
+    revoke_token,    devices, save_device, show_device, change_device, remove_device,
 ]  # fmt: skip

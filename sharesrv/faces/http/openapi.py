@@ -39,7 +39,7 @@ CONFIG: Final = OpenAPIConfig(
 EXAMPLES: Final[Schema] = {
     "limit": 100, "after": "1", "apikey": "guest-1", "token_id": "0123456789abcdef", "device_id": "10000001",
     "device": "10000001", "account": "guest-1", "action": "update", "share": 17, "share_id": 17, "session_id": 3,
-    "code": "Zm9vYmFyYmF6cXV4",
+    "row_id": 1, "code": "Zm9vYmFyYmF6cXV4",
 }  # fmt: skip
 SCHEMES: Final = {
     "admin": {"type": "http", "scheme": "bearer", "description": "The operators' token, `auth.admin_token`"},

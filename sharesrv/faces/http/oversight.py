@@ -207,6 +207,14 @@ async def journal(
     return page([_transition(row) for row in rows], limit)
 
 
+@get("/journal/{row_id:int}", summary="Show a transition of a share")
+async def show_transition(backend: TheBackend, row_id: FromPath[int]) -> Transition:
+    for row in await backend.reader.journal(JournalFilter(), _storable(row_id) - 1, 1):
+        if row.id == row_id:
+            return _transition(row)
+    raise NotFoundException("there is no such row")
+
+
 class Decider(msgspec.Struct):
     """What decides. `until` in ms, null for ever."""
 
@@ -242,5 +250,6 @@ async def explain_access(backend: TheBackend, account: Key, device: Key, action:
 
 
 HANDLERS: Final = [
-    shares, grant, show_share, amend, close, sessions, show_session, end_session, journal, explain_access,
+    shares, grant, show_share, amend, close, sessions, show_session, end_session, journal, show_transition,
+    explain_access,
 ]  # fmt: skip
