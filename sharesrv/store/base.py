@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from sharesrv.domain.facts import Account, Source
+from sharesrv.domain.facts import Account, Device, Source, Token
 from sharesrv.domain.outcome import Outcome
 from sharesrv.domain.share import Cause, Channel, Share, State
 
@@ -42,27 +42,10 @@ class AccountInfo(msgspec.Struct, frozen=True):
     created_ms: int
 
 
-class TokenInfo(msgspec.Struct, frozen=True):
-    """`id` is the beginning of the token's digest: it names the token and is useless for logging in."""
-
-    id: str
-    serial: int
-    expires_ms: int
-
-
 class DeviceInfo(msgspec.Struct, frozen=True):
     """`params` is a JSON object as text."""
 
-    id: str
-    owner_id: str
-    name: str
-    pk: str | None
-    dk: str | None
-    uiid: int | None
-    bridge_id: str | None
-    auth_key: str | None
-    verified: bool
-    shareable: bool
+    device: Device
     created_ms: int
     params: str
 
@@ -117,7 +100,9 @@ class Reader(Protocol):
 
     async def account(self, account_id: str) -> AccountInfo | None: ...
 
-    async def tokens(self, account_id: str, after: str, limit: int) -> list[TokenInfo]: ...
+    async def tokens(self, account_id: str, after: str, limit: int) -> list[Token]:
+        """In the order of their digests; `after` may be the beginning of one."""
+        ...
 
     async def devices(self, after: str, limit: int) -> list[DeviceInfo]: ...
 

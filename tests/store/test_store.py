@@ -21,10 +21,9 @@ from sharesrv.domain.share import State
 from sharesrv.errors import Trouble
 from sharesrv.store.base import OutcomeUnknown, StoreFailed
 from sharesrv.store.sqlite import connection as connection_module
-from sharesrv.store.sqlite import lists
 from sharesrv.store.sqlite import store as store_module
 from sharesrv.store.sqlite.connection import open_database
-from sharesrv.store.sqlite.source import STATEMENTS, SqliteSource
+from sharesrv.store.sqlite.source import STATEMENTS
 from sharesrv.store.sqlite.store import SqliteStore, is_served
 from tests.store.test_contract import SHARES, Kept, made, make, moved
 from tests.wire import GUEST, OWNER, fill, query
@@ -411,21 +410,22 @@ async def test_a_look_sees_one_moment_though_another_writes_meanwhile(kept: Kept
     assert await sqlite_of(kept).look(lambda source: source.device("lamp")) is None
 
 
-def test_the_lists_can_be_read_on_an_empty_file(database: Path) -> None:
-    with closing(open_database(database)) as connection:
-        assert lists.due(connection, 0, 1) == []
-        assert lists.open_offers(connection, 2**62) == 0
-        assert SqliteSource(connection).left_notices(1) == []
+async def test_the_lists_can_be_read_on_an_empty_file(database: Path) -> None:
+    async with SqliteStore(database, FakeClock(1)) as store:
+        assert await store.due(0, 1) == []
+        assert await store.next_due_ms() is None
+        assert await store.open_offers(2**62) == 0
+        assert await store.look(lambda source: source.left_notices(1)) == []
 
 
-def test_what_comes_due_is_found_in_an_index(database: Path) -> None:
+async def test_what_comes_due_is_found_in_an_index(database: Path) -> None:
     """Questions that have joined others come due too (PROTOCOL 2.7)."""
-    with closing(open_database(database)) as connection:
-        ran: list[str] = []
-        connection.set_trace_callback(ran.append)
-        lists.due(connection, 0, 1)
-        lists.next_due_ms(connection)
-        connection.set_trace_callback(None)
-    found = [step for sql in ran for step in plan_of(database, sql) if step.startswith(("SEARCH", "SCAN"))]
+    ran: list[str] = []
+    async with SqliteStore(database, FakeClock(1)) as store:
+        await store._reader.run(lambda connection: connection.set_trace_callback(ran.append))
+        await store.due(0, 1)
+        await store.next_due_ms()
+        await store._reader.run(lambda connection: connection.set_trace_callback(None))
+    found = [step for sql in ran for step in plan_of(database, sql) if step.startswith(("SEARCH", "SCAN share"))]
     assert found
     assert all("share_deadline" in step or "share_ends" in step for step in found), found

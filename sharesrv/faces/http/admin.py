@@ -18,6 +18,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from sharesrv.auth import digest, new_token
 from sharesrv.domain.draft import Command
+from sharesrv.domain.facts import Token
 from sharesrv.domain.record_checks import TokenRecord
 from sharesrv.domain.records import (
     TOKEN_ID_LENGTH,
@@ -33,7 +34,7 @@ from sharesrv.faces.http.backend import IN_PATH, NO_NUL, Backend, TheBackend, Un
 from sharesrv.faces.records import record_of, write_command
 from sharesrv.protocol import importing
 from sharesrv.protocol.quectel import LAST_ID
-from sharesrv.store.base import AccountInfo, DeviceInfo, TokenInfo
+from sharesrv.store.base import AccountInfo, DeviceInfo
 
 DAY_MS: Final = 24 * 3600 * 1000
 NOT_FOUND: Final = {
@@ -204,8 +205,8 @@ class NewToken(msgspec.Struct, rename="camel"):
     expires_at: int
 
 
-def _token(info: TokenInfo) -> ShownToken:
-    return ShownToken(info.id, info.serial, info.expires_ms)
+def _token(token: Token) -> ShownToken:
+    return ShownToken(token.digest[:TOKEN_ID_LENGTH], token.serial, token.expires_ms)
 
 
 @get("/accounts/{apikey:str}/tokens", summary="List an account's tokens: their ids, never the tokens")
@@ -225,9 +226,9 @@ async def mint_token(backend: TheBackend, apikey: FromPath[str], data: JSONBody[
 
 @get("/accounts/{apikey:str}/tokens/{token_id:str}", summary="Show what is known of a token, never the token")
 async def show_token(backend: TheBackend, apikey: FromPath[str], token_id: FromPath[str]) -> ShownToken:
-    for info in await backend.reader.tokens(apikey, "", LAST_ID):
-        if info.id == token_id:
-            return _token(info)
+    for token in await backend.reader.tokens(apikey, "", LAST_ID):
+        if (shown := _token(token)).id == token_id:
+            return shown
     raise NotFoundException(Refusal.NO_SUCH_TOKEN.value)
 
 
@@ -289,10 +290,12 @@ class ShownDevice(msgspec.Struct, rename="camel"):
 def _device(info: DeviceInfo | None, backend: Backend) -> ShownDevice:
     if info is None:
         raise NotFoundException(Refusal.NO_SUCH_DEVICE.value)
+    device = info.device
     return ShownDevice(
-        id=info.id, deviceid=info.id, owner=info.owner_id, name=info.name, pk=info.pk, dk=info.dk, uiid=info.uiid,
-        bridge=info.bridge_id, verified=info.verified, shareable=info.shareable, created_at=info.created_ms,
-        online=backend.devices.link(info.id, info.bridge_id) is not None, params=msgspec.Raw(info.params.encode()),
+        id=device.id, deviceid=device.id, owner=device.owner_id, name=device.name, pk=device.pk, dk=device.dk,
+        uiid=device.uiid, bridge=device.bridge_id, verified=device.verified, shareable=device.shareable,
+        created_at=info.created_ms, online=backend.devices.link(device.id, device.bridge_id) is not None,
+        params=msgspec.Raw(info.params.encode()),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, QueryParameter
 from msgspec import UNSET, UnsetType
 
-from sharesrv.domain.facts import Account, Facts, Source
+from sharesrv.domain.facts import Account, Device, Facts, Source
 from sharesrv.domain.grants import combined_permit, holders
 from sharesrv.domain.share import Origin, Share, State
 from sharesrv.errors import Refusal, Refused
@@ -120,7 +120,7 @@ async def devices(
     count = int(limit)
     found = await backend.reader.devices_of(account.id, after, count + 1)
     shown = await _show_devices(found[:count], account, backend)
-    return DeviceList(0, shown, found[count - 1].id if len(found) > count else UNSET)
+    return DeviceList(0, shown, found[count - 1].device.id if len(found) > count else UNSET)
 
 
 @get("/api/user/device/{device_id:str}", summary="Show one device")
@@ -136,13 +136,13 @@ async def device(request: AnyRequest, backend: TheBackend, device_id: FromPath[s
 
 async def _show_devices(found: list[DeviceInfo], account: Account, backend: Backend) -> list[AppDevice]:
     """Those of the devices that this account may see, as it sees them."""
-    by_id = {info.id: info for info in found}
+    by_id = {info.device.id: info for info in found}
 
     def look(source: Source) -> list[AppDevice]:
         facts = backend.draft(source).facts
         devices = [device for id in by_id if (device := facts.device(id)) is not None]
         return [
-            _entry(by_id[device.id], device.owner_id, held, account, backend, facts)
+            _entry(device, by_id[device.id], held, account, backend, facts)
             for device, held in holders(devices, facts, account.id)
             if account.id == device.owner_id or account.id in held
         ]
@@ -151,21 +151,21 @@ async def _show_devices(found: list[DeviceInfo], account: Account, backend: Back
 
 
 def _entry(
-    info: DeviceInfo, owner_id: str, held: dict[str, list[Share]], account: Account, backend: Backend, facts: Facts
+    device: Device, info: DeviceInfo, held: dict[str, list[Share]], account: Account, backend: Backend, facts: Facts
 ) -> AppDevice:
     shown = AppDevice(
-        name=info.name, deviceid=info.id, apikey=info.owner_id,
-        online=backend.devices.link(info.id, info.bridge_id) is not None, params=msgspec.Raw(info.params.encode()),
-        created_at=info.created_ms, uiid=info.uiid,
+        name=device.name, deviceid=device.id, apikey=device.owner_id,
+        online=backend.devices.link(device.id, device.bridge_id) is not None, params=msgspec.Raw(info.params.encode()),
+        created_at=info.created_ms, uiid=device.uiid,
     )  # fmt: skip
-    if owner_id == account.id:
+    if device.owner_id == account.id:
         shared = [_shared_with(holder_id, grants, facts) for holder_id, grants in held.items()]
         shown.shared_to = sorted(shared, key=lambda entry: (entry.share_time, entry.apikey))
         return shown
     grants = held[account.id]
-    shown.shared_by = _shared_with(owner_id, grants, facts)
-    if grants[-1].device_id == info.id:
-        shown.name = grants[-1].device_name or info.name
+    shown.shared_by = _shared_with(device.owner_id, grants, facts)
+    if grants[-1].device_id == device.id:
+        shown.name = grants[-1].device_name or device.name
     else:
         shown.via = grants[-1].device_id
     return shown

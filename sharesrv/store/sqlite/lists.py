@@ -1,18 +1,24 @@
-"""Lists for people and for the alarm, each a function of a connection."""
+"""Questions beside the writer: lists for people and for the alarm, and what a rule asks that changes nothing."""
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeVar
 
-from sharesrv.domain.facts import Account
-from sharesrv.domain.records import TOKEN_ID_LENGTH
+from sharesrv.domain.facts import Account, Device, Source, Token
 from sharesrv.domain.share import Cause, Channel, Share, State
-from sharesrv.store.base import AccountInfo, DeviceInfo, DeviceShares, JournalFilter, JournalRow, TokenInfo
-from sharesrv.store.sqlite.source import SHARE, share_of
+from sharesrv.store.base import AccountInfo, DeviceInfo, DeviceShares, JournalFilter, JournalRow
+from sharesrv.store.sqlite.connection import Connection, roll_back
+from sharesrv.store.sqlite.source import SHARE, TOKEN, SqliteSource, device_of, share_of
 
+Row = tuple[Any, ...]
+Value = TypeVar("Value")
+
+_ACCOUNT: Final = "SELECT id, uid, nickname, created_ms FROM account"
 _DEVICE: Final = (
-    "SELECT d.id, d.owner_id, d.name, d.pk, d.dk, d.uiid, d.bridge_id, d.auth_key, d.verified, d.shareable, d.created_ms, "
+    f"SELECT {', '.join(f'd.{column}' for column in Device.__struct_fields__)}, d.created_ms, "
     "coalesce((SELECT p.params FROM device_params p WHERE p.device_id = d.id), '{}') FROM device d "
 )
 # What an account may see: its own devices, those of its grants, and the sub-devices of bridges of its grants.
@@ -22,122 +28,137 @@ _SEEN: Final = (
     "UNION SELECT sub.id FROM share s JOIN device sub ON sub.bridge_id = s.device_id "
     "WHERE s.sharee_id = ?1 AND s.state < 4 AND s.state = 2"
 )
+# Not requests that joined (1), nor what is barred (3), merged (4) or set apart; but invitations that joined.
+_LISTED: Final = "(s.state NOT IN (1, 3, 4) OR s.state = 1 AND s.origin = 1) AND s.origin <> 4"
 _LIVES: Final = (
     "s.state < 4 AND NOT (s.state < 2 AND s.deadline_ms <= ?4) AND NOT (s.state = 2 AND s.ends_ms BETWEEN 1 AND ?4)"
-)
-# Not requests that joined (1), nor what is barred (3), merged (4) or set apart; but invitations that joined.
-_OF_DEVICE: Final = (
-    f"SELECT {SHARE} FROM share s INDEXED BY share_live WHERE s.device_id = ?1 AND s.id < ?2 AND s.state < 4 "
-    "AND (s.state NOT IN (1, 3) OR s.state = 1 AND s.origin = 1) AND s.origin <> 4"
 )
 # A history may be long: it is read in the order of the page.
 _ENDED: Final = (
     f" UNION ALL SELECT {SHARE} FROM share s INDEXED BY share_ended WHERE s.device_id = ?1 AND s.id < ?2 AND s.state > 4 "
-    "AND s.origin <> 4"
+    f"AND {_LISTED}"
 )
 # A grant on the bridge (?3) gives an account the device (?1) unless a share of its own stands there, or one that bars it.
 _SHARES_OF: Final = (
     "SELECT page.*, a.id, a.uid, a.nickname, a.token_serial FROM ("
-    f"{_OF_DEVICE}{{others}} "
+    f"SELECT {SHARE} FROM share s INDEXED BY share_live WHERE s.device_id = ?1 AND s.id < ?2 AND s.state < 4 "
+    f"AND {_LISTED}{{others}} "
     f"UNION ALL SELECT {SHARE} FROM share s WHERE s.device_id = ?3 AND s.id < ?2 AND {_LIVES} AND s.state = 2 "
     "AND NOT EXISTS (SELECT 1 FROM share own INDEXED BY share_live WHERE own.device_id = ?1 "
     "AND own.sharee_id = s.sharee_id AND own.state < 4 AND (own.state = 3 OR own.state = 2 AND own.origin <> 4)) "
     "ORDER BY 1 DESC LIMIT ?5) page LEFT JOIN account a ON a.id = page.sharee_id ORDER BY 1 DESC"
 )
 
-
-def accounts(connection: sqlite3.Connection, after: str, limit: int) -> list[AccountInfo]:
-    sql = "SELECT id, uid, nickname, created_ms FROM account WHERE id > ? ORDER BY id LIMIT ?"
-    return [AccountInfo(*row) for row in connection.execute(sql, (after, limit))]
+_JOURNAL: Final = f"SELECT {', '.join(f'j.{column}' for column in JournalRow.__struct_fields__)} FROM journal j"
 
 
-def account(connection: sqlite3.Connection, account_id: str) -> AccountInfo | None:
-    sql = "SELECT id, uid, nickname, created_ms FROM account WHERE id = ?"
-    row = connection.execute(sql, (account_id,)).fetchone()
-    return None if row is None else AccountInfo(*row)
+class SqliteReader:
+    """See `store.base.Reader`. Its connection is opened by the store."""
+
+    _reader: Connection
+
+    async def look(self, work: Callable[[Source], Value]) -> Value:
+        return await self._reader.run(partial(_look, work))
+
+    async def accounts(self, after: str, limit: int) -> list[AccountInfo]:
+        return await self._list(_account, f"{_ACCOUNT} WHERE id > ? ORDER BY id LIMIT ?", after, limit)
+
+    async def account(self, account_id: str) -> AccountInfo | None:
+        return _only(await self._list(_account, f"{_ACCOUNT} WHERE id = ?", account_id))
+
+    async def tokens(self, account_id: str, after: str, limit: int) -> list[Token]:
+        sql = f"{TOKEN} WHERE account_id = ? AND digest > ? ORDER BY digest LIMIT ?"
+        behind = f"{after}g" if after else ""  # no digest that begins with `after`: g follows the hexadecimal digits
+        return await self._list(lambda row: Token(*row), sql, account_id, behind, limit)
+
+    async def devices(self, after: str, limit: int) -> list[DeviceInfo]:
+        return await self._list(_device, f"{_DEVICE} WHERE d.id > ? ORDER BY d.id LIMIT ?", after, limit)
+
+    async def devices_of(self, account_id: str, after: str, limit: int) -> list[DeviceInfo]:
+        sql = f"{_DEVICE} WHERE d.id IN ({_SEEN}) AND d.id > ?2 ORDER BY d.id LIMIT ?3"
+        return await self._list(_device, sql, account_id, after, limit)
+
+    async def device(self, device_id: str) -> DeviceInfo | None:
+        return _only(await self._list(_device, f"{_DEVICE} WHERE d.id = ?", device_id))
+
+    async def shares(self, after: int, limit: int) -> list[Share]:
+        sql = f"SELECT {SHARE} FROM share s WHERE s.id > ? ORDER BY s.id LIMIT ?"
+        return await self._list(share_of, sql, after, limit)
+
+    async def shares_of(self, wanted: DeviceShares, before: int, limit: int) -> list[tuple[Share, Account | None]]:
+        sql = _SHARES_OF.format(others=_ENDED if wanted.ended else f" AND {_LIVES}")
+        return await self._list(
+            _share_and_sharee, sql, wanted.device_id, before, wanted.bridge_id, wanted.now_ms, limit
+        )
+
+    async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]:
+        sql, values = f"{_JOURNAL} WHERE j.id > ?", list[object]([after])
+        if wanted.device_id is not None:
+            sql += " AND j.share_id IN (SELECT s.id FROM share s WHERE s.device_id = ?)"
+            values.append(wanted.device_id)
+        if wanted.share_id is not None:
+            sql += " AND j.share_id = ?"
+            values.append(wanted.share_id)
+        if wanted.account_id is not None:
+            sql += " AND (j.sharer_id = ? OR j.sharee_id = ?)"
+            values += [wanted.account_id, wanted.account_id]
+        return await self._list(_journal_row, f"{sql} ORDER BY j.id LIMIT ?", *values, limit)
+
+    async def open_offers(self, until_ms: int) -> int:
+        sql = "SELECT count(*) FROM share WHERE state < 2 AND state = 0 AND deadline_ms <= ? AND origin = 0"
+        [number] = await self._list(_first, sql, until_ms)
+        return int(number)
+
+    async def due(self, now_ms: int, limit: int) -> list[int]:
+        sql = (
+            "SELECT id, deadline_ms AS at_ms FROM share WHERE state < 2 AND deadline_ms <= ?1 UNION ALL "
+            "SELECT id, ends_ms FROM share WHERE state = 2 AND ends_ms > 0 AND ends_ms <= ?1 ORDER BY at_ms LIMIT ?2"
+        )
+        return await self._list(_first, sql, now_ms, limit)
+
+    async def next_due_ms(self) -> int | None:
+        sql = (
+            "SELECT min(deadline_ms) FROM share WHERE state < 2 UNION ALL "
+            "SELECT min(ends_ms) FROM share WHERE state = 2 AND ends_ms > 0"
+        )
+        return min((at_ms for at_ms in await self._list(_first, sql) if at_ms is not None), default=None)
+
+    async def _list(self, make: Callable[[Row], Value], sql: str, *values: object) -> list[Value]:
+        """What `make` makes of each row, in the connection's thread."""
+        return await self._reader.run(lambda connection: [make(row) for row in connection.execute(sql, values)])
 
 
-def tokens(connection: sqlite3.Connection, account_id: str, after: str, limit: int) -> list[TokenInfo]:
-    sql = (
-        f"SELECT substr(digest, 1, {TOKEN_ID_LENGTH}), serial, expires_ms FROM token "
-        "WHERE account_id = ? AND digest > ? ORDER BY digest LIMIT ?"
-    )
-    behind = f"{after}g" if after else ""  # no digest that begins with `after`: g follows the hexadecimal digits
-    return [TokenInfo(*row) for row in connection.execute(sql, (account_id, behind, limit))]
+def _look(work: Callable[[Source], Value], connection: sqlite3.Connection) -> Value:
+    """Run `work` in one read transaction, so that it sees one moment."""
+    connection.execute("BEGIN")
+    try:
+        return work(SqliteSource(connection))
+    finally:
+        roll_back(connection)
 
 
-def devices(connection: sqlite3.Connection, after: str, limit: int) -> list[DeviceInfo]:
-    sql = f"{_DEVICE} WHERE d.id > ? ORDER BY d.id LIMIT ?"
-    return [_device(row) for row in connection.execute(sql, (after, limit))]
+def _only(found: list[Value]) -> Value | None:
+    return found[0] if found else None
 
 
-def devices_of(connection: sqlite3.Connection, account_id: str, after: str, limit: int) -> list[DeviceInfo]:
-    sql = f"{_DEVICE} WHERE d.id IN ({_SEEN}) AND d.id > ?2 ORDER BY d.id LIMIT ?3"
-    return [_device(row) for row in connection.execute(sql, (account_id, after, limit))]
+def _first(row: Row) -> Any:
+    return row[0]
 
 
-def device(connection: sqlite3.Connection, device_id: str) -> DeviceInfo | None:
-    row = connection.execute(f"{_DEVICE} WHERE d.id = ?", (device_id,)).fetchone()
-    return None if row is None else _device(row)
+def _account(row: Row) -> AccountInfo:
+    return AccountInfo(*row)
 
 
-def shares(connection: sqlite3.Connection, after: int, limit: int) -> list[Share]:
-    sql = f"SELECT {SHARE} FROM share s WHERE s.id > ? ORDER BY s.id LIMIT ?"
-    return [share_of(row) for row in connection.execute(sql, (after, limit))]
+def _device(row: Row) -> DeviceInfo:
+    return DeviceInfo(device_of(row[:-2]), *row[-2:])
 
 
-def shares_of(
-    connection: sqlite3.Connection, wanted: DeviceShares, before: int, limit: int
-) -> list[tuple[Share, Account | None]]:
-    sql = _SHARES_OF.format(others=_ENDED if wanted.ended else f" AND {_LIVES}")
-    rows = connection.execute(sql, (wanted.device_id, before, wanted.bridge_id, wanted.now_ms, limit))
-    return [(share_of(row[:-4]), None if row[-4] is None else Account(*row[-4:])) for row in rows]
+def _share_and_sharee(row: Row) -> tuple[Share, Account | None]:
+    return share_of(row[:-4]), None if row[-4] is None else Account(*row[-4:])
 
 
-def journal(connection: sqlite3.Connection, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]:
-    conditions: dict[str, Any] = {"j.id > ?": (after,)}
-    if wanted.device_id is not None:
-        conditions["j.share_id IN (SELECT s.id FROM share s WHERE s.device_id = ?)"] = (wanted.device_id,)
-    if wanted.share_id is not None:
-        conditions["j.share_id = ?"] = (wanted.share_id,)
-    if wanted.account_id is not None:
-        conditions["(j.sharer_id = ? OR j.sharee_id = ?)"] = (wanted.account_id, wanted.account_id)
-    columns = ", ".join(f"j.{column}" for column in JournalRow.__struct_fields__)
-    sql = f"SELECT {columns} FROM journal j WHERE {' AND '.join(conditions)} ORDER BY j.id LIMIT ?"
-    values = [value for group in conditions.values() for value in group]
-    return [_journal_row(row) for row in connection.execute(sql, (*values, limit))]
-
-
-def open_offers(connection: sqlite3.Connection, until_ms: int) -> int:
-    sql = "SELECT count(*) FROM share WHERE state < 2 AND state = 0 AND deadline_ms <= ? AND origin = 0"
-    return int(connection.execute(sql, (until_ms,)).fetchone()[0])
-
-
-def due(connection: sqlite3.Connection, now_ms: int, limit: int) -> list[int]:
-    """Shares whose deadline or end of use has come, the oldest first."""
-    sql = (
-        "SELECT id, deadline_ms AS at_ms FROM share WHERE state < 2 AND deadline_ms <= ?1 UNION ALL "
-        "SELECT id, ends_ms FROM share WHERE state = 2 AND ends_ms > 0 AND ends_ms <= ?1 ORDER BY at_ms LIMIT ?2"
-    )
-    return [id for id, _at_ms in connection.execute(sql, (now_ms, limit))]
-
-
-def next_due_ms(connection: sqlite3.Connection) -> int | None:
-    """The nearest deadline or end of use."""
-    deadline = "SELECT min(deadline_ms) FROM share WHERE state < 2"
-    ends = "SELECT min(ends_ms) FROM share WHERE state = 2 AND ends_ms > 0"
-    times = [at_ms for sql in (deadline, ends) for (at_ms,) in connection.execute(sql) if at_ms is not None]
-    return min(times, default=None)
-
-
-def _journal_row(row: tuple[Any, ...]) -> JournalRow:
+def _journal_row(row: Row) -> JournalRow:
     id, at_ms, share_id, device_id, sharer_id, sharee_id, before, to, cause, by, channel = row
     from_state = None if before is None else State(before)
     parties = (device_id, sharer_id, sharee_id)
     return JournalRow(id, at_ms, share_id, *parties, from_state, State(to), Cause(cause), by, Channel(channel))
-
-
-def _device(row: tuple[Any, ...]) -> DeviceInfo:
-    values = list(row)
-    values[8:10] = [bool(value) for value in row[8:10]]
-    return DeviceInfo(*values)

@@ -14,7 +14,7 @@ from sharesrv.store.base import StoreFailed
 SHARE_COLUMNS: Final = Share.__struct_fields__
 SHARE: Final = ", ".join(f"s.{column}" for column in SHARE_COLUMNS)
 _ACCOUNT: Final = "SELECT id, uid, nickname, token_serial FROM account"
-_TOKEN: Final = "SELECT digest, account_id, serial, expires_ms FROM token"
+TOKEN: Final = "SELECT digest, account_id, serial, expires_ms FROM token"
 _DEVICE: Final = f"SELECT {', '.join(Device.__struct_fields__)} FROM device"
 _FROM: Final = f"SELECT {SHARE} FROM share s"
 _ON_TREE: Final = (
@@ -26,8 +26,8 @@ _ON_TREE: Final = (
 STATEMENTS: Final = {
     "account": f"{_ACCOUNT} WHERE id = ?",
     "account_of_login": f"{_ACCOUNT} WHERE uid_folded = ?",
-    "token": f"{_TOKEN} WHERE digest = ?",
-    "tokens_of": f"{_TOKEN} WHERE account_id = ? ORDER BY serial",
+    "token": f"{TOKEN} WHERE digest = ?",
+    "tokens_of": f"{TOKEN} WHERE account_id = ? ORDER BY serial",
     "device": f"{_DEVICE} WHERE id = ?",
     "device_of_product": f"{_DEVICE} WHERE pk = ? AND dk = ?",
     "sub_devices": f"{_DEVICE} WHERE bridge_id = ? ORDER BY id",

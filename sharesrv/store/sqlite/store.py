@@ -13,26 +13,16 @@ from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
-from typing import IO, Final, Self, TypeVar
+from typing import IO, Final, Self
 
 from sharesrv import metrics
 from sharesrv.clock import Clock
-from sharesrv.domain.facts import Account, Source
+from sharesrv.domain.facts import Source
 from sharesrv.domain.outcome import Counted, Outcome, packed
-from sharesrv.domain.share import Share
 from sharesrv.errors import Trouble
-from sharesrv.store.base import (
-    AccountInfo,
-    DeviceInfo,
-    DeviceShares,
-    JournalFilter,
-    JournalRow,
-    OutcomeUnknown,
-    StoreFailed,
-    TokenInfo,
-)
-from sharesrv.store.sqlite import lists
-from sharesrv.store.sqlite.connection import FILE_MODE, Connection, connect, unusable
+from sharesrv.store.base import OutcomeUnknown, StoreFailed
+from sharesrv.store.sqlite.connection import FILE_MODE, Connection, connect, roll_back, unusable
+from sharesrv.store.sqlite.lists import SqliteReader
 from sharesrv.store.sqlite.source import SqliteSource
 from sharesrv.store.sqlite.write import leave, write
 
@@ -41,12 +31,10 @@ try:
 except ImportError:  # Windows: a second server on the same file is not noticed
     fcntl = None  # type: ignore[assignment]
 
-Value = TypeVar("Value")
-
 LOCK_TRIES: Final = 10  # 10 ms apart: a process that only looks whether a server runs holds the lock for microseconds
 
 
-class SqliteStore:
+class SqliteStore(SqliteReader):
     """Both contracts of `store.base` on one file. `path` as `connection.path_of` gives it.
 
     With `serves` this is the file's one server, which also sends the notices that others left; without, notices are left to
@@ -61,7 +49,6 @@ class SqliteStore:
         self._stack = AsyncExitStack()
         self._data_version: int | None = None
         self._writer: Connection
-        self._reader: Connection
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -101,7 +88,7 @@ class SqliteStore:
                 notices = [packed(notice) for outcome in outcomes for notice in (*outcome.before, *outcome.after)]
                 leave(connection, notices)
         except BaseException:
-            _roll_back(connection)
+            roll_back(connection)
             raise
         began_s = monotonic()
         _commit(connection)
@@ -115,47 +102,6 @@ class SqliteStore:
         (self._data_version,) = connection.execute("PRAGMA data_version").fetchone()
         return before == self._data_version
 
-    # See `Reader`.
-
-    async def look(self, work: Callable[[Source], Value]) -> Value:
-        return await self._reader.run(partial(_look, work))
-
-    async def accounts(self, after: str, limit: int) -> list[AccountInfo]:
-        return await self._reader.run(lambda connection: lists.accounts(connection, after, limit))
-
-    async def account(self, account_id: str) -> AccountInfo | None:
-        return await self._reader.run(lambda connection: lists.account(connection, account_id))
-
-    async def tokens(self, account_id: str, after: str, limit: int) -> list[TokenInfo]:
-        return await self._reader.run(lambda connection: lists.tokens(connection, account_id, after, limit))
-
-    async def devices(self, after: str, limit: int) -> list[DeviceInfo]:
-        return await self._reader.run(lambda connection: lists.devices(connection, after, limit))
-
-    async def devices_of(self, account_id: str, after: str, limit: int) -> list[DeviceInfo]:
-        return await self._reader.run(lambda connection: lists.devices_of(connection, account_id, after, limit))
-
-    async def device(self, device_id: str) -> DeviceInfo | None:
-        return await self._reader.run(lambda connection: lists.device(connection, device_id))
-
-    async def shares(self, after: int, limit: int) -> list[Share]:
-        return await self._reader.run(lambda connection: lists.shares(connection, after, limit))
-
-    async def shares_of(self, wanted: DeviceShares, before: int, limit: int) -> list[tuple[Share, Account | None]]:
-        return await self._reader.run(lambda connection: lists.shares_of(connection, wanted, before, limit))
-
-    async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]:
-        return await self._reader.run(lambda connection: lists.journal(connection, wanted, after, limit))
-
-    async def open_offers(self, until_ms: int) -> int:
-        return await self._reader.run(lambda connection: lists.open_offers(connection, until_ms))
-
-    async def due(self, now_ms: int, limit: int) -> list[int]:
-        return await self._reader.run(lambda connection: lists.due(connection, now_ms, limit))
-
-    async def next_due_ms(self) -> int | None:
-        return await self._reader.run(lists.next_due_ms)
-
 
 def _commit(connection: sqlite3.Connection) -> None:
     try:
@@ -163,23 +109,9 @@ def _commit(connection: sqlite3.Connection) -> None:
     except sqlite3.Error as error:
         primary = error.sqlite_errorcode & 0xFF
         if primary == sqlite3.SQLITE_FULL or (connection.in_transaction and primary != sqlite3.SQLITE_IOERR):
-            _roll_back(connection)
+            roll_back(connection)
             raise StoreFailed(str(error)) from error
         raise OutcomeUnknown(str(error)) from error
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-
-
-def _look(work: Callable[[Source], Value], connection: sqlite3.Connection) -> Value:
-    """Run `work` in one read transaction, so that it sees one moment."""
-    connection.execute("BEGIN")
-    try:
-        return work(SqliteSource(connection))
-    finally:
-        _roll_back(connection)
 
 
 def _forget_notices(connection: sqlite3.Connection) -> None:
