@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final
 
 import msgspec
 
+from sharesrv.names import NAME_MAX, check_name, check_note
+from sharesrv.protocol.faults import not_json, nul_in, wrong
+
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Name = Annotated[str, msgspec.Meta(max_length=NAME_MAX)]
 Millis = Annotated[int, msgspec.Meta(ge=0, lt=10**15)]
 End = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]  # of use: to the year 9999, as ISO 8601 can write it
 Permit = Annotated[int, msgspec.Meta(ge=0, le=15)]
@@ -18,7 +21,11 @@ PARAMS_MAX: Final = 16 * 1024  # bytes
 class Account(msgspec.Struct):
     apikey: Id
     uid: Text
-    nickname: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    nickname: Name = ""
+
+    def __post_init__(self) -> None:
+        check_name("uid", self.uid)
+        check_name("nickname", self.nickname)
 
 
 class Token(msgspec.Struct):
@@ -32,18 +39,19 @@ class Token(msgspec.Struct):
 class Device(msgspec.Struct):
     deviceid: Text
     owner: Id
-    devicekey: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-    name: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    devicekey: Id
+    name: Name = ""
     pk: Text | None = None
     dk: Text | None = None
     uiid: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] | None = None
     bridge: Text | None = None
-    authKey: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None  # noqa: N815
+    authKey: Id | None = None  # noqa: N815
     verified: bool | None = None
     shareable: bool | None = None
     params: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        check_name("name", self.name)
         if (self.pk is None) != (self.dk is None):
             raise ValueError("pk and dk come together")
         if self.bridge == self.deviceid:
@@ -58,8 +66,11 @@ class Share(msgspec.Struct):
     device: Text
     sharee: Id
     permit: Permit = 0
-    note: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    note: str = ""
     sharingExpireAt: End | None = None  # noqa: N815
+
+    def __post_init__(self) -> None:
+        check_note(self.note)
 
 
 Record = Account | Token | Device | Share
@@ -72,33 +83,24 @@ class _Line(msgspec.Struct):
     share: Share | None = None
 
 
-_KINDS: Final = {"str": "text", "int": "a whole number", "bool": "true or false", "object": "an object"}
-_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_MUST_BE: Final = dict.fromkeys(("account", "token", "device", "share"), "an object")
 _DECODER: Final = msgspec.json.Decoder(_Line)
 
 
 def read(line: bytes) -> Record:
     """The one record of a line. Raises ValueError, saying what is wrong."""
-    if b"\\u0000" in line and _NUL.search(line):
-        raise ValueError("the character U+0000 is not allowed")
     try:
         found = _DECODER.decode(line)
+        nul = nul_in(msgspec.json.decode(line)) if b"\\u0000" in line else None
     except RecursionError as error:
         raise ValueError("nested too deep") from error
     except msgspec.ValidationError as error:
-        raise ValueError(_plain(str(error))) from error
+        raise ValueError(wrong(str(error), "the line", _MUST_BE).reason) from error
+    except msgspec.DecodeError as error:
+        raise ValueError(not_json(error, line, "the line")) from error
+    if nul is not None:
+        raise ValueError(nul.reason)
     records = [record for record in (found.account, found.token, found.device, found.share) if record is not None]
     if len(records) != 1:
         raise ValueError("a line has one of account, token, device, share")
     return records[0]
-
-
-def _plain(error: str) -> str:
-    """What msgspec says, its place first: `account.uid must be text of length >= 1`."""
-    text, _at, place = error.partition(" - at `$.")
-    place = place.removesuffix("`") or "the line"
-    if missing := re.fullmatch(r"Object missing required field `(\w+)`", text):
-        return f"{place} has no {missing[1]}"
-    if expected := re.fullmatch(r"Expected `(\w+)(?: \| null)?`(?:, got .*)?(.*)", text):
-        return f"{place} must be {_KINDS[expected[1]]}{expected[2]}"
-    return f"{place}: {text}"

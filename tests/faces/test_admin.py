@@ -72,25 +72,57 @@ async def test_the_life_of_a_device(database: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "where", "reason"),
     [
-        ("POST", "accounts", {"apikey": "a"}, "uid", "uid is missing"),
-        ("POST", "accounts", {"apikey": "a", "uid": 1}, "uid", "uid must be a string, not a whole number"),
-        ("POST", "accounts", {"apikey": "a", "uid": "x\0"}, "uid", "without the character U+0000"),
+        ("POST", "accounts", {"apikey": "a"}, "uid", "the body has no uid"),
+        ("POST", "accounts", {"apikey": "a", "uid": 1}, "uid", "uid must be text of 1 to 64 characters"),
+        (
+            "POST",
+            "accounts",
+            {"apikey": "a", "uid": "x\0"},
+            "uid",
+            "uid has the control or bidirectional-override",
+        ),
+        ("POST", "accounts", {"apikey": "a", "uid": "a", "nickname": " "}, "nickname", "nickname is blank"),
+        ("PATCH", f"accounts/{OWNER}", {"nickname": "\u3000"}, "nickname", "nickname is blank"),
+        ("PATCH", f"accounts/{OWNER}", {"uid": "a\u202eb"}, "uid", "bidirectional-override character U+202E"),
+        ("POST", "devices", {"deviceid": "x", "owner": OWNER, "devicekey": "k", "name": "a\n"}, "name", "U+000A"),
+        ("PATCH", "devices/lamp", {"name": "a\n"}, "name", "character U+000A"),
+        ("PATCH", "devices/lamp", {"authKey": "\0"}, "authKey", "authKey has the character U+0000"),
+        (
+            "POST",
+            "devices",
+            {"deviceid": "x", "owner": OWNER, "devicekey": "k", "params": {"a": "\0"}},
+            "params.a",
+            "params.a has the character U+0000",
+        ),
+        ("PATCH", "shares/1", {"note": "a\x1b"}, "note", "character U+001B"),
         ("POST", "accounts", {"apikey": "a/b", "uid": "x"}, "apikey", "that can stand in a path"),
         ("POST", "accounts", {"apikey": "a", "uid": "x", "nick": ""}, "nick", "there is no field nick"),
-        ("POST", "accounts", [], "", "the body must be an object, not an array"),
-        ("PATCH", f"accounts/{OWNER}", {"nickname": "x" * 65}, "nickname", "must be a string of length <= 64"),
-        ("PATCH", f"accounts/{OWNER}", {"uid": None}, "uid", "uid must be a string, not null"),
+        ("POST", "accounts", [], "", "the body must be an object"),
+        ("PATCH", f"accounts/{OWNER}", {"nickname": "x" * 65}, "nickname", "must be text of at most 64 characters"),
+        ("PATCH", f"accounts/{OWNER}", {"uid": None}, "uid", "uid must be text of 1 to 64 characters"),
         ("PATCH", f"accounts/{OWNER}", {"createdAt": 1}, "createdAt", "there is no field createdAt"),
         ("POST", f"accounts/{OWNER}/tokens", {"days": 0}, "days", "days must be a number"),
         ("POST", "devices", {"deviceid": "..", "owner": OWNER, "devicekey": "k"}, "deviceid", "can stand in a path"),
         ("POST", "devices", {"deviceid": "x", "owner": OWNER, "devicekey": "k", "pk": "p"}, "", "pk and dk"),
         ("PATCH", "devices/lamp", {"verified": "yes"}, "verified", "verified must be true or false"),
         ("PATCH", "devices/lamp", {"verified": "true"}, "verified", "verified must be true or false"),
-        ("PATCH", "devices/lamp", {"owner": None}, "owner", "owner must be a string, not null"),
-        ("POST", "shares", {"device": "lamp", "sharee": GUEST, "permit": 16}, "permit", "a whole number <= 15"),
+        ("PATCH", "devices/lamp", {"owner": None}, "owner", "owner must be text of 1 to 128 characters"),
+        (
+            "POST",
+            "shares",
+            {"device": "lamp", "sharee": GUEST, "permit": 16},
+            "permit",
+            "a whole number 0…15",
+        ),
         ("POST", "shares", {"device": "lamp", "sharee": GUEST, "note": "\u6c49" * 11}, "note", "wider than 20"),
         ("PATCH", "shares/1", {"note": "x" * 21}, "note", "note is wider than 20 columns"),
-        ("PATCH", "shares/1", {"sharingExpireAt": -1}, "sharingExpireAt", "a whole number >= 0"),
+        (
+            "PATCH",
+            "shares/1",
+            {"sharingExpireAt": -1},
+            "sharingExpireAt",
+            "milliseconds since 1970, a whole number",
+        ),
     ],
 )
 async def test_3_3_a_wrong_field_is_named(
@@ -113,7 +145,7 @@ async def test_3_3_a_body_that_is_not_json_is_422(database: Path, body: bytes) -
         assert refused.status_code == 422
         [error] = refused.json()["errors"]
         assert error["path"] == ""
-        assert error["reason"].startswith("the body is not JSON: ")
+        assert error["reason"] in ("the body is not JSON", "the text has half a surrogate pair")
 
 
 @pytest.mark.parametrize("wrong", ["limit=0", "limit=1001", "limit=x", f"after={'x' * 129}"])
@@ -123,16 +155,16 @@ async def test_3_3_a_wrong_parameter_is_named_as_a_wrong_field_is(database: Path
         assert refused.status_code == 422
         [error] = refused.json()["errors"]
         assert error["path"] == wrong.partition("=")[0]
-        assert error["reason"].startswith(f"{error['path']} must be a ")
+        assert error["reason"].startswith(f"{error['path']} must be a")
         missing = await operator.ask("GET", f"explain?account={OWNER}&action=update")
-        assert missing.json()["errors"] == [{"path": "device", "reason": "device is missing"}]
+        assert missing.json()["errors"] == [{"path": "device", "reason": "the query has no device"}]
 
 
 async def test_3_3_no_body_is_an_empty_one_and_1_0_is_an_integer(database: Path) -> None:
     async with operating(database) as operator:
         assert (await operator.done("POST", f"accounts/{GUEST}/tokens"))["at"]
         assert (await operator.done("PATCH", "devices/lamp"))["name"] == "lamp"
-        assert (await operator.ask("POST", "accounts")).json()["reason"] == "apikey is missing"
+        assert (await operator.ask("POST", "accounts")).json()["reason"].startswith("the body has no ")
         id = await granted(operator, permit=1.0)
         assert (await operator.done("GET", f"shares/{id}"))["permit"] == 1
 

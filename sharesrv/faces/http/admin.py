@@ -30,13 +30,20 @@ from sharesrv.domain.records import (
     WriteRecords,
 )
 from sharesrv.errors import Refusal, Refused
-from sharesrv.faces.http.backend import IN_PATH, NO_NUL, Backend, TheBackend, Unprocessable, wrong_field
+from sharesrv.faces.http.backend import Backend, TheBackend, Unprocessable
 from sharesrv.faces.records import record_of, write_command
+from sharesrv.names import check_name
 from sharesrv.protocol import importing
+from sharesrv.protocol.faults import Wrong, not_json, nul_in, wrong
 from sharesrv.protocol.quectel import LAST_ID
 from sharesrv.store.base import AccountInfo, DeviceInfo
 
 DAY_MS: Final = 24 * 3600 * 1000
+IN_PATH: Final = r"^[^\u0000/%?#\\.][^\u0000/%?#\\]*$"  # an id that can be named in a path
+_MUST_BE: Final = {
+    key: f"text of 1 to {length} characters that can stand in a path: no dot at its beginning, none of / % ? # \\"
+    for key, length in (("apikey", 128), ("deviceid", 64))
+}
 NOT_FOUND: Final = {
     Refusal.NO_SUCH_ACCOUNT,
     Refusal.NO_SUCH_TOKEN,
@@ -47,10 +54,6 @@ NOT_FOUND: Final = {
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="At most this many items")]
 After = Annotated[str, QueryParameter(max_length=128, description="The last id of the page before")]
-Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=NO_NUL)]
-Text = Annotated[str, Meta(min_length=1, max_length=64, pattern=NO_NUL)]
-Name = Annotated[str, Meta(max_length=64, pattern=NO_NUL)]
-Secret = Annotated[str, Meta(min_length=1, max_length=128, pattern=NO_NUL)]
 NewApikey = Annotated[str, Meta(min_length=1, max_length=128, pattern=IN_PATH, examples=["guest-1"])]
 NewDeviceid = Annotated[str, Meta(min_length=1, max_length=64, pattern=IN_PATH, examples=["10000001"])]
 
@@ -81,15 +84,19 @@ class StrictRequest(Request[Any, Any, Any]):
         """Raises Unprocessable with the path of what is wrong."""
         field = self.route_handler.parsed_data_field
         assert field is not None
+        body = await self.body()
         try:
-            read = msgspec.json.decode(await self.body())
+            read = msgspec.json.decode(body)
             if isinstance(read, dict):  # JSON Schema has it that 1.0 is an integer
                 read = {key: int(each) if type(each) is float and each % 1 == 0 else each for key, each in read.items()}
-            return msgspec.convert(read, field.annotation)
+            found = msgspec.convert(read, field.annotation)
         except msgspec.ValidationError as error:
-            raise Unprocessable(wrong_field(str(error))) from error
+            raise Unprocessable(wrong(str(error), "the body", _MUST_BE)) from error
         except (ValueError, RecursionError) as error:
-            raise Unprocessable(wrong_field(f"the body is not JSON: {error}")) from error
+            raise Unprocessable(Wrong("", not_json(error, body, "the body"))) from error
+        if (nul := nul_in(read)) is not None:
+            raise Unprocessable(nul)
+        return found
 
 
 def guard(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
@@ -131,15 +138,17 @@ class NewAccount(importing.Account, forbid_unknown_fields=True, kw_only=True):
     """As a line of an import has it."""
 
     apikey: NewApikey
-    uid: Text
-    nickname: Name = ""
 
 
 class AccountChange(msgspec.Struct, forbid_unknown_fields=True):
     """A merge patch."""
 
-    uid: Text | UnsetType = UNSET
-    nickname: Name | UnsetType | None = UNSET
+    uid: importing.Text | UnsetType = UNSET
+    nickname: importing.Name | UnsetType | None = UNSET
+
+    def __post_init__(self) -> None:
+        check_name("uid", self.uid or "")
+        check_name("nickname", self.nickname or "")
 
 
 class ShownAccount(msgspec.Struct, rename="camel"):
@@ -244,13 +253,8 @@ class NewDevice(importing.Device, forbid_unknown_fields=True, kw_only=True):
     """As a line of an import has it; pk and dk come together."""
 
     deviceid: NewDeviceid
-    owner: Annotated[Id, Meta(examples=["owner"])]
-    devicekey: Annotated[Secret, Meta(examples=["a-secret"])]
-    name: Name = ""
-    pk: Text | None = None
-    dk: Text | None = None
-    bridge: Text | None = None
-    authKey: Secret | None = None  # noqa: N815 - the wire's spelling, as its base class has it
+    owner: Annotated[importing.Id, Meta(examples=["owner"])]
+    devicekey: Annotated[importing.Id, Meta(examples=["a-secret"])]
 
 
 class DeviceChange(
@@ -260,13 +264,16 @@ class DeviceChange(
 ):
     """A merge patch. A devicekey replaces the device's; nothing shows it again."""
 
-    owner_id: Id | UnsetType = UNSET
-    name: Name | UnsetType | None = UNSET
-    devicekey: Secret | UnsetType = UNSET
-    bridge_id: Text | UnsetType | None = UNSET
-    auth_key: Secret | UnsetType | None = UNSET
+    owner_id: importing.Id | UnsetType = UNSET
+    name: importing.Name | UnsetType | None = UNSET
+    devicekey: importing.Id | UnsetType = UNSET
+    bridge_id: importing.Text | UnsetType | None = UNSET
+    auth_key: importing.Id | UnsetType | None = UNSET
     verified: bool | UnsetType | None = UNSET
     shareable: bool | UnsetType | None = UNSET
+
+    def __post_init__(self) -> None:
+        check_name("name", self.name or "")
 
 
 class ShownDevice(msgspec.Struct, rename="camel"):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from secrets import compare_digest
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from litestar import Request
@@ -26,19 +25,10 @@ from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.presence import Devices
 from sharesrv.protocol import quectel
+from sharesrv.protocol.faults import Wrong
 from sharesrv.store.base import Reader, StoreFailed
 
 AnyRequest = Request[Any, Any, Any]
-NO_NUL: Final = "^[^\\u0000]*$"
-IN_PATH: Final = r"^[^\u0000/%?#\\.][^\u0000/%?#\\]*$"  # an id that can be named in a path
-_TYPES: Final = {
-    "str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false", "object": "an object",
-    "array": "an array",
-}  # fmt: skip
-_PATTERNS: Final = {
-    NO_NUL: "without the character U+0000",
-    IN_PATH: "that can stand in a path: no dot at its beginning, none of / % ? # \\",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,44 +75,19 @@ class Backend:
 TheBackend = NamedDependency[Backend]
 
 
-class WrongField(msgspec.Struct):
-    """A field of the body, or a parameter of the query, that is wrong; `path` is empty where the body as a whole is."""
-
-    path: str
-    reason: str
-
-
 class Failure(msgspec.Struct):
     """Every failure outside device sharing and the calls for apps."""
 
     status: int
     reason: str
-    errors: list[WrongField] | UnsetType = UNSET
+    errors: list[Wrong] | UnsetType = UNSET
 
 
 class Unprocessable(HTTPException):
-    """A wrong field: 422 with its path."""
+    """A field of the body, or a parameter of the query, is wrong: 422 with its path."""
 
     status_code = 422
 
-    def __init__(self, *fields: WrongField) -> None:
+    def __init__(self, *fields: Wrong) -> None:
         super().__init__(fields[0].reason)
         self.fields = list(fields)
-
-
-def wrong_field(message: str, path: str = "") -> WrongField:
-    """What msgspec says of a value, in plain words: its path, and what it must be."""
-    said, _at, place = message.partition(" - at ")
-    path = place.strip("`").removeprefix("$").removeprefix(".") or path
-    if match := re.fullmatch(r"Object (missing|contains unknown) (?:required )?field `(.*)`", said, re.DOTALL):
-        path = f"{path}.{match[2]}" if path else match[2]
-        return WrongField(path, f"{path} is missing" if match[1] == "missing" else f"there is no field {path}")
-    if match := re.fullmatch(r"Expected `(.+?)`(?:, got `(.+)`| matching regex '(.*)'|(.*))", said):
-        wanted, got, pattern, more = match.groups()
-        words = " or ".join(_TYPES.get(each, each) for each in wanted.split(" | "))
-        if got:
-            more = f", not {_TYPES.get(got, got)}"
-        elif pattern is not None:
-            more = " " + next((text for known, text in _PATTERNS.items() if repr(known)[1:-1] == pattern), pattern)
-        return WrongField(path, f"{path or 'the body'} must be {words}{more}")
-    return WrongField(path, said)

@@ -15,11 +15,11 @@ from sharesrv.domain.explain import ACTIONS, explain
 from sharesrv.domain.share import Share
 from sharesrv.domain.take_back import EndShare
 from sharesrv.errors import Goodbye, Refusal
-from sharesrv.faces.http.admin import Id, Limit, Name, Page, Text, carry_out, page, patch_fields
-from sharesrv.faces.http.backend import Backend, TheBackend, Unprocessable, WrongField
+from sharesrv.faces.http.admin import Limit, Page, carry_out, page, patch_fields
+from sharesrv.faces.http.backend import Backend, TheBackend
 from sharesrv.faces.http.listing import failure
 from sharesrv.faces.records import record_of, write_command
-from sharesrv.names import NOTE_COLUMNS, columns
+from sharesrv.names import check_note
 from sharesrv.protocol import importing
 from sharesrv.protocol.coolkit.codes import ERRORS
 from sharesrv.protocol.quectel import LAST_ID
@@ -37,17 +37,19 @@ Action = Literal["update", "query", "share", "timers.add", "timers.edit", "timer
 class NewShare(importing.Share, forbid_unknown_fields=True, kw_only=True):
     """As a line of an import has it: a grant that nobody is asked for."""
 
-    device: Annotated[Text, Meta(examples=["10000001"])]
-    sharee: Annotated[Id, Meta(examples=["guest-1"])]
-    note: Name = ""
+    device: Annotated[importing.Text, Meta(examples=["10000001"])]
+    sharee: Annotated[importing.Id, Meta(examples=["guest-1"])]
 
 
 class ShareChange(msgspec.Struct, forbid_unknown_fields=True, rename={"ends_ms": "sharingExpireAt"}):
     """A merge patch. `sharingExpireAt` in ms; without it the grant is for life."""
 
     permit: importing.Permit | UnsetType | None = UNSET
-    note: Name | UnsetType | None = UNSET
+    note: str | UnsetType | None = UNSET
     ends_ms: importing.End | UnsetType | None = UNSET
+
+    def __post_init__(self) -> None:
+        check_note(self.note or "")
 
 
 class ShownShare(msgspec.Struct, rename="camel"):
@@ -91,11 +93,6 @@ async def _find_share(backend: Backend, share_id: int) -> ShownShare:
     return _share(share)
 
 
-def _check_note(note: object) -> None:
-    if isinstance(note, str) and columns(note) > NOTE_COLUMNS:
-        raise Unprocessable(WrongField("note", f"note is wider than {NOTE_COLUMNS} columns"))
-
-
 @get("/shares", summary="List shares, ended ones too")
 async def shares(backend: TheBackend, limit: Limit = 100, after: AfterNumber = 0) -> Page[ShownShare]:
     return page([_share(each) for each in await backend.reader.shares(_storable(after), limit + 1)], limit)
@@ -103,7 +100,6 @@ async def shares(backend: TheBackend, limit: Limit = 100, after: AfterNumber = 0
 
 @post("/shares", summary="Grant a device without asking the account")
 async def grant(backend: TheBackend, data: JSONBody[NewShare]) -> NewShare:
-    _check_note(data.note)
     await carry_out(backend, write_command([record_of(data)]))
     return data
 
@@ -115,7 +111,6 @@ async def show_share(backend: TheBackend, share_id: FromPath[int]) -> ShownShare
 
 @patch("/shares/{share_id:int}", summary="Change a grant; both sides are told")
 async def amend(backend: TheBackend, share_id: FromPath[int], data: JSONBody[ShareChange]) -> ShownShare:
-    _check_note(data.note)
     await carry_out(backend, AmendGrant(_storable(share_id), **patch_fields(data, permit=0, note="", ends_ms=0)))
     return await _find_share(backend, share_id)
 

@@ -25,14 +25,24 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from sharesrv.config import Settings
+from sharesrv.domain.explain import ACTIONS
 from sharesrv.errors import Trouble
 from sharesrv.faces.http import admin, apps, openapi, ops, oversight, sharing
-from sharesrv.faces.http.backend import AnyRequest, Backend, Failure, Unprocessable, WrongField, wrong_field
+from sharesrv.faces.http.backend import AnyRequest, Backend, Failure, Unprocessable
 from sharesrv.protocol import quectel
+from sharesrv.protocol.faults import Wrong, wrong
 
 BODY_MAX: Final = 64 * 1024  # bytes
 GRACE_S: Final = 2.0  # for requests under way, when going down
 SPARE: Final = 100  # connections beyond the limit that are told 503; more are closed at once
+_MUST_BE: Final = {
+    "account": "text of at most 128 characters",
+    "action": ", ".join(ACTIONS),
+    "after": "an id, the last of the page before",
+    "device": "text of at most 128 characters",
+    "limit": "a whole number 1…1000",
+    "share": "the id of a share, a whole number",
+}
 HOST: Final = re.compile(r"([\w.-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 
 log = structlog.get_logger()
@@ -107,10 +117,12 @@ def _answer_refusal(_request: AnyRequest, error: HTTPException) -> Response[Fail
 def _unprocessable(error: ValidationException) -> Unprocessable:
     """What the framework says of a query, as one of our own."""
     if isinstance(error.extra, list):
-        return Unprocessable(*(wrong_field(each["message"], each.get("key", "")) for each in error.extra))
+        return Unprocessable(
+            *(wrong(each["message"], "the query", _MUST_BE, each.get("key", "")) for each in error.extra)
+        )
     missing = re.search(r"parameter '?(\w+)'?", error.detail)
     path = missing[1] if missing else ""
-    return Unprocessable(WrongField(path, f"{path} is missing" if path else error.detail))
+    return Unprocessable(Wrong(path, f"the query has no {path}" if path else error.detail))
 
 
 def _answer_bug(_request: AnyRequest, error: Exception) -> Response[Failure]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from sharesrv.errors import Refusal
-from sharesrv.names import NOTE_COLUMNS, PERMIT_MAX, columns
+from sharesrv.names import PERMIT_MAX, check_name, check_note
+from sharesrv.protocol.faults import wrong
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -58,7 +58,9 @@ class ShareParams(msgspec.Struct):
     shareTime: Millis | None = None  # noqa: N815
 
     def __post_init__(self) -> None:
-        _check_note(self.note)
+        check_name("deviceName", self.deviceName)
+        check_name("userName", self.userName)
+        check_note(self.note)
 
 
 class UpdateParams(msgspec.Struct):
@@ -67,7 +69,7 @@ class UpdateParams(msgspec.Struct):
     note: str | None = None
 
     def __post_init__(self) -> None:
-        _check_note(self.note or "")
+        check_note(self.note or "")
 
 
 class CancelParams(msgspec.Struct):
@@ -169,54 +171,13 @@ class Fault(msgspec.Struct):
 
 _TIMERS: Final = msgspec.json.Decoder(list[Timer])
 
-_MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
-_AT: Final = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?", re.DOTALL)
-_SHORT_TEXT: Final = "text of 1 to 64 characters"
-_ID: Final = "text of 1 to 128 characters"
-_MUST_BE: Final = {
-    "at": "text of at most 4096 characters",
-    "apikey": _ID,
-    "selfApikey": _ID,
-    "deviceid": _SHORT_TEXT,
-    "userAgent": "app",
-    "params": "an object",
-    "uid": _SHORT_TEXT,
-    "deviceName": _SHORT_TEXT,
-    "userName": _SHORT_TEXT,
-    "note": "text",
-    "permit": f"a whole number 0…{int(PERMIT_MAX)}",
-    "shareTime": "milliseconds, a number or digits",
-    "result": "2 (accepted) or 3 (refused)",
-    "error": "a whole number",
-    "timers": "an array of timers",
-    "timers[]": "an object",
-    "mId": "text or a whole number",
-    "params[]": "text",
-}
-_MUST_BE_IN: Final[dict[type, dict[str, str]]] = {
+MUST_BE: Final[dict[type, dict[str, str]]] = {  # where that is not what the key must be elsewhere
+    UserOnline: {"at": "text of at most 4096 characters"},
     ShareAnswer: {"error": "0"},
     Register: {"apikey": "text of at most 128 characters", "userAgent": "device"},
     Update: {"userAgent": "app or device"},
     Query: {"userAgent": "app or device", "params": "an array of names"},
 }
-
-
-def fault_in(error: Exception, kind: type, inside: str = "") -> str:
-    """Say in the wire's names what is wrong with a frame of this kind. `inside` is the key whose value was decoded."""
-    match = _AT.fullmatch(str(error))
-    assert match is not None
-    said, path = match[1], f"{inside}{match[2] or ''}"
-    if missing := _MISSING.match(said):
-        return f"{path or 'the frame'} has no {missing[1]}"
-    if said.startswith(("Expected ", "Invalid ")):
-        key = re.sub(r"\[\d+\]$", "[]", path.rpartition(".")[2])
-        return f"{path} must be {_MUST_BE_IN.get(kind, {}).get(key) or _MUST_BE[key]}"
-    return f"{path}.{said}" if path else said
-
-
-def _check_note(note: str) -> None:
-    if columns(note) > NOTE_COLUMNS:
-        raise ValueError(f"note is wider than {NOTE_COLUMNS} columns")
 
 
 def _require_apikey(apikey: str | None) -> None:
@@ -231,6 +192,6 @@ def _check_timers(timers: msgspec.Raw | None) -> None:
     try:
         ids = [timer.mId for timer in _TIMERS.decode(timers)]
     except msgspec.ValidationError as error:
-        raise ValueError(fault_in(error, Update, "params.timers")) from error
+        raise ValueError(wrong(str(error), "the frame", inside="params.timers").reason) from error
     if len(set(ids)) != len(ids):
         raise ValueError("params.timers has two timers with the same mId")

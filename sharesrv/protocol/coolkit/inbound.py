@@ -14,6 +14,7 @@ import msgspec
 
 from sharesrv.errors import Refusal
 from sharesrv.protocol.coolkit.frames import (
+    MUST_BE,
     AnyFrame,
     AppFrame,
     CancelShare,
@@ -28,8 +29,8 @@ from sharesrv.protocol.coolkit.frames import (
     Update,
     UpdateShare,
     UserOnline,
-    fault_in,
 )
+from sharesrv.protocol.faults import not_json, nul_in, wrong
 
 SEQUENCE_MAX = 64
 _ESCAPED_ASCII = b"\\u00"  # it may be a U+0000, or hide a key from a look at the bytes
@@ -148,15 +149,12 @@ def _judge(
     try:
         frame = msgspec.json.decode(_last_keys(data), type=kind)
         heading.sequence = _sequence(frame.sequence)
-        _refuse_nul(found)
+        nul = nul_in(found)
     except (ValueError, RecursionError) as error:
         if isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError):
-            # `json` has read it: what is left is an escape that it does not mind, or a number like NaN.
-            is_number = "invalid character" in str(error)
-            reason = "the frame is not JSON" if is_number else "the text has half a surrogate pair"
-            return heading, Fault(Refusal.UNREADABLE, reason)
-        return heading, Fault(Refusal.MALFORMED, fault_in(error, kind))
-    return heading, frame
+            return heading, Fault(Refusal.UNREADABLE, not_json(error, data, "the frame"))
+        return heading, Fault(Refusal.MALFORMED, wrong(str(error), "the frame", MUST_BE.get(kind, {})).reason)
+    return heading, frame if nul is None else Fault(Refusal.MALFORMED, nul.reason)
 
 
 def _kind(found: dict[str, Any], *, of_device: bool) -> tuple[str, type[AnyFrame] | None]:
@@ -207,15 +205,3 @@ def _salvage(data: bytes) -> str | None:
         except ValueError:
             continue
     return None
-
-
-def _refuse_nul(value: object) -> None:
-    match value:
-        case str() if "\0" in value:
-            raise ValueError("the character U+0000 is not allowed")
-        case dict():
-            for item in (*value.keys(), *value.values()):
-                _refuse_nul(item)
-        case list():
-            for item in value:
-                _refuse_nul(item)
