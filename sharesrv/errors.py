@@ -60,7 +60,9 @@ class Refusal(Enum):
     NOT_LONGER = "with coverMark 3 the new share must last longer than what it replaces"
     NO_CODE = "shareCode is needed"
     NO_NAME = "deviceName is needed"
-    NAME_TOO_LONG = "deviceName has at most 64 characters"
+    BAD_NAME = (
+        "deviceName has at most 64 characters, is not blank, and has no control or bidirectional-override character"
+    )
     CODE_NOT_GOOD = "the share code cannot be accepted by this account, or no longer by anybody"
     OWN_CODE = "the share code is your own"
     NO_SUCH_SHARE = "there is no such share, or it is not yours"

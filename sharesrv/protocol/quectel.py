@@ -11,10 +11,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from sharesrv.errors import Refusal
-from sharesrv.names import is_storable
+from sharesrv.names import check_name, is_blank, is_storable
 
 OK: Final = 200
-NAME_MAX: Final = 64  # characters
 PAGE_MAX: Final = 1000  # shares in one answer
 LAST_ID: Final = 2**63 - 1  # no shareId is larger
 _NUMBER: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
@@ -56,7 +55,7 @@ CODES: Final = {
     Refusal.NOT_LONGER: 5134,
     Refusal.NO_CODE: 5136,
     Refusal.NO_NAME: 5068,
-    Refusal.NAME_TOO_LONG: 5333,
+    Refusal.BAD_NAME: 5333,
     Refusal.CODE_NOT_GOOD: 5137,
     Refusal.OWN_CODE: 5139,
     Refusal.NO_SUCH_SHARE: 5041,
@@ -127,7 +126,15 @@ def _recipient(params: Params, _now_ms: int) -> Refusal | None:
 
 
 def _name(params: Params, _now_ms: int) -> Refusal | None:
-    return Refusal.NAME_TOO_LONG if len(params.get("deviceName", "")) > NAME_MAX else None
+    try:
+        check_name("deviceName", params.get("deviceName", ""))
+    except ValueError:
+        return Refusal.BAD_NAME
+    return None
+
+
+def _shown_name(params: Params, _now_ms: int) -> Refusal | None:
+    return Refusal.NO_NAME if is_blank(params.get("deviceName", "")) else None
 
 
 def recipient(params: Params) -> tuple[str, str] | None:
@@ -247,7 +254,7 @@ SHARE_DEVICE: Final = Call(
     "Accept a share code",
     (_CODE, _NAME),
     (_NEEDS_CODE, _name),
-    (*_TOKEN_REFUSALS, Refusal.NO_CODE, Refusal.NAME_TOO_LONG, Refusal.CODE_NOT_GOOD, Refusal.OWN_CODE,
+    (*_TOKEN_REFUSALS, Refusal.NO_CODE, Refusal.BAD_NAME, Refusal.CODE_NOT_GOOD, Refusal.OWN_CODE,
      Refusal.RECIPIENT_IS_OWNER, Refusal.NOT_SHAREABLE, Refusal.NOT_VERIFIED, Refusal.NOT_LONGER, Refusal.INTERNAL),
     {Refusal.INTERNAL: 5138, Refusal.NOT_LONGER: 5151},
 )  # fmt: skip
@@ -294,8 +301,8 @@ RENAME: Final = Call(
     "changeShareDeviceName",
     "Change what the recipient calls the device",
     (_CODE, _NAME),
-    (_NEEDS_CODE, needs("deviceName", Refusal.NO_NAME), _name),
-    (*_TOKEN_REFUSALS, *_SHARE_REFUSALS, Refusal.NO_NAME, Refusal.NAME_TOO_LONG),
+    (_NEEDS_CODE, _shown_name, _name),
+    (*_TOKEN_REFUSALS, *_SHARE_REFUSALS, Refusal.NO_NAME, Refusal.BAD_NAME),
 )
 CODE_INFO: Final = Call(
     "GET",

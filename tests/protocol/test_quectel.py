@@ -180,6 +180,18 @@ def test_a_name_has_at_most_64_characters(call: Call, length: int) -> None:
     assert code_of(call, GOOD | {"deviceName": "灯" * length}) == (None if length == 64 else 5333)
 
 
+@pytest.mark.parametrize("name", ["a\n", "\x00a", "La\u202emp", "\u2066", "\x7f"], ids=ascii)
+@pytest.mark.parametrize("call", [SHARE_DEVICE, RENAME], ids=title)
+def test_2_4_a_name_with_a_control_or_a_bidirectional_override_is_5333(call: Call, name: str) -> None:
+    assert code_of(call, GOOD | {"deviceName": "a" + name}) == 5333
+
+
+@pytest.mark.parametrize("name", [" ", "\u3000\t", "\u200b"], ids=ascii)
+def test_2_4_a_blank_name_is_malformed_for_share_device_and_no_name_for_change_share_device_name(name: str) -> None:
+    assert code_of(SHARE_DEVICE, GOOD | {"deviceName": name}) == 5333
+    assert code_of(RENAME, GOOD | {"deviceName": name}) == 5068
+
+
 def test_optional_parameters_may_be_left_out() -> None:
     assert code_of(SHARE_INFO, {"pk": "P1", "dk": "lamp", "acceptingExpireAt": LATER}) is None
     assert code_of(SHARE_BY_UID, {"pk": "P1", "dk": "lamp", "phone": "+86"}) is None
