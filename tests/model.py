@@ -380,18 +380,18 @@ class Model:
 
     def control(self, account: str, device: str, apikey: str, params: dict[str, Any]) -> Any:
         owner = self.devices[device].owner if device in self.devices else None
-        if account != owner:
-            self.lapse(account, device)
-        if apikey not in (account, owner):
-            return Refusal.WRONG_ACCOUNT
         if owner is None:
             return Refusal.NO_GRANT
+        grants: list[Row] = []
         if account != owner:
+            self.lapse(account, device)
             grants = self.covering(device, account)
             if not grants:
                 return Refusal.NO_GRANT
-            if "timers" in params and self.bits(device, params["timers"]) & ~self.permit_of(grants):
-                return Refusal.NO_TIMER_PERMIT
+        if apikey not in (account, owner):
+            return Refusal.WRONG_ACCOUNT
+        if grants and "timers" in params and self.bits(device, params["timers"]) & ~self.permit_of(grants):
+            return Refusal.NO_TIMER_PERMIT
         return "forward"
 
     def bits(self, device: str, wanted: list[dict[str, Any]]) -> int:

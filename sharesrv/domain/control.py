@@ -44,24 +44,22 @@ class OnDevice(Command, frozen=True, kw_only=True):
     def permitted(self, draft: Draft) -> tuple[Device, Permit]:
         """The device, if the account may control it, and the account's timer bits. Raises Refused.
 
-        An apikey that is named must be the owner's or the session's; an unknown device is refused as one without a grant.
+        An unknown device is refused as one without a grant. Only an account that has access is told that an apikey is
+        neither its own nor the owner's: else ids of devices could be probed.
         """
         draft.by = self.account_id
-        device = draft.facts.device(self.device_id)
-        tree = []
-        if device is not None and device.owner_id != self.account_id:
-            tree = current_tree(draft, device, self.account_id)
-        own = {self.account_id} if device is None else {self.account_id, device.owner_id}
-        if not own.issuperset(self.apikeys):
-            raise Refused(Refusal.WRONG_ACCOUNT)
+        device, permit = draft.facts.device(self.device_id), PERMIT_MAX
         if device is None:
             raise Refused(Refusal.NO_GRANT)
-        if device.owner_id == self.account_id:
-            return device, PERMIT_MAX
-        grants = deciding(tree, device, draft.facts)
-        if not grants:
-            raise Refused(Refusal.NO_GRANT)
-        return device, Permit(combined_permit(grants))
+        if device.owner_id != self.account_id:
+            grants = deciding(current_tree(draft, device, self.account_id), device, draft.facts)
+            if not grants:
+                raise Refused(Refusal.NO_GRANT)
+            permit = Permit(combined_permit(grants))
+        if not {self.account_id, device.owner_id}.issuperset(self.apikeys):
+            reason = f"this session is account {self.account_id}: apikey must be its own, or the owner's"
+            raise Refused(Refusal.WRONG_ACCOUNT, reason)
+        return device, permit
 
 
 class UpdateDevice(OnDevice, frozen=True, kw_only=True):

@@ -199,21 +199,48 @@ def test_the_owner_s_and_the_session_s_apikeys_may_be_named(account: str, apikey
     assert isinstance(world.do(query(account, apikeys=apikeys)), Stored)
 
 
-@pytest.mark.parametrize("apikeys", [("other",), ("owner", "other"), ("other", "guest"), ("nobody",)])
-@pytest.mark.parametrize("device", ["lamp", "bridge", "nothing"])
-def test_any_other_apikey_is_refused_before_anything_else(device: str, apikeys: tuple[str, ...]) -> None:
+FOREIGN = [("other",), ("owner", "other"), ("other", "guest"), ("nobody",)]
+
+
+@pytest.mark.parametrize("apikeys", FOREIGN)
+@pytest.mark.parametrize(("account", "device"), [("guest", "lamp"), ("owner", "lamp"), ("guest", "sub-1")])
+def test_2_8_another_apikey_is_told_to_an_account_that_has_access(
+    account: str, device: str, apikeys: tuple[str, ...]
+) -> None:
     world = World()
     world.stored("guest")
+    world.stored("guest", "bridge")
     timers = {"timers": [{"mId": "a"}]}
-    assert refusal(world.do(control("guest", timers, device, apikeys=apikeys))) is Refusal.WRONG_ACCOUNT
-    assert refusal(world.do(query("guest", device=device, apikeys=apikeys))) is Refusal.WRONG_ACCOUNT
+    for command in (control(account, timers, device, apikeys=apikeys), query(account, device=device, apikeys=apikeys)):
+        reply = world.do(command)
+        assert refusal(reply) is Refusal.WRONG_ACCOUNT
+        assert isinstance(reply, Refused)
+        assert reply.reason == f"this session is account {account}: apikey must be its own, or the owner's"
 
 
-def test_the_grant_is_looked_for_before_the_timer_bits_and_these_before_the_size() -> None:
+@pytest.mark.parametrize("apikeys", [(), *FOREIGN])
+@pytest.mark.parametrize("device", ["lamp", "bridge", "sub-1", "nothing"])
+def test_2_8_without_access_an_unknown_device_and_somebody_elses_are_refused_alike(
+    device: str, apikeys: tuple[str, ...]
+) -> None:
+    world = World()
+    world.stored("guest", state=State.ENDED)
+    for command in (
+        control("guest", {"a": 1}, device, apikeys=apikeys),
+        query("guest", device=device, apikeys=apikeys),
+    ):
+        reply = world.do(command)
+        assert refusal(reply) is Refusal.NO_GRANT
+        assert isinstance(reply, Refused)
+        assert reply.reason == Refusal.NO_GRANT.value
+
+
+def test_2_8_access_then_apikey_then_timer_bits_then_size() -> None:
     world = World()
     big = {"timers": [{"mId": "a", "x": "x" * PARAMS_MAX}]}
-    assert refusal(world.do(control("guest", big))) is Refusal.NO_GRANT
+    assert refusal(world.do(control("guest", big, apikeys=("other",)))) is Refusal.NO_GRANT
     world.stored("guest")
+    assert refusal(world.do(control("guest", big, apikeys=("other",)))) is Refusal.WRONG_ACCOUNT
     assert refusal(world.do(control("guest", big))) is Refusal.NO_TIMER_PERMIT
     assert refusal(world.do(control("owner", big))) is Refusal.PARAMS_TOO_LARGE
 

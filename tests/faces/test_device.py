@@ -334,7 +334,8 @@ async def test_the_order_of_refusals(database: Path) -> None:
         refused(answer, 403, "update", apikey=OWNER, **names)
         refused(await guest.ask(control(GUEST, {})), 503, "update", apikey=OWNER, **names)
         refused(await other.ask(query(OTHER, sequence="1")), 403, "query", apikey=OWNER, **names)
-        refused(await other.ask(query(GUEST, sequence="1")), 401, "query", apikey=OWNER, **names)
+        refused(await other.ask(query(OTHER, sequence="1", selfApikey=GUEST)), 403, "query", apikey=OWNER, **names)
+        refused(await guest.ask(query(OTHER, sequence="1")), 401, "query", apikey=OWNER, **names)
 
 
 async def test_params_beyond_16_kib_are_refused(database: Path) -> None:
