@@ -42,11 +42,13 @@ def import_(
                 raise Trouble(f"{refused.reason}; nothing was written") from refused
     finally:
         gc.enable()
-    print(
-        f"imported {len({record.id for record in command.accounts})} accounts, {len(command.tokens)} tokens, "
-        f"{len({record.device.id for record in command.devices})} devices, "
-        f"{len({(record.device_id, record.sharee_id) for record in command.grants})} shares"
-    )
+    numbers = {
+        "account": len({record.id for record in command.accounts}),
+        "token": len(command.tokens),
+        "device": len({record.device.id for record in command.devices}),
+        "share": len({(record.device_id, record.sharee_id) for record in command.grants}),
+    }
+    print("imported", ", ".join(f"{number} {kind}{'' if number == 1 else 's'}" for kind, number in numbers.items()))
 
 
 def _records(file: Path, progress: Progress) -> Iterator[tuple[int, Record]]:

@@ -469,7 +469,7 @@ async def test_the_sessions_of_a_token_go_on_when_another_is_minted_by_an_import
 
 def test_it_says_what_was_imported(database: Path) -> None:
     ended = run("import", written(database, EVERYTHING), path=database)
-    assert (ended.returncode, ended.stdout) == (0, "imported 2 accounts, 1 tokens, 1 devices, 1 shares\n")
+    assert (ended.returncode, ended.stdout) == (0, "imported 2 accounts, 1 token, 1 device, 1 share\n")
     assert "Traceback" not in ended.stderr
 
 
