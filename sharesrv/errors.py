@@ -31,7 +31,7 @@ class Refusal(Enum):
     SHARE_WITH_SELF = "a device cannot be shared with its owner"
     TOO_SOON = "the same offer is open, or went unanswered a moment ago"
     OPEN_OFFERS = "too many offers of this account are open"
-    TOO_MANY_OFFERS = "too many offers to this account in the last minute"
+    TOO_MANY_OFFERS = "too many offers to the sharee in the last minute"
     NO_SUCH_OFFER = "there is no such offer to this account"
     OFFER_WITHDRAWN = "the offer was withdrawn"
     ANSWERED_OTHERWISE = "the offer was answered otherwise before"

@@ -243,8 +243,9 @@ class Model:
         again = max((row.deadline + THREE_MINUTES_MS for row in self.of(device, sharee, "timed_out")), default=0)
         if self.now < again:
             return ("too soon", again - self.now)
-        asked = [row for row in self.rows if row.state == "open" and row.sharer == sharer and self.now < row.deadline]
-        if len(asked) >= 3:
+        asked = [row for row in self.rows if row.state == "open" and self.now < row.deadline]
+        limit = 3 + len(self.below(device, sharee, "open"))  # these join
+        if sum(row.sharer == sharer for row in asked) >= limit or sum(row.sharee == sharee for row in asked) >= limit:
             return Refusal.OPEN_OFFERS
         if self.recently(self.offered.get((sharer, sharee), [])) >= 6:
             return Refusal.TOO_MANY_OFFERS

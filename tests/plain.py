@@ -179,12 +179,15 @@ class PlainStore:
             self._shares(
                 lambda share: (
                     share.state is State.OPEN
-                    and share.origin is Origin.OFFER
+                    and share.origin in (Origin.OFFER, Origin.INVITATION)
                     and share.sharer_id == sharer_id
                     and share.deadline_ms > now_ms
                 )
             )
         )
+
+    def open_offers_to(self, sharee_id: str, now_ms: int) -> int:
+        return sum(share.origin <= Origin.INVITATION for share in self.asked_of(sharee_id, now_ms))
 
     def left_notices(self, limit: int) -> list[tuple[int, bytes]]:
         return self.left[:limit]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.ending import current_tree
 from sharesrv.domain.facts import Account, Device, Facts
-from sharesrv.domain.grants import deciding, on
+from sharesrv.domain.grants import below, deciding, on
 from sharesrv.domain.joining import ask, question_above
 from sharesrv.domain.outcome import Result, Waiting
 from sharesrv.domain.parties import ToSharee
@@ -51,8 +53,8 @@ class Request(ToSharee, frozen=True, kw_only=True):
         """Write the offer in the place of invitations. What joins the bridge's question counts against no limit."""
         if question_above(tree, device) is None:
             _refuse_while_cooling(draft.facts, device.id, sharee.id)
-            _refuse_beyond_limits(draft.facts, self.sharer_id, sharee.id)
-            draft.count((OFFERS, self.sharer_id, sharee.id))
+            rows = [*on(tree, device.id), *below(tree, device, draft.facts)]
+            count_offer(draft, self.sharer_id, sharee.id, rows)
         replaced = [share for share in on(tree, device.id) if share.state < State.ACTIVE]
         share = ask(draft, self._offer(draft, sharee), device, tree, replaced)
         draft.reply = Waiting(share.id)
@@ -100,9 +102,18 @@ def _refuse_while_cooling(facts: Facts, device_id: str, sharee_id: str) -> None:
         raise Refused(Refusal.TOO_SOON, retry_after_ms=wait_ms)
 
 
-def _refuse_beyond_limits(facts: Facts, sharer_id: str, sharee_id: str) -> None:
-    rules = facts.rules
-    if rules.open_offers and facts.open_offers(sharer_id) >= rules.open_offers:
-        raise Refused(Refusal.OPEN_OFFERS)
-    if rules.offers_per_minute and facts.recent((OFFERS, sharer_id, sharee_id)) >= rules.offers_per_minute:
+def count_offer(draft: Draft, sharer_id: str, sharee_id: str, replaced: Iterable[Share]) -> None:
+    """Count an offer or an invitation, which takes the place of those of `replaced` that are open.
+
+    Raises Refused beyond the limits of the sharer, of the sharee, and of the two in a minute (PROTOCOL 2.9).
+    """
+    facts, rules, key = draft.facts, draft.facts.rules, (OFFERS, sharer_id, sharee_id)
+    if rules.open_offers:
+        limit = rules.open_offers + sum(share.state is State.OPEN for share in replaced)
+        if facts.open_offers(sharer_id) >= limit:
+            raise Refused(Refusal.OPEN_OFFERS)
+        if facts.open_offers_to(sharee_id) >= limit:
+            raise Refused(Refusal.OPEN_OFFERS, "too many offers to the sharee are open")
+    if rules.offers_per_minute and facts.recent(key) >= rules.offers_per_minute:
         raise Refused(Refusal.TOO_MANY_OFFERS)
+    draft.count(key)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from sharesrv.domain.answer import COEXIST, ONLY_LONGER, accept
-from sharesrv.domain.ask import refuse_unshareable
+from sharesrv.domain.ask import count_offer, refuse_unshareable
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.ending import current_tree, replace
 from sharesrv.domain.facts import Account, Device
-from sharesrv.domain.grants import lasts_longer, on
-from sharesrv.domain.joining import ask
+from sharesrv.domain.grants import below, lasts_longer, on
+from sharesrv.domain.joining import ask, question_above
 from sharesrv.domain.outcome import Coded, DeviceFound
 from sharesrv.domain.parties import ByCode, Called, count_guess, fate, not_over, refuse_guesses
 from sharesrv.domain.share import Asked, Origin, Share, State
@@ -133,6 +133,8 @@ class Invite(MakeCode, frozen=True, kw_only=True):
             raise Refused(Refusal.OFFER_OPEN)
         self.count(draft, sharer)
         replaced = self.replaced(draft, device, waiting)
+        if question_above(tree, device) is None:
+            count_offer(draft, sharer.id, recipient.id, [*replaced, *below(tree, device, draft.facts)])
         replaced += [share for share in rows if share.state is State.JOINED and not share.waits]
         deadline_ms = draft.now_ms + draft.facts.rules.invitation_ms
         deadline_ms = min(deadline_ms, self.ends_ms) if self.ends_ms else deadline_ms

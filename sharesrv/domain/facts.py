@@ -117,7 +117,10 @@ class Source(Protocol):
         """The requests of an account that have an answer which it has not received."""
 
     def open_offers(self, sharer_id: str, now_ms: int) -> int:
-        """How many `share` requests of an account are open, their deadlines after `now_ms`."""
+        """How many offers and invitations of an account are open, their deadlines after `now_ms`."""
+
+    def open_offers_to(self, sharee_id: str, now_ms: int) -> int:
+        """How many offers and invitations to an account are open, their deadlines after `now_ms`."""
 
     def left_notices(self, limit: int) -> list[tuple[int, bytes]]:
         """What other processes left to be told here, the oldest first: ids, and notices as they were packed."""
@@ -169,8 +172,8 @@ class Facts:
         self._changed: set[int] = set()
         self._changed_on: defaultdict[str, list[int]] = defaultdict(list)  # by the root of the device's tree
         self._changed_of: defaultdict[str, list[int]] = defaultdict(list)  # by sharer, and by sharee
-        self._open: dict[tuple[Origin, str], int] = {}
-        self._opened: defaultdict[tuple[Origin, str], int] = defaultdict(int)
+        self._open: dict[tuple[str, str], int] = {}
+        self._opened: defaultdict[tuple[str, str], int] = defaultdict(int)
 
     # Accounts, tokens, devices.
 
@@ -308,17 +311,20 @@ class Facts:
         )
 
     def open_offers(self, sharer_id: str) -> int:
-        """How many `share` requests of this account wait for their answer."""
-        key = (Origin.OFFER, sharer_id)
-        if key not in self._open:
-            self._open[key] = self.source.open_offers(sharer_id, self.now_ms)
-        return self._open[key] + self._opened[key]
+        """How many offers and invitations of this account wait for their answer. They are counted, not read."""
+        return self._count_open(("of", sharer_id), lambda: self.source.open_offers(sharer_id, self.now_ms))
+
+    def open_offers_to(self, sharee_id: str) -> int:
+        """How many offers and invitations to this account wait for its answer."""
+        return self._count_open(("to", sharee_id), lambda: self.source.open_offers_to(sharee_id, self.now_ms))
 
     def open_codes(self, device_id: str) -> int:
-        """How many share codes and invitations of this device wait. They are counted, not read."""
-        key = (Origin.CODE, device_id)
+        """How many share codes and invitations of this device wait."""
+        return self._count_open(("on", device_id), lambda: self.source.open_codes(device_id, self.now_ms))
+
+    def _count_open(self, key: tuple[str, str], count: Callable[[], int]) -> int:
         if key not in self._open:
-            self._open[key] = self.source.open_codes(device_id, self.now_ms)
+            self._open[key] = count()
         return self._open[key] + self._opened[key]
 
     def recent(self, key: Recent) -> int:
@@ -340,9 +346,12 @@ class Facts:
         new_sharee = share.sharee_id is not None and (before is None or before.sharee_id is None)
         if share.id not in self._changed or new_sharee:
             self._file(share, new_sharee=new_sharee)
-        if share.origin <= Origin.CODE:
-            key = (Origin.OFFER, share.sharer_id) if share.origin is Origin.OFFER else (Origin.CODE, share.device_id)
-            self._opened[key] += self._waits(share) - self._waits(before)
+        if share.origin <= Origin.CODE and (opened := self._waits(share) - self._waits(before)):
+            if share.origin >= Origin.INVITATION:
+                self._opened["on", share.device_id] += opened
+            if share.origin <= Origin.INVITATION:
+                self._opened["of", share.sharer_id] += opened
+                self._opened["to", share.sharee_id or ""] += opened
 
     def put_params(self, device_id: str, params: str) -> None:
         """Take the state of a device."""

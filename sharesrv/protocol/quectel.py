@@ -52,6 +52,8 @@ CODES: Final = {
     Refusal.TOO_MANY_CODES: 5134,
     Refusal.CODES_TOO_FAST: 5134,
     Refusal.OFFER_OPEN: 5134,
+    Refusal.OPEN_OFFERS: 5134,
+    Refusal.TOO_MANY_OFFERS: 5134,
     Refusal.NOT_LONGER: 5134,
     Refusal.NO_CODE: 5136,
     Refusal.NO_NAME: 5068,

@@ -54,6 +54,7 @@ ONCE: dict[str, Callable[[Facts, World], object]] = {
     "asked_of": lambda facts, _world: facts.asked_of("guest"),
     "owed_to": lambda facts, _world: facts.owed_to("owner"),
     "open_offers": lambda facts, _world: facts.open_offers("owner"),
+    "open_offers_to": lambda facts, _world: facts.open_offers_to("guest"),
     "open_codes": lambda facts, _world: facts.open_codes("lamp"),
     "share": lambda facts, _world: facts.share(1),
     "share_of_code": lambda facts, _world: facts.share_of_code("row-1"),
@@ -352,27 +353,29 @@ def test_the_latest_deadline_that_passed_unanswered_is_stored_or_of_this_batch(
 @pytest.mark.parametrize(
     ("stored", "state", "fields", "number"),
     [
-        (False, State.OPEN, {}, 2),
-        (False, State.OPEN, {"origin": Origin.INVITATION}, 1),
-        (False, State.OPEN, {"deadline_ms": START_MS}, 1),
-        (False, State.OPEN, {"sharer_id": "other"}, 1),
-        (True, State.REFUSED, {}, 0),
-        (True, State.JOINED, {}, 0),
-        (True, State.OPEN, {}, 1),
+        (False, State.OPEN, {}, (2, 2)),
+        (False, State.OPEN, {"origin": Origin.INVITATION}, (2, 2)),
+        (False, State.OPEN, {"origin": Origin.CODE}, (1, 1)),
+        (False, State.OPEN, {"deadline_ms": START_MS}, (1, 1)),
+        (False, State.OPEN, {"sharer_id": "other"}, (1, 2)),
+        (False, State.OPEN, {"sharee_id": "other"}, (2, 1)),
+        (True, State.REFUSED, {}, (0, 0)),
+        (True, State.JOINED, {}, (0, 0)),
+        (True, State.OPEN, {}, (1, 1)),
     ],
 )
-def test_open_offers_are_counted_with_those_of_the_batch(
-    stored: bool, state: State, fields: dict[str, Any], number: int, read_before: bool
+def test_2_9_open_offers_are_counted_with_those_of_the_batch(
+    stored: bool, state: State, fields: dict[str, Any], number: tuple[int, int], read_before: bool
 ) -> None:
     world = World()
     share = world.row(State.OPEN)
     facts = world.facts()
     assert facts.share(share.id) == share
     if read_before:
-        assert facts.open_offers("owner") == 1
+        assert (facts.open_offers("owner"), facts.open_offers_to("guest")) == (1, 1)
     other = {} if stored else {"id": 99, "code": "made"}
     facts.put(msgspec.structs.replace(share, state=state, **other, **fields))
-    assert facts.open_offers("owner") == number
+    assert (facts.open_offers("owner"), facts.open_offers_to("guest")) == number
 
 
 # Trees.
@@ -409,7 +412,8 @@ def questions(facts: Facts, world: World) -> dict[str, object]:
     for account in ACCOUNTS:
         found[f"asked {account}"] = facts.asked_of(account)
         found[f"owed {account}"] = facts.owed_to(account)
-        found[f"open {account}"] = facts.open_offers(account)
+        found[f"open of {account}"] = facts.open_offers(account)
+        found[f"open to {account}"] = facts.open_offers_to(account)
         for other in ACCOUNTS:
             found[f"grants {account} {other}"] = facts.grants_between(account, other)
         for device in DEVICES:

@@ -10,8 +10,8 @@ from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import Acknowledged, Coded, Connected, Done, Ended, GrantChanged, Offered, Waiting
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Cause, Origin, Share, State
-from sharesrv.errors import Refusal
-from tests.coded import DAY_MS, GUEST_UID, HOUR_MS, CodedWorld, coded, ended
+from sharesrv.errors import Refusal, Refused
+from tests.coded import DAY_MS, GUEST_UID, HOUR_MS, OTHER_UID, CodedWorld, coded, ended
 from tests.world import came_to
 
 ALREADY_SHARED = 4
@@ -259,10 +259,10 @@ def test_a_share_over_the_websocket_takes_its_place() -> None:
 
 
 def test_a_share_over_the_websocket_that_is_refused_takes_no_place() -> None:
-    world = CodedWorld(Rules(open_offers=1))
-    world.do(world.request("bridge"))
+    world = CodedWorld()
+    world.row(State.TIMED_OUT, deadline_ms=world.clock.now_ms())
     share = world.invited()
-    assert came_to(world.do(world.request())) is Refusal.OPEN_OFFERS
+    assert came_to(world.do(world.request())) is Refusal.TOO_SOON
     assert world.now(share) == share
 
 
@@ -284,10 +284,79 @@ def test_a_share_that_joins_its_bridges_offer_takes_the_place_of_an_invitation_t
     assert world.notices == []
 
 
-def test_an_invitation_is_no_open_offer_and_none_of_a_minute() -> None:
-    world = CodedWorld(Rules(open_offers=1, offers_per_minute=1))
+# Limits (PROTOCOL 2.9).
+
+
+def beside(world: CodedWorld) -> None:
+    """A device of the other account's."""
+    world.device("fan", owner_id="other")
+
+
+def test_2_9_invitations_count_as_open_offers_of_the_sharer() -> None:
+    world = CodedWorld(Rules(open_offers=2))
     world.invited()
+    world.do(world.request("sub-1", OTHER_UID))
+    assert came_to(world.do(world.request("lamp", OTHER_UID))) is Refusal.OPEN_OFFERS
+    assert came_to(world.do(world.invite("lamp", recipient_id="other"))) is Refusal.OPEN_OFFERS
+    world.clock.advance(ms=180_000)
+    assert came_to(world.do(world.invite("lamp", recipient_id="other"))) is Coded
+
+
+def test_2_9_invitations_count_as_open_offers_to_the_sharee() -> None:
+    world = CodedWorld(Rules(open_offers=2))
+    beside(world)
+    first = world.invited("fan", account="other")
+    world.do(world.request("sub-1"))
+    for command in (world.request(), world.invite()):
+        reply = world.do(command)
+        assert isinstance(reply, Refused)
+        assert (reply.refusal, reply.reason) == (Refusal.OPEN_OFFERS, "too many offers to the sharee are open")
+    world.do(world.answer(accepts=False, code=first.code))
+    assert came_to(world.do(world.invite())) is Coded
+
+
+def test_2_9_invitations_count_within_a_batch_too() -> None:
+    world = CodedWorld(Rules(open_offers=1))
+    beside(world)
+    fan = world.request("fan", sharer_id="other")
+    replies = world.batch([world.invite(), fan, world.request("bridge", OTHER_UID)])
+    assert [came_to(reply) for reply in replies] == [Coded, Refusal.OPEN_OFFERS, Refusal.OPEN_OFFERS]
+
+
+def test_2_9_a_code_for_anybody_is_no_open_offer() -> None:
+    world = CodedWorld(Rules(open_offers=1, offers_per_minute=1))
+    code = world.made()
     assert came_to(world.do(world.request("bridge"))) is Waiting
+    assert came_to(world.do(world.accept(code.code))) is Coded
+
+
+def test_2_9_what_takes_the_place_of_an_open_one_is_not_beyond_the_limit() -> None:
+    world = CodedWorld(Rules(open_offers=1))
+    world.invited()
+    assert came_to(world.do(world.invite())) is Coded
+    assert came_to(world.do(world.invite(cover_mark=2))) is Refusal.OPEN_OFFERS
+    assert came_to(world.do(world.request())) is Waiting
+    assert world.states()[-1] is State.OPEN
+
+
+def test_2_9_a_bridge_takes_the_place_of_its_sub_devices_open_offer() -> None:
+    world = CodedWorld(Rules(open_offers=1))
+    world.do(world.request("sub-1"))
+    assert came_to(world.do(world.request("sub-2", OTHER_UID))) is Refusal.OPEN_OFFERS
+    assert came_to(world.do(world.request("bridge"))) is Waiting
+    assert world.states() == [State.JOINED, State.OPEN]
+
+
+def test_2_9_invitations_count_as_offers_of_a_minute() -> None:
+    world = CodedWorld(Rules(offers_per_minute=2))
+    world.do(world.request())
+    world.do(world.cancel())
+    world.do(world.unshare(world.invited().code))
+    assert came_to(world.do(world.invite())) is Refusal.TOO_MANY_OFFERS
+    assert came_to(world.do(world.request())) is Refusal.TOO_MANY_OFFERS
+    assert came_to(world.do(world.invite(recipient_id="other"))) is Coded
+    world.clock.advance(ms=60_000)
+    assert came_to(world.do(world.invite())) is Coded
 
 
 # Bridges.

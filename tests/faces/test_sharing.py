@@ -390,6 +390,21 @@ async def test_2_9_too_many_codes_of_an_account_in_a_minute_are_5134(database: P
         await web.made("sub-1")
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("open_offers", "too many offers of this account are open"),
+        ("offers_per_minute", "too many offers to the sharee in the last minute"),
+    ],
+)
+async def test_2_9_an_invitation_beyond_the_limits_of_offers_is_5134(database: Path, limit: str, said: str) -> None:
+    async with house(database, f"limits.{limit}=1") as at_home, at_home.sides() as (owner, guest):
+        await owner.send(share())
+        await guest.heard()
+        told = await at_home.web.call("shareByUid", pk=PK, dk="bridge", shareUid=GUEST)
+        assert (told["code"], told["msg"]) == (5134, said)
+
+
 async def test_3_1_an_invitation_beside_a_live_share_is_5134(database: Path) -> None:
     async with house(database) as at_home, at_home.sides() as (owner, guest):
         await owner.send(share())

@@ -275,7 +275,18 @@ NAMED: list[tuple[str, tuple[Any, ...], list[int]]] = [
     ("owed_to", ("owner",), [11]),
     ("owed_to", ("other",), []),
 ]
-COUNTED = [("owner", 0, 2), ("owner", 8999, 2), ("owner", 9000, 0), ("other", 0, 1), ("guest", 0, 0)]
+COUNTED = [
+    ("open_offers", "owner", 0, 2),
+    ("open_offers", "owner", 8999, 2),
+    ("open_offers", "owner", 9000, 0),
+    ("open_offers", "other", 0, 2),  # an invitation too
+    ("open_offers", "guest", 0, 0),
+    ("open_offers_to", "guest", 0, 3),
+    ("open_offers_to", "guest", 8999, 3),
+    ("open_offers_to", "guest", 9000, 0),
+    ("open_offers_to", "owner", 0, 1),
+    ("open_offers_to", "other", 0, 0),
+]
 
 
 @pytest.mark.parametrize(("question", "values", "row"), ROWS)
@@ -291,10 +302,10 @@ async def test_a_question_for_shares(kept: Kept, question: str, values: tuple[An
     assert found == [share for share in ALL if share.id in ids]
 
 
-@pytest.mark.parametrize(("sharer", "now_ms", "number"), COUNTED)
-async def test_open_offers_are_counted(kept: Kept, sharer: str, now_ms: int, number: int) -> None:
+@pytest.mark.parametrize(("question", "account", "now_ms", "number"), COUNTED)
+async def test_open_offers_are_counted(kept: Kept, question: str, account: str, now_ms: int, number: int) -> None:
     await kept.put(*made(*ALL))
-    assert await kept.ask(lambda source: source.open_offers(sharer, now_ms)) == number
+    assert await kept.ask(lambda source: getattr(source, question)(account, now_ms)) == number
 
 
 async def test_the_request_that_timed_out_last_is_the_one_with_the_latest_deadline(kept: Kept) -> None:
@@ -331,6 +342,7 @@ EVERYTHING: dict[str, list[Sequence[Any]]] = {
     "asked_of": [ACCOUNT_IDS, TIMES_MS],
     "owed_to": [ACCOUNT_IDS],
     "open_offers": [ACCOUNT_IDS, TIMES_MS],
+    "open_offers_to": [ACCOUNT_IDS, TIMES_MS],
     "left_notices": [[1]],
 }
 

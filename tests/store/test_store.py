@@ -83,6 +83,15 @@ def test_2_9_waiting_codes_are_counted_in_an_index_of_their_own(database: Path) 
     assert any("share_codes" in step for step in plan_of(database, STATEMENTS["codes_of_device"]))
 
 
+def test_2_9_open_offers_are_counted_without_reading_grants(database: Path) -> None:
+    """A grant's deadline has passed, or is 0."""
+    of_sharer = [step for step in plan_of(database, STATEMENTS["open_offers"]) if step.startswith("SEARCH")]
+    for step, index in zip(of_sharer, ("share_sharer", "share_invited"), strict=True):
+        assert f"INDEX {index} (sharer_id=? AND deadline_ms>?)" in step
+    [of_sharee] = plan_of(database, STATEMENTS["open_offers_to"])
+    assert "INDEX share_sharee (sharee_id=? AND deadline_ms>?)" in of_sharee
+
+
 # Failures.
 
 

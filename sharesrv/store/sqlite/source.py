@@ -50,7 +50,11 @@ STATEMENTS: Final = {
     "grants_between": f"{_FROM} WHERE s.sharee_id = ? AND s.state < 4 AND s.state = 2 AND s.sharer_id = ? ORDER BY s.id",
     "asked_of": f"{_FROM} WHERE s.sharee_id = ? AND s.deadline_ms > ? AND s.state < 4 AND s.state = 0 ORDER BY s.id",
     "owed_to": f"{_FROM} WHERE s.sharer_id = ? AND s.told = 0 AND s.state >= 2 ORDER BY s.id",
-    "open_offers": "SELECT count(*) FROM share s WHERE s.sharer_id = ? AND s.deadline_ms > ? AND s.told = 0 AND s.state = 0",
+    "open_offers": "SELECT count(*) FROM share WHERE sharer_id = ?1 AND deadline_ms > ?2 AND told = 0 AND state = 0 "
+    "AND origin = 0 "
+    "UNION ALL SELECT count(*) FROM share WHERE sharer_id = ?1 AND deadline_ms > ?2 AND state = 0 AND origin = 1",
+    "open_offers_to": "SELECT count(*) FROM share WHERE sharee_id = ? AND deadline_ms > ? AND state < 4 AND state = 0 "
+    "AND origin < 2",
     "left_notices": "SELECT id, notice FROM left_notice ORDER BY id LIMIT ?",
 }
 
@@ -144,7 +148,10 @@ class SqliteSource:
         return self._shares("owed_to", sharer_id)
 
     def open_offers(self, sharer_id: str, now_ms: int) -> int:
-        return int(self._rows("open_offers", sharer_id, now_ms)[0][0])
+        return sum(number for (number,) in self._rows("open_offers", sharer_id, now_ms))
+
+    def open_offers_to(self, sharee_id: str, now_ms: int) -> int:
+        return int(self._rows("open_offers_to", sharee_id, now_ms)[0][0])
 
     def left_notices(self, limit: int) -> list[tuple[int, bytes]]:
         return [(id, notice) for id, notice in self._rows("left_notices", limit)]
