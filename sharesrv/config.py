@@ -73,6 +73,7 @@ class Limits(Section, frozen=True):
     offers_per_minute: Limit = 10
     open_codes: Limit = 1000
     codes_per_minute: Limit = 60
+    device_keys_per_minute: Limit = 20
     unsent_bytes: Limit = 1024 * 1024
     connections: Limit = 15000
     connections_per_second: Limit = 2000

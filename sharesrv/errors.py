@@ -37,6 +37,7 @@ class Refusal(Enum):
     ANSWERED_OTHERWISE = "the offer was answered otherwise before"
     TIMED_OUT = "no answer in time"
     NO_SUCH_DEVICE = "there is no such device"
+    TOO_MANY_DEVICE_KEYS = "too many wrong devicekeys of this device in the last minute"
     WRONG_DEVICE_KEY = "the devicekey is not that of the device"
     NOT_ITS_DEVICE = "the session of a device speaks for itself and its sub-devices only"
     NO_GRANT = "no such device, or no grant on it"

@@ -42,6 +42,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "offers_per_minute": 10,
         "open_codes": 1000,
         "codes_per_minute": 60,
+        "device_keys_per_minute": 20,
         "unsent_bytes": 1048576,
         "connections": 15000,
         "connections_per_second": 2000,
@@ -341,6 +342,7 @@ def test_every_setting_of_the_domain_reaches_it() -> None:
         "limits.offers_per_minute=6",
         "limits.open_codes=7",
         "limits.codes_per_minute=8",
+        "limits.device_keys_per_minute=9",
         "sharing.invitation_seconds=8",
     ]
     assert rules_of(load(None, {}, assignments)) == Rules(
@@ -354,6 +356,7 @@ def test_every_setting_of_the_domain_reaches_it() -> None:
         open_offers=5,
         open_codes=7,
         codes_per_minute=8,
+        device_keys_per_minute=9,
         offers_per_minute=6,
     )
 

@@ -49,6 +49,7 @@ def rules_of(settings: Settings) -> Rules:
         offers_per_minute=limits.offers_per_minute,
         open_codes=limits.open_codes,
         codes_per_minute=limits.codes_per_minute,
+        device_keys_per_minute=limits.device_keys_per_minute,
     )
 
 

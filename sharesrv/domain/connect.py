@@ -20,7 +20,7 @@ from sharesrv.domain.rules import ANSWER_KEPT_MS
 from sharesrv.domain.share import Channel
 from sharesrv.errors import Refusal, Refused
 
-HANDSHAKES = "handshakes"
+HANDSHAKES, DEVICE_KEYS = "handshakes", "devicekeys"
 LEFT_AT_ONCE = 256  # notices of other processes that are told in one batch
 
 
@@ -81,12 +81,21 @@ class Register(Command, frozen=True):
     key_digest: str
 
     def decide(self, draft: Draft) -> None:
-        """Whether it is the device that it says it is."""
+        """Find out whether it is the device that it says it is.
+
+        The key is compared first, so the right one always gets in: a stranger who knows the deviceid cannot lock the device
+        out by guessing (PROTOCOL 2.9).
+        """
         device = draft.facts.device(self.device_id)
         if device is None:
             raise Refused(Refusal.NO_SUCH_DEVICE)
         if device.key_digest != self.key_digest:
-            raise Refused(Refusal.WRONG_DEVICE_KEY)
+            guesses, limit = (DEVICE_KEYS, device.id, ""), draft.facts.rules.device_keys_per_minute
+            if limit and draft.facts.recent(guesses) >= limit:
+                raise Refused(Refusal.TOO_MANY_DEVICE_KEYS)
+            draft.count(guesses)
+            draft.reply = Refused(Refusal.WRONG_DEVICE_KEY)
+            return
         draft.reply = Registered(device.id, device.owner_id, list(audiences(device.id, draft.facts)))
 
 

@@ -27,6 +27,7 @@ class Rules(msgspec.Struct, frozen=True):
     open_codes: int = 1000
     codes_per_minute: int = 60
     offers_per_minute: int = 10
+    device_keys_per_minute: int = 20
 
 
 class Mint(Protocol):

@@ -249,6 +249,29 @@ def test_a_wrong_devicekey_and_an_unknown_device_are_refused(device: str, digest
     assert reply.refusal is refusal
 
 
+def test_2_9_after_twenty_wrong_devicekeys_in_a_minute_a_wrong_one_is_too_many_and_the_right_one_gets_in() -> None:
+    world = World()
+    for id in ("lamp", "bridge"):
+        world.device(id, key_digest="digest")
+    wrong = [came_to(world.do(Register("lamp", str(number)))) for number in range(22)]
+    assert wrong == [Refusal.WRONG_DEVICE_KEY] * 20 + [Refusal.TOO_MANY_DEVICE_KEYS] * 2
+    assert came_to(world.do(Register("lamp", "digest"))) is Registered
+    assert came_to(world.do(Register("bridge", "other"))) is Refusal.WRONG_DEVICE_KEY
+    world.clock.advance(ms=59_999)
+    assert came_to(world.do(Register("lamp", "other"))) is Refusal.TOO_MANY_DEVICE_KEYS
+    world.clock.advance(ms=1)
+    assert came_to(world.do(Register("lamp", "other"))) is Refusal.WRONG_DEVICE_KEY
+
+
+def test_2_9_wrong_devicekeys_count_within_a_batch_too_and_a_limit_of_zero_is_off() -> None:
+    world = World(Rules(device_keys_per_minute=1))
+    guesses = [Register("lamp", "a"), Register("lamp", "b")]
+    replies = [came_to(reply) for reply in world.batch(guesses)]
+    assert replies == [Refusal.WRONG_DEVICE_KEY, Refusal.TOO_MANY_DEVICE_KEYS]
+    world.rules = Rules(device_keys_per_minute=0)
+    assert came_to(world.do(guesses[0])) is Refusal.WRONG_DEVICE_KEY
+
+
 def test_the_owner_and_every_holder_of_a_grant_hear_of_a_device_each_once() -> None:
     world = World()
     world.stored("guest")

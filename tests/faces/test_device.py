@@ -132,6 +132,16 @@ async def test_a_device_that_is_not_let_in(database: Path, fields: dict[str, str
         await owner.silence()
 
 
+async def test_2_9_too_many_wrong_devicekeys_of_a_device_are_412_and_the_device_still_gets_in(database: Path) -> None:
+    async with server(database, "limits.device_keys_per_minute=1") as running:
+        for error, code in ((401, 4401), (412, 4412)):
+            async with running.wire() as stranger:
+                refused(await stranger.ask(register(apikey="guess")), error, "register", deviceid="lamp", sequence="r")
+                assert await stranger.closed() == code
+        async with running.wire() as lamp:
+            assert (await lamp.ask(register()))["error"] == 0
+
+
 async def test_an_account_without_token_does_not_become_a_device(database: Path) -> None:
     async with server(database) as running, running.app(OWNER) as owner:
         refused(await owner.ask(report({"a": 1})), 400, "update", deviceid="lamp", sequence="5")

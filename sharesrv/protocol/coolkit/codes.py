@@ -26,6 +26,7 @@ ERRORS: Final = {
     Refusal.SUPERSEDED: 406,
     Refusal.TOO_MANY_FRAMES: 412,
     Refusal.TOO_MANY_HANDSHAKES: 412,
+    Refusal.TOO_MANY_DEVICE_KEYS: 412,
     Refusal.UNKNOWN_UIDS: 412,
     Refusal.OPEN_OFFERS: 412,
     Refusal.TOO_MANY_OFFERS: 412,
