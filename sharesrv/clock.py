@@ -17,6 +17,10 @@ class Clock(Protocol):
     def now_ms(self) -> int:
         """Milliseconds since 1970 UTC."""
 
+    def elapsed_ms(self) -> int:
+        """Milliseconds since some moment, whatever is done to the machine's time."""
+        ...
+
     def new_id(self) -> int:
         """A new id of a share: 63 bits, later ones are larger."""
 
@@ -34,6 +38,10 @@ class SystemClock:
     def now_ms(self) -> int:
         """Milliseconds since 1970 UTC, as the machine has them: a clock that is set back lengthens what is open."""
         return time.time_ns() // 1_000_000
+
+    def elapsed_ms(self) -> int:
+        """By the machine's monotonic clock."""
+        return time.monotonic_ns() // 1_000_000
 
     def new_id(self) -> int:
         """Milliseconds in the upper 43 bits, below them a random number, so that two processes do not make the same id."""

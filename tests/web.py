@@ -57,6 +57,9 @@ class ShiftedClock(SystemClock):
     def now_ms(self) -> int:
         return super().now_ms() + self.ahead_ms
 
+    def elapsed_ms(self) -> int:
+        return super().elapsed_ms() + self.ahead_ms
+
     def advance(self, *, ms: int) -> None:
         self.ahead_ms += ms
 

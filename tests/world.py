@@ -28,13 +28,21 @@ class FakeClock:
 
     def __init__(self, now_ms: int = START_MS) -> None:
         self._now_ms = now_ms
+        self._set_back_ms = 0
         self._ids = count(1)
 
     def now_ms(self) -> int:
         return self._now_ms
 
+    def elapsed_ms(self) -> int:
+        return self._now_ms + self._set_back_ms
+
     def advance(self, *, ms: int) -> None:
         self._now_ms += ms
+
+    def set_back(self, *, ms: int) -> None:
+        self._now_ms -= ms
+        self._set_back_ms += ms
 
     def new_id(self) -> int:
         return next(self._ids)

@@ -67,7 +67,7 @@ class Ledger:
         self._rules = rules
         self._tell = tell
         self._due: Callable[[int], None] = lambda _time_ms: None
-        self._recents = Recents(clock.now_ms)
+        self._recents = Recents(clock.elapsed_ms)
         self._rows: Rows | None = None
         self._queue: deque[Entry] = deque()
         self._received: deque[int] = deque()

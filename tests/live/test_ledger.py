@@ -549,6 +549,16 @@ async def test_a_limit_counts_each_batch_once() -> None:
     assert await desk.do(desk.world.request()) == [Waiting]
 
 
+async def test_2_9_a_limit_by_the_minute_lasts_a_minute_though_the_clock_is_set_back() -> None:
+    desk = Desk(Rules(unknown_uids_per_minute=1))
+    guess = desk.world.request(uid="nobody@example.org")
+    assert await desk.do(guess) == [1]
+    desk.world.clock.set_back(ms=3_600_000)
+    assert await desk.do(guess) == [Refusal.UNKNOWN_UIDS]
+    desk.world.clock.advance(ms=60_000)
+    assert await desk.do(guess) == [1]
+
+
 # The marks of received answers.
 
 
