@@ -213,3 +213,25 @@ async def test_a_code_of_a_bridge_covers_its_sub_devices(database: Path) -> None
             for device in ("bridge", "sub-1", "sub-2"):
                 assert await app.heard() == ended("left", uid=UID, device=device)
         await may_not_control(guest, bridge, id="sub-1")
+
+
+async def test_2_7_an_invitation_to_a_sub_device_joins_that_of_its_bridge(database: Path) -> None:
+    async with house(database) as at_home, at_home.sides() as (owner, guest):
+        web = at_home.web
+        await web.invited("bridge")
+        offer = await guest.heard()
+        codes = [await web.invited(device) for device in ("sub-1", "sub-2")]
+        await guest.silence()
+        for code, device in zip(codes, ("sub-1", "sub-2"), strict=True):
+            assert await web.stands(code, device) == (0, 0)
+            assert (await web.call("shareDevice", GUEST, shareCode=code))["code"] == 5137
+            assert (await web.done("shareCodeInfo", GUEST, shareCode=code))["dk"] == device
+        await web.done("setShareTime", shareCode=codes[0], sharingExpireAt=web.after(48 * HOUR_MS))
+        await web.done("ownerUserUnshareDevice", shareCode=codes[0])
+        assert await web.stands(codes[0], "sub-1") == (2, 1)
+        assert (await guest.ask(answer(offer, 2)))["result"] == 2
+        assert await guest.heard() == updated(uid=UID, device="bridge")
+        assert await owner.heard() == updated(uid=UID, device="bridge")
+        assert (await guest.ask(control(GUEST, {"switch": "on"}, "sub-1")))["error"] == 403
+        assert (await guest.ask(control(GUEST, {"switch": "on"}, "sub-2")))["error"] == 503
+        assert await web.code("shareCodeInfo", shareCode=codes[1]) == 5142

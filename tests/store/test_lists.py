@@ -228,6 +228,17 @@ async def test_3_1_shares_of_a_sub_device_have_the_grants_of_its_bridge_that_cov
     assert await ids("sub-2") == [34, 30]
 
 
+async def test_3_1_an_invitation_that_has_joined_waits_until_its_deadline(store: SqliteStore) -> None:
+    """A request that has joined is not listed, nor what stays out."""
+    shares = [
+        make(30 + n, State.JOINED, "sub-1", "owner", "guest", "", origin=Origin(o)) for n, o in enumerate((0, 1, 4))
+    ]
+    await Kept(store).put(*made(*shares))
+    for now_ms, ids in ((8999, [31]), (9000, [])):
+        found = await store.shares_of(DeviceShares("sub-1", None, now_ms), LAST, 100)
+        assert [share.id for share, _sharee in found] == ids
+
+
 async def history(store: SqliteStore) -> list[JournalRow]:
     """A share of the lamp to the guest that was accepted and left, behind what was made before."""
     offer = make(40, State.OPEN, "lamp", "owner", None, "", origin=Origin.CODE)
