@@ -66,7 +66,8 @@ class RecordModel(Model):
         devices, accounts, tokens, grants = devices or {}, list(accounts), list(tokens), list(grants)
         if not self.fits({*self.accounts, *accounts}, tokens, devices, grants):
             return UNFIT
-        moved = [id for id, thing in devices.items() if id in self.devices and self.moves(id, thing)]
+        bridges_first = sorted(devices.items(), key=lambda item: item[1].bridge is not None)
+        moved = [id for id, thing in bridges_first if id in self.devices and self.moves(id, thing)]
         self.lapse_on(moved)
         sold = {id for id, thing in devices.items() if id in self.devices and not self.owns(thing.owner, id)}
         for grant in grants:
