@@ -29,11 +29,7 @@ PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a num
 Days = Annotated[float, msgspec.Meta(gt=0, le=1e6, description="a number of days above 0")]
 
 
-class Section(msgspec.Struct, frozen=True):
-    """A section of the settings."""
-
-
-class Server(Section, frozen=True):
+class Server(msgspec.Struct, frozen=True):
     host: Text = "127.0.0.1"
     ws_port: Port = 8765
     http_port: Port = 8080
@@ -43,27 +39,27 @@ class Server(Section, frozen=True):
     trusted_proxies: Text = ""  # addresses and networks, with commas between them
 
 
-class Database(Section, frozen=True):
+class Database(msgspec.Struct, frozen=True):
     url: DatabaseUrl = "sqlite:///sharesrv.db"
 
 
-class Sessions(Section, frozen=True):
+class Sessions(msgspec.Struct, frozen=True):
     policy: Policy = "single"
     heartbeat: WholeSeconds = 145
 
 
-class Sharing(Section, frozen=True):
+class Sharing(msgspec.Struct, frozen=True):
     confirm_timeout: PositiveSeconds = 180.0  # S4: "3 minutes"
     resend_cooldown: Seconds = 180.0
     invitation_seconds: PositiveSeconds = 86400.0
     bridge_cascade: Switch = True
 
 
-class Devices(Section, frozen=True):
+class Devices(msgspec.Struct, frozen=True):
     response_timeout: PositiveSeconds = 5.0
 
 
-class Limits(Section, frozen=True):
+class Limits(msgspec.Struct, frozen=True):
     frame_bytes: Limit = 65536
     frames_per_second: Limit = 50
     frame_burst: Limit = 100
@@ -82,7 +78,7 @@ class Limits(Section, frozen=True):
     http_connections: Limit = 1000
 
 
-class Auth(Section, frozen=True):
+class Auth(msgspec.Struct, frozen=True):
     token_days: Days = 30.0
     admin_token: Text = ""
     admin_token_file: Text = ""
@@ -92,7 +88,7 @@ class Auth(Section, frozen=True):
     jwt_claim: Text = "sub"
 
 
-class Settings(Section, frozen=True, dict=True):
+class Settings(msgspec.Struct, frozen=True, dict=True):
     server: Server = msgspec.field(default_factory=Server)
     database: Database = msgspec.field(default_factory=Database)
     sessions: Sessions = msgspec.field(default_factory=Sessions)
@@ -106,7 +102,7 @@ class Settings(Section, frozen=True, dict=True):
         return str(vars(self).get(setting, "default"))
 
 
-SECTIONS: Final[dict[str, type[Section]]] = get_type_hints(Settings)
+SECTIONS: Final[dict[str, type[msgspec.Struct]]] = get_type_hints(Settings)
 
 
 def load(file: Path | None, environment: Mapping[str, str], assignments: Iterable[str]) -> Settings:

@@ -33,7 +33,6 @@ class Counts(dict[Labels, int]):
         return 0
 
     def family(self) -> Metric:
-        """The samples."""
         family = CounterMetricFamily(self.name, self._help, labels=self._labels)
         for key, count in self.items():
             values = (key,) if isinstance(key, str) else key
@@ -53,12 +52,10 @@ class Spread:
         self._created_s = time()
 
     def observe(self, value: float) -> None:
-        """Count one value."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
     def family(self) -> Metric:
-        """The samples."""
         buckets: list[tuple[str, float]] = []
         count = 0
         for bound, more in zip([*(str(float(bound)) for bound in self._bounds), "+Inf"], self._counts, strict=True):

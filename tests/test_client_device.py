@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sharesrv.client import AppClient, CommandRefused, DeviceClient, Frame, HandshakeRefused
-from sharesrv.client.device import Handler
+from sharesrv.client.parties import Handler
 from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.faces.websocket.conversation import Conversation
 from sharesrv.live.sessions import DeviceSession

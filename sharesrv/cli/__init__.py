@@ -20,7 +20,7 @@ INTERRUPTED: Final = 130  # the exit code of a shell for a program that SIGINT e
 
 
 def app_for(arguments: Sequence[str]) -> typer.Typer:
-    """The verb with which `arguments` begin; all of them where they begin with none."""
+    """An application with the verb with which `arguments` begin; with all verbs where they begin with none."""
     import typer
 
     app = typer.Typer(
@@ -38,7 +38,6 @@ def app_for(arguments: Sequence[str]) -> typer.Typer:
 
 
 def main() -> None:
-    """The entry point."""
     try:
         app_for(sys.argv[1:])()
     except Trouble as trouble:

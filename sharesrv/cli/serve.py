@@ -35,7 +35,9 @@ async def _serve(settings: Settings) -> None:
     ending = _ending()
     _raise_file_limit(settings.limits)
     async with serving(settings) as running:
-        _freeze_garbage_collector()
+        gc.collect()  # what the start has made is exempt from collection, the rest seldom garbage: collect less often
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
         where = f"{address(settings, running)} and {http_address(settings, running)}"
         print(f"sharesrv listens on {where}, database {settings.database.url}", flush=True)
         log.info("going down", signal=await ending)
@@ -96,10 +98,3 @@ def _raise_file_limit(limits: Limits) -> None:
             needed=needed,
             allowed=hard,
         )
-
-
-def _freeze_garbage_collector() -> None:
-    """Exempt from collection what the start has made, and collect less often: what waits in memory is seldom garbage."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)

@@ -7,9 +7,8 @@ It reconnects by itself with back-off and resumes: a request that was under way 
 `update` is sent once at most: where its answer is lost with the connection, `OutcomeUnknown` is raised.
 """
 
-from sharesrv.client.app import Answer, AppClient, CommandRefused, Offer, OutcomeUnknown
 from sharesrv.client.base import Client, Direction, Frame, HandshakeRefused
-from sharesrv.client.device import DeviceClient
+from sharesrv.client.parties import Answer, AppClient, CommandRefused, DeviceClient, Offer, OutcomeUnknown
 
 __all__ = [
     "Answer",

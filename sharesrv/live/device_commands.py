@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from sharesrv.domain.control import CompleteUpdate, UpdateDevice
 from sharesrv.domain.outcome import DeviceUpdated, Forward, Reply, Responded
@@ -30,8 +30,6 @@ Turn = tuple[str, str | None]  # a device and a sequence; a device and None: the
 
 
 class Stage(Enum):
-    """How far a command has come."""
-
     WAITING = auto()  # for its turns
     DECIDING = auto()  # in the ledger
     SENT = auto()  # at the device
@@ -106,23 +104,21 @@ class DeviceCommands:
         self._begin_first(hand.turns)
 
     def abandon(self, session: int) -> None:
-        """An app's connection is gone: what still waits for its turns is dropped. What was begun goes on."""
+        """Drop what still waits for its turns, of an app whose connection is gone. What was begun goes on."""
         dropped = [hand for hand in self._unanswered.get(session, ()) if hand.stage is Stage.WAITING]
         for hand in dropped:
             hand.move(Stage.OVER)
-            self._count_out(hand)
+            _drop(self._unanswered, hand.command.session, hand)
             self._leave(hand, hand.turns)
         self._begin_first(turn for hand in dropped for turn in hand.turns)
 
     def answered(self, session: DeviceSession, device_id: str, sequence: str, responded: Responded) -> None:
-        """A device has answered. What is late, comes twice, or answers nothing that was sent is dropped."""
+        """Take a device's answer. One that is late, comes twice, or answers nothing that was sent is dropped."""
         hand = self._sent.get(session.id, {}).get((device_id, sequence))
         if hand is None:
             return
         command, is_late = hand.command, hand.stage is Stage.LATE
-        if (
-            responded.error == 0 and not is_late
-        ):  # the ledger keeps the order: the next command is decided after this one
+        if responded.error == 0 and not is_late:  # before the next command begins, which is decided after this
             done = CompleteUpdate(
                 account_id=command.account_id,
                 device_id=command.device_id,
@@ -135,7 +131,7 @@ class DeviceCommands:
             hand.answer(responded)
 
     def lost(self, session: DeviceSession) -> None:
-        """A device's connection is gone, and with it what was in hand there."""
+        """End what was in hand at a device whose connection is gone."""
         hands = list(self._sent.get(session.id, {}).values())
         unanswered = [hand for hand in hands if hand.stage is not Stage.LATE]
         for hand in hands:
@@ -179,7 +175,7 @@ class DeviceCommands:
         """
         hand.move(Stage.LATE)
         hand.timer = self._call_later(self._timeout_s, partial(self._end, hand))
-        self._count_out(hand)
+        _drop(self._unanswered, hand.command.session, hand)
         sequence, *timers = hand.turns
         hand.turns = [sequence]
         self._leave(hand, timers)
@@ -189,26 +185,21 @@ class DeviceCommands:
     def _end(self, hand: CommandInHand) -> None:
         """Forget a command that was begun, and let those begin that waited for it."""
         if hand.stage is not Stage.LATE:
-            self._count_out(hand)
+            _drop(self._unanswered, hand.command.session, hand)
         hand.move(Stage.OVER)
         if hand.timer is not None:
             hand.timer.cancel()
-            sent = self._sent[hand.sent_to]
-            del sent[(hand.command.device_id, hand.command.sequence)]
-            if not sent:
-                del self._sent[hand.sent_to]
+            _drop(self._sent, hand.sent_to, (hand.command.device_id, hand.command.sequence))
         self._leave(hand, hand.turns)
         self._begin_first(hand.turns)
 
-    def _count_out(self, hand: CommandInHand) -> None:
-        own = self._unanswered[hand.command.session]
-        del own[hand]
-        if not own:
-            del self._unanswered[hand.command.session]
-
     def _leave(self, hand: CommandInHand, turns: list[Turn]) -> None:
         for turn in turns:
-            queue = self._queues[turn]
-            del queue[hand]
-            if not queue:
-                del self._queues[turn]
+            _drop(self._queues, turn, hand)
+
+
+def _drop(books: dict[Any, Any], key: object, entry: object) -> None:
+    """Remove an entry from the dictionary under `key`, and that dictionary when it is empty."""
+    del books[key][entry]
+    if not books[key]:
+        del books[key]

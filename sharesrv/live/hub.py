@@ -71,7 +71,7 @@ class Hub:
         return [session for sessions in self._sessions.values() for session in sessions]
 
     def asks(self, share_id: int, session: AppSession) -> None:
-        """`session` waits for the answer about this share; one that asks twice gets it twice."""
+        """Note that `session` waits for the answer about this share. One that asks twice gets it twice."""
         self._asking.setdefault(share_id, []).append(session)
 
     def tell_waiting(self, session: AppSession, offers: Iterable[Share], answers: Iterable[Share]) -> None:

@@ -57,7 +57,6 @@ class Bucket:
         self._over_since = self._over_until = -1.0
 
     def take(self, now_s: float) -> bool:
-        """Whether one more fits in at this time."""
         if not self._rate:
             return True
         self._fill(now_s)

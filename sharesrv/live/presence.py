@@ -53,14 +53,14 @@ class Devices:
         self._will_ask_again = False
 
     def attach(self, session: DeviceSession, audiences: Iterable[Audience]) -> DeviceSession | None:
-        """`session` is how its device is reached from now on; the session that it replaces, if there was one."""
+        """Reach a device by `session` from now on. Returns the session that it replaces, if there was one."""
         older = self._sessions.get(session.device_id)
         self._sessions[session.device_id] = session
         self._announce(audiences)
         return older
 
     def detach(self, session: DeviceSession) -> None:
-        """The connection is gone, if it has not been replaced."""
+        """Forget a session whose connection is gone, if it has not been replaced."""
         if self._sessions.get(session.device_id) is session:
             del self._sessions[session.device_id]
             self._find_audience(session.device_id)
@@ -69,13 +69,13 @@ class Devices:
         return list(self._sessions.values())
 
     def disown(self, disowned: DeviceDisowned) -> None:
-        """The device is gone, another's, or has another devicekey: close its session."""
+        """Close the session of a device that is gone, another's, or has another devicekey."""
         if session := self._sessions.get(disowned.device_id):
             session.goodbye(Goodbye.UNAUTHORIZED)
         self._told_online.discard(disowned.device_id)
 
     def recheck(self, moved: DeviceMoved) -> None:
-        """What hangs on this device may have changed: tell what is not as it was told."""
+        """Tell what has changed since it was told, of a device and of its sub-devices."""
         self._find_audience(moved.device_id)
 
     def link(self, device_id: str, bridge_id: str | None) -> DeviceSession | None:
@@ -107,7 +107,7 @@ class Devices:
         self._ask_again_later()
 
     def _announce(self, audiences: Iterable[Audience]) -> None:
-        """Tell what is not as it was told, as things are at this moment."""
+        """Tell which of these devices are online now where it was told otherwise, and the reverse."""
         for audience in audiences:
             online = self.link(audience.device_id, audience.bridge_id) is not None
             if online is (audience.device_id in self._told_online):

@@ -1,16 +1,19 @@
-"""An app: shares, answers, commands to devices."""
+"""An app, with its shares, answers and commands to devices; and a device, real or simulated."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Self
 
 import msgspec
 
 from sharesrv.client.base import Client, Direction, Frame
+
+Handler = Callable[[str, Frame], int | Awaitable[int] | None]
 
 
 class Answer(msgspec.Struct, rename={"retry_after_s": "retryAfter"}):
@@ -44,8 +47,6 @@ class OutcomeUnknown(ConnectionError):  # noqa: N818
 
 
 class Request(msgspec.Struct, eq=False):
-    """A frame under way."""
-
     frame: Frame
     answered: asyncio.Future[Answer]
     is_sent: bool = False
@@ -218,3 +219,41 @@ class AppClient(Client):
         if offer.s_seq not in self._seen:
             self._seen[offer.s_seq] = offer.params["expireAt"]
             self._offers.put_nowait(offer)
+
+
+class DeviceClient(Client):
+    """A device's session, across reconnections.
+
+    `on_update` gets the deviceid (a bridge's sub-devices are reached through it) and the params of each command; what it
+    returns is the device's answer: None or 0 for yes, else an error.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        device_id: str,
+        device_key: str,
+        on_update: Handler,
+        *,
+        tls: ssl.SSLContext | None = None,
+        on_frame: Callable[[Direction, str], None] | None = None,
+    ) -> None:
+        super().__init__(url, tls=tls, on_frame=on_frame)
+        self.device_id = device_id
+        self._device_key = device_key
+        self._handle = on_update
+
+    async def report(self, params: Frame, *, device_id: str | None = None) -> None:
+        """Say what has changed, here or in a sub-device."""
+        frame = {"action": "update", "deviceid": device_id or self.device_id, "userAgent": "device"}
+        await self._send(frame | {"sequence": self.new_sequence(), "params": params})
+
+    def _hello(self) -> Frame:
+        names = {"deviceid": self.device_id, "apikey": self._device_key}
+        return {"action": "register", "userAgent": "device"} | names
+
+    async def _take(self, frame: Frame) -> None:
+        if frame.get("action") == "update":
+            answer = self._handle(frame["deviceid"], frame["params"])
+            error = await answer if inspect.isawaitable(answer) else answer
+            await self._send({"error": error or 0, "deviceid": frame["deviceid"], "sequence": frame["sequence"]})
