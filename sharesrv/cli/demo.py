@@ -93,7 +93,11 @@ class Demo:
                 await self._shares(owner, guest)
                 await self._control(owner, guest, url)
                 await self._codes(owner, guest, http_address(short, running))
-        await self._journal(short)
+        self._say("What the journal has of the lamp and the camera:")
+        for device in (LAMP, "camera"):
+            wanted = JournalFilter(device_id=device)
+            rows = await ask(short, lambda reader, wanted=wanted: reader.journal(wanted, 0, 100))  # type: ignore[misc]
+            self._console.print(table(rows), style="green")
         if stay:
             await self._stay(self._settings())
         else:
@@ -197,13 +201,6 @@ class Demo:
         text = await asyncio.to_thread(fetch)
         self._show(account, "←", text)
         return json.loads(text)
-
-    async def _journal(self, settings: Settings) -> None:
-        self._say("What the journal has of the lamp and the camera:")
-        for device in (LAMP, "camera"):
-            wanted = JournalFilter(device_id=device)
-            rows = await ask(settings, lambda reader, wanted=wanted: reader.journal(wanted, 0, 100))  # type: ignore[misc]
-            self._console.print(table(rows), style="green")
 
     async def _stay(self, settings: Settings) -> None:
         async with serving(settings) as running:

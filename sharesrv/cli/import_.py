@@ -37,7 +37,7 @@ def import_(
                 run(carry_out(set_to, command, create=True))
             except Unfit as unfit:
                 number = next(number for number, record in records if record is unfit.record)
-                raise _bad(number, unfit.reason) from unfit
+                raise Trouble(f"line {number}: {unfit.reason}; nothing was written") from unfit
             except Refused as refused:
                 raise Trouble(f"{refused.reason}; nothing was written") from refused
     finally:
@@ -66,11 +66,6 @@ def _records(file: Path, progress: Progress) -> Iterator[tuple[int, Record]]:
 def _read(number: int, line: bytes) -> importing.Record:
     try:
         return importing.read(line)
-    except UnicodeDecodeError as error:
-        raise _bad(number, "not UTF-8") from error
     except ValueError as error:
-        raise _bad(number, str(error)) from error
-
-
-def _bad(number: int, reason: str) -> Trouble:
-    return Trouble(f"line {number}: {reason}; nothing was written")
+        reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise Trouble(f"line {number}: {reason}; nothing was written") from error

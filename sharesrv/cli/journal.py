@@ -12,7 +12,6 @@ from sharesrv.cli.options import Assignments, Config, run, settings
 from sharesrv.store.base import JournalFilter, JournalRow
 
 COLUMNS = ("id", "at", "share", "device", "sharer", "sharee", "from", "to", "cause", "by", "door")
-
 ID_MAX = 2**63 - 1  # what the database has room for
 
 
@@ -27,8 +26,7 @@ def journal(
 ) -> None:
     """Print the transitions of shares, oldest first: when, which share, from and to which state, by whom, how."""
     wanted = JournalFilter(device, account, share)
-    question = ask(settings(config, assignments), lambda reader: reader.journal(wanted, after, limit))
-    print(table(run(question)))
+    print(table(run(ask(settings(config, assignments), lambda reader: reader.journal(wanted, after, limit)))))
 
 
 def table(rows: list[JournalRow]) -> str:
@@ -42,7 +40,6 @@ def table(rows: list[JournalRow]) -> str:
 
 def _cells(row: JournalRow) -> tuple[str, ...]:
     at = datetime.fromtimestamp(row.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    parties = (row.device_id, row.sharer_id, row.sharee_id or "-")
     from_state = "-" if row.from_state is None else row.from_state.word
     moves = (from_state, row.to_state.word, row.cause.word or "-", row.by, row.channel.word)
-    return (str(row.id), at, str(row.share_id), *parties, *moves)
+    return (str(row.id), at, str(row.share_id), row.device_id, row.sharer_id, row.sharee_id or "-", *moves)

@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import msgspec
 import structlog
 import typer
 from structlog.typing import Processor
@@ -35,21 +36,14 @@ def settings(config: Path | None, assignments: list[str] | None) -> Settings:
 
 
 def rules_of(settings: Settings) -> Rules:
-    """The settings as the domain sees them."""
-    limits = settings.limits
-    return Rules(
+    """The settings as the domain sees them. Limits have the same names there."""
+    return msgspec.structs.replace(
+        msgspec.convert(settings.limits, Rules, from_attributes=True),
         confirm_timeout_ms=round(settings.sharing.confirm_timeout * 1000),
         resend_cooldown_ms=round(settings.sharing.resend_cooldown * 1000),
         invitation_ms=round(settings.sharing.invitation_seconds * 1000),
         bridge_cascade=settings.sharing.bridge_cascade,
         newest_token_only=settings.sessions.policy == "single",
-        handshakes_per_minute=limits.handshakes_per_minute,
-        unknown_uids_per_minute=limits.unknown_uids_per_minute,
-        open_offers=limits.open_offers,
-        offers_per_minute=limits.offers_per_minute,
-        open_codes=limits.open_codes,
-        codes_per_minute=limits.codes_per_minute,
-        device_keys_per_minute=limits.device_keys_per_minute,
     )
 
 

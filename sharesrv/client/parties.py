@@ -244,13 +244,13 @@ class DeviceClient(Client):
         self._handle = on_update
 
     async def report(self, params: Frame, *, device_id: str | None = None) -> None:
-        """Say what has changed, here or in a sub-device."""
+        """Tell the server which params have changed, here or in a sub-device."""
         frame = {"action": "update", "deviceid": device_id or self.device_id, "userAgent": "device"}
         await self._send(frame | {"sequence": self.new_sequence(), "params": params})
 
     def _hello(self) -> Frame:
-        names = {"deviceid": self.device_id, "apikey": self._device_key}
-        return {"action": "register", "userAgent": "device"} | names
+        key = self._device_key
+        return {"action": "register", "userAgent": "device", "deviceid": self.device_id, "apikey": key}
 
     async def _take(self, frame: Frame) -> None:
         if frame.get("action") == "update":

@@ -40,22 +40,16 @@ Value = TypeVar("Value")
 
 
 class Entry(NamedTuple):
-    """A command in the queue; `answer` takes its reply; `came_s` is when it was submitted, by `monotonic`."""
+    """A command in the queue; `came_s` is when it was submitted, by `monotonic`; `answer` takes its reply."""
 
     command: Command
-    answer: Answering
     came_s: float
+    answer: Answering
 
 
-class Decided(NamedTuple):
-    """The outcomes of a command, in the order in which they are told: first of what lapsed before it, then its own."""
-
-    entry: Entry
-    outcomes: Sequence[Outcome]
-
-
-def _ignore(_reply: Reply) -> None:
-    pass
+Decided = tuple[
+    Entry, Sequence[Outcome]
+]  # what is told of a command: first what lapsed before it, then its own outcome
 
 
 class Ledger:
@@ -82,9 +76,9 @@ class Ledger:
         """Call `call` with each time, in ms, at which a share that was written may come due."""
         self._due = call
 
-    def submit(self, command: Command, answer: Answering = _ignore) -> None:
+    def submit(self, command: Command, answer: Answering = lambda _reply: None) -> None:
         """Put a command into the queue. `answer` is called once, when the command is decided and durable."""
-        self._queue.append(Entry(command, answer, monotonic()))
+        self._queue.append(Entry(command, monotonic(), answer))
         self._wake.set()
 
     async def ask(self, command: Command) -> Reply:
@@ -147,7 +141,7 @@ class Ledger:
         batch: list[Entry] = []
         if self._received:
             ids = [self._received.popleft() for _ in range(min(BATCH_MAX, len(self._received)))]
-            batch.append(Entry(Received(tuple(ids)), _ignore, monotonic()))
+            batch.append(Entry(Received(tuple(ids)), monotonic(), lambda _reply: None))
         while self._queue and len(batch) < BATCH_MAX:
             if self._queue[0].command.alone and batch:
                 break
@@ -166,7 +160,7 @@ class Ledger:
             kept, self._rows = self._rows, None  # if this fails or runs again, all rows are read anew
             rows = kept if kept is not None and source.unchanged and len(kept) <= ROWS_MAX else Rows()
             facts = Facts(source, self._rules, self._clock.now_ms(), self._recents.count, rows)
-            decided[:] = [Decided(entry, self._decide(entry.command, facts)) for entry in batch]
+            decided[:] = [(entry, self._decide(entry.command, facts)) for entry in batch]
             return [outcome for _entry, outcomes in decided for outcome in outcomes]
 
         try:
@@ -244,4 +238,4 @@ def call_safely(call: Callable[[Value], None], value: Value, event: str = "a cal
 
 
 def _all_failed(batch: list[Entry]) -> list[Decided]:
-    return [Decided(entry, [Outcome(Refused(Refusal.INTERNAL))]) for entry in batch]
+    return [(entry, [Outcome(Refused(Refusal.INTERNAL))]) for entry in batch]
