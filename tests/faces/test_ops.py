@@ -113,6 +113,10 @@ async def test_metrics_move(database: Path) -> None:
             assert await moved("sharesrv_grant_end_seconds_count[]") == 1
             assert await moved("sharesrv_batch_commands_count[]") >= 3
             assert await moved("sharesrv_commit_seconds_count[]") >= 3
+        answered = await moved("sharesrv_answers_total['', '0']")
+        async with operator.served.device() as lamp:
+            await lamp.ask({"action": "query", "deviceid": "lamp", "userAgent": "device", "sequence": "6"})
+            assert await moved("sharesrv_answers_total['', '0']") == answered + 1
         async with operator.served.wire() as wire:
             assert (await wire.online(OWNER, at="wrong"))["error"] == 401
             assert await moved("sharesrv_handshakes_total['401', 'userOnline']") == 1

@@ -1,14 +1,15 @@
-"""What apps say and hear: their frames as commands to the ledger, replies and notices as frames (PROTOCOL 2.4 to 2.6)."""
+"""What apps and devices say and hear: frames as commands, replies and notices as frames (PROTOCOL 2.4 to 2.8)."""
 
 from __future__ import annotations
 
 from typing import Final, Literal
 
 from sharesrv import metrics
+from sharesrv.auth import digest
 from sharesrv.domain.answer import Answer
 from sharesrv.domain.ask import Request
 from sharesrv.domain.change import ChangeGrant
-from sharesrv.domain.control import Query, UpdateDevice
+from sharesrv.domain.control import Query, QueryItself, Report, UpdateDevice
 from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import (
     AccountNotice,
@@ -27,7 +28,7 @@ from sharesrv.domain.outcome import (
 from sharesrv.domain.share import Share, State
 from sharesrv.domain.take_back import Cancel
 from sharesrv.errors import Refusal, Refused
-from sharesrv.live.sessions import AppSession
+from sharesrv.live.sessions import AppSession, DeviceSession
 from sharesrv.protocol.coolkit import frames, outbound
 from sharesrv.protocol.coolkit.codes import ERRORS
 from sharesrv.protocol.coolkit.frames import Heading
@@ -121,29 +122,48 @@ def _device_command(session: AppSession, heading: Heading, frame: frames.Update 
     )
 
 
+def device_command(session: DeviceSession, heading: Heading, frame: frames.AnyFrame) -> Command:
+    """What a device's frame asks of the ledger. Raises Refused: another's apikey, an app's frame."""
+    match frame:
+        case frames.Update(userAgent="device", params=params):
+            _require_own_key(session, heading, frame)
+            return Report(speaker_id=session.device_id, device_id=frame.deviceid, params=params)
+        case frames.Query() if frame.userAgent != "app":
+            _require_own_key(session, heading, frame)
+            wanted = tuple(frame.params or ())
+            return QueryItself(speaker_id=session.device_id, device_id=frame.deviceid, wanted=wanted)
+    raise Refused(Refusal.WRONG_SESSION, "an app's command on a device's session")
+
+
+def _require_own_key(session: DeviceSession, heading: Heading, frame: frames.Update | frames.Query) -> None:
+    """A device may name its owner, or itself by its devicekey. Only the owner's apikey is echoed, never a devicekey."""
+    heading.apikey = frame.apikey if frame.apikey == session.owner_id else None
+    if frame.apikey not in (None, session.owner_id) and digest(frame.apikey or "") != session.key_digest:
+        reason = f"this session is device {session.device_id}: apikey must be its devicekey, or its owner's"
+        raise Refused(Refusal.WRONG_ACCOUNT, reason)
+
+
 def answer(heading: Heading, reply: Reply) -> bytes:
     """The answer to a frame; it is counted too."""
+    error: int = 0
+    result: int | str = ""
     match reply:
         case Acknowledged(share=share, accepted=accepted):
             result = ACCEPTED if accepted else REFUSED
-            metrics.ANSWERS[0, result] += 1
             heading.deviceid = heading.deviceid or share.device_id
-            return outbound.done(heading, result, share.code)
+            said = outbound.done(heading, result, share.code)
         case Result(result=result):
-            metrics.ANSWERS[0, result] += 1
-            return outbound.done(heading, result)
+            said = outbound.done(heading, result)
         case Refused():
-            metrics.ANSWERS[ERRORS[reply.refusal], ""] += 1
-            return outbound.refused(heading, reply)
+            error, said = ERRORS[reply.refusal], outbound.refused(heading, reply)
         case Stored(owner_id=owner_id, params=params):
-            metrics.ANSWERS[0, ""] += 1
-            return outbound.stored(heading, owner_id, params)
+            said = outbound.stored(heading, owner_id, params)
         case Responded(error=error, d_seq=d_seq):
-            metrics.ANSWERS[error if error in _KNOWN_ERRORS else "other", ""] += 1
-            return outbound.relayed(heading, error, d_seq)
+            said = outbound.relayed(heading, error, d_seq)
         case _:
-            metrics.ANSWERS[0, ""] += 1
-            return outbound.done(heading)
+            said = outbound.done(heading)
+    metrics.ANSWERS[error if error in _KNOWN_ERRORS else "other", result] += 1
+    return said
 
 
 def count(notice: AccountNotice) -> None:

@@ -18,7 +18,7 @@ from sharesrv.domain.connect import Connect, Register
 from sharesrv.domain.control import UpdateDevice
 from sharesrv.domain.outcome import Connected, Registered, Reply, Responded, Waiting
 from sharesrv.errors import Goodbye, Refusal, Refused, TokenExpired
-from sharesrv.faces.websocket import app, device
+from sharesrv.faces.websocket import app
 from sharesrv.faces.websocket.transport import Connection
 from sharesrv.live.device_commands import DeviceCommands
 from sharesrv.live.hub import Hub
@@ -138,7 +138,7 @@ class Conversation:
             services.device_commands.answered(session, answering, heading.sequence or "", responded)
             return
         else:
-            command = device.command(session, heading, frame)
+            command = app.device_command(session, heading, frame)
         self._count_in(IN_HAND_MAX)
         services.ledger.submit(command, partial(self._replied, session, heading, IN_HAND_MAX))
         if services.ledger.crowded:
@@ -153,11 +153,9 @@ class Conversation:
 
     def _replied(self, session: AppSession | DeviceSession, heading: Heading, most: int, reply: Reply) -> None:
         try:
-            if isinstance(session, DeviceSession):
-                self._connection.send(device.answer(heading, reply))
-            elif session.superseded:
-                pass
-            elif isinstance(reply, Waiting):
+            if isinstance(session, AppSession) and session.superseded:
+                return
+            if isinstance(session, AppSession) and isinstance(reply, Waiting):
                 self._services.hub.asks(reply.share_id, session)
             else:
                 self._connection.send(app.answer(heading, reply))
