@@ -71,9 +71,9 @@ CODES: Final = {
 class Envelope(msgspec.Struct):
     """What every call answers, with HTTP status 200: `code` 200 is done; else `msg` says what to do and `data` is null."""
 
-    code: int
-    msg: str
-    data: Any
+    code: int = OK
+    msg: str = ""
+    data: Any = None
     extMsg: str = ""  # noqa: N815 - the wire's spelling
 
 
@@ -317,13 +317,3 @@ CODE_INFO: Final = Call(
 CALLS: Final = (
     SHARE_INFO, SHARE_DEVICE, SHARE_BY_UID, SET_SHARE_TIME, OWNER_UNSHARE, RECIPIENT_UNSHARE, USER_LIST, RENAME, CODE_INFO,
 )  # fmt: skip
-
-
-def done(data: object) -> Envelope:
-    """It was done."""
-    return Envelope(OK, "", data)
-
-
-def refused(call: Call, refusal: Refusal, reason: str) -> Envelope:
-    """It was not, and why."""
-    return Envelope(call.code(refusal), reason, None)

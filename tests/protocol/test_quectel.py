@@ -22,13 +22,12 @@ from sharesrv.protocol.quectel import (
     SHARE_INFO,
     USER_LIST,
     Call,
-    done,
+    Envelope,
     first,
     milliseconds,
     page,
     read,
     recipient,
-    refused,
     token,
 )
 
@@ -281,9 +280,9 @@ def test_the_calls() -> None:
 
 
 def test_an_answer_is_an_envelope() -> None:
-    answer = done("code")
+    answer = Envelope(data="code")
     assert (answer.code, answer.msg, answer.data, answer.extMsg) == (200, "", "code", "")
-    answer = refused(SHARE_DEVICE, Refusal.NOT_LONGER, "longer, please")
+    answer = Envelope(SHARE_DEVICE.code(Refusal.NOT_LONGER), "longer, please")
     assert (answer.code, answer.msg, answer.data, answer.extMsg) == (5151, "longer, please", None, "")
 
 

@@ -202,12 +202,9 @@ async def qr(request: AnyRequest, backend: TheBackend, code: FromPath[str]) -> R
     return Response(picture.getvalue(), media_type=media_type, headers={"Cache-Control": "no-store"})
 
 
-def _answer_refusal(_request: AnyRequest, refused: Refused) -> Response[Failed]:
+def _answer_failure(_request: AnyRequest, error: Refused | StoreFailed) -> Response[Failed]:
+    refused = error if isinstance(error, Refused) else Refused(Refusal.INTERNAL)
     return Response(Failed(ERRORS.get(refused.refusal, 500), refused.reason), status_code=200)
-
-
-def _answer_store_failure(_request: AnyRequest, _error: StoreFailed) -> Response[Failed]:
-    return Response(Failed(500, Refusal.INTERNAL.value), status_code=200)
 
 
 def router() -> Router:
@@ -215,7 +212,7 @@ def router() -> Router:
     return Router(
         "/",
         route_handlers=[dispatch, devices, device, qr],
-        exception_handlers={Refused: _answer_refusal, StoreFailed: _answer_store_failure},
+        exception_handlers={Refused: _answer_failure, StoreFailed: _answer_failure},
         tags=["apps"],
         security=[{"token": []}],
     )

@@ -104,20 +104,17 @@ def user_info(account: Account | None) -> dict[str, str]:
 
 def accepted(share: Share, device: Device | None) -> dict[str, str]:
     """What the recipient of a share code is told."""
-    return {
-        "pk": (device.pk if device else None) or "",
-        "dk": (device.dk if device else None) or "",
-        "deviceid": share.device_id,
-        "shareCode": share.code,
-        "sharingExpireAt": iso(share.ends_ms),
-    }
+    ends = {"deviceid": share.device_id, "shareCode": share.code, "sharingExpireAt": iso(share.ends_ms)}
+    return _product(device) | ends
+
+
+def _product(device: Device | None) -> dict[str, str]:
+    return {"pk": (device and device.pk) or "", "dk": (device and device.dk) or ""}
 
 
 def described(share: Share, device: Device | None) -> dict[str, str]:
     """What a code is for."""
-    return {
-        "pk": (device.pk if device else None) or "",
-        "dk": (device.dk if device else None) or "",
+    return _product(device) | {
         "deviceName": device.name if device else "",
         "ownerUid": share.sharer_id,
         "acceptingExpireAt": iso(share.deadline_ms),

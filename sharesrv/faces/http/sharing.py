@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -94,25 +95,18 @@ def route(call: Call) -> HTTPRouteHandler:
 def _refused(call: Call, refused: Refused) -> Response[Envelope]:
     """Too many guesses at accounts are told by the HTTP status (PROTOCOL 2.9), everything else by the code in the body."""
     if refused.refusal is Refusal.UNKNOWN_UIDS:
-        return Response(Envelope(TOO_MANY, refused.reason, None), status_code=TOO_MANY, headers={"Retry-After": "60"})
-    return Response(quectel.refused(call, refused.refusal, refused.reason), status_code=200)
+        return Response(Envelope(TOO_MANY, refused.reason), status_code=TOO_MANY, headers={"Retry-After": "60"})
+    return Response(Envelope(call.code(refused.refusal), refused.reason), status_code=200)
 
 
 async def _parameters(request: AnyRequest) -> dict[str, str]:
     content_type = request.headers.get("content-type", "").lower()
-    body = await request.body()
-    params = quectel.read(request.scope["query_string"], body, content_type)
+    params = quectel.read(request.scope["query_string"], await request.body(), content_type)
     if "multipart/form-data" in content_type:
-        params = await _multipart(request) | params
+        with suppress(Exception):  # a malformed body is as none
+            form = (await request.form()).multi_items()
+            params = quectel.first([(name, value) for name, value in form if isinstance(value, str)]) | params
     return params
-
-
-async def _multipart(request: AnyRequest) -> dict[str, str]:
-    try:
-        form = await request.form()
-    except Exception:  # a malformed body is as none
-        return {}
-    return quectel.first([(name, value) for name, value in form.multi_items() if isinstance(value, str)])
 
 
 async def _carry_out(call: Call, params: dict[str, str], request: AnyRequest, backend: Backend) -> Envelope:
@@ -126,7 +120,7 @@ async def _carry_out(call: Call, params: dict[str, str], request: AnyRequest, ba
         raise Refused(fault)
     command = command_of(call, identity, params)
     reply = await (_answer(command, backend) if call.method == "GET" else backend.ledger.ask(command))
-    return quectel.done(await _data(call, reply, params, backend))
+    return Envelope(data=await _data(call, reply, params, backend))
 
 
 async def _answer(question: Command, backend: Backend) -> Reply:
@@ -142,10 +136,7 @@ async def _data(call: Call, reply: Reply, params: dict[str, str], backend: Backe
     match reply:
         case DeviceFound(device=device):
             return await listed(device, backend, params)
-        case Coded(share=share, device=device) if call is quectel.SHARE_DEVICE:
-            return accepted(share, device)
-        case Coded(share=share, device=device) if call is quectel.CODE_INFO:
-            return described(share, device)
-        case Coded(share=share):
-            return share.code
+        case Coded(share=share, device=device):
+            show = {quectel.SHARE_DEVICE.name: accepted, quectel.CODE_INFO.name: described}.get(call.name)
+            return share.code if show is None else show(share, device)
     return {}

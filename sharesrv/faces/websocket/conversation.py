@@ -73,7 +73,6 @@ class Conversation:
             session.unreceived.clear()
 
     def gone(self) -> None:
-        """Nothing more can be told here."""
         match self._session:
             case AppSession():
                 self._services.hub.detach(self._session)
@@ -83,7 +82,6 @@ class Conversation:
                 self._services.devices.detach(self._session)
 
     def binary(self) -> None:
-        """400, and the connection stays open."""
         self._refuse(Heading(), Refused(Refusal.BINARY))
 
     def too_many(self) -> None:

@@ -43,27 +43,19 @@ class Times(NamedTuple):
 
 
 class Listener(Protocol):
-    """What a connection tells the party that talks over it: a conversation."""
+    """What a connection tells the party that talks over it: a conversation. `begun` says whether a handshake frame has come.
+
+    `heard`: any frame has come, a ping or a close too, behind all that was sent until now. `text` is valid UTF-8.
+    `too_many`: a `ping`, or a control frame, beyond the rate. `gone`: nothing more can be sent; it may be called again.
+    """
 
     @property
-    def begun(self) -> bool:
-        """Whether a handshake frame has come."""
-        ...
-
-    def heard(self) -> None:
-        """A frame has come, a ping or a close too, behind all that was sent until now."""
-
-    def text(self, data: bytes, *, within_rate: bool) -> None:
-        """A text message has come: valid UTF-8."""
-
-    def binary(self) -> None:
-        """A binary message has come."""
-
-    def too_many(self) -> None:
-        """A `ping`, or a control frame, has come beyond the rate."""
-
-    def gone(self) -> None:
-        """Nothing more can be sent over the connection. May be called again."""
+    def begun(self) -> bool: ...
+    def heard(self) -> None: ...
+    def text(self, data: bytes, *, within_rate: bool) -> None: ...
+    def binary(self) -> None: ...
+    def too_many(self) -> None: ...
+    def gone(self) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -149,11 +141,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def writable(self) -> bool:
-        """See `Socket`."""
         return not self._blocked and self.is_open
 
     def when_writable(self, call: Callable[[], None]) -> None:
-        """See `Socket`."""
         self._when_writable = call
 
     @property
@@ -163,7 +153,6 @@ class Connection(asyncio.Protocol):
         return str(peer[0]) if peer else "unknown"
 
     def greeted(self) -> None:
-        """It has shaken hands."""
         self._door.greeted(self)
 
     def send(self, payload: bytes) -> bool:
@@ -184,11 +173,9 @@ class Connection(asyncio.Protocol):
             self._flush()
 
     def close_later(self, goodbye: Goodbye, delay_s: float) -> None:
-        """Close in a while."""
         asyncio.get_running_loop().call_later(delay_s, self.close, goodbye)
 
     def abort(self) -> None:
-        """Cut it off."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -311,10 +298,14 @@ class Connection(asyncio.Protocol):
                 self.send(b"pong")
             else:
                 self.listener.too_many()
-        elif text.isascii() or _is_utf8(text):
-            self.listener.text(text, within_rate=within_rate)
-        else:
+            return
+        try:
+            if not text.isascii():
+                text.decode()
+        except UnicodeDecodeError:
             self.close(Goodbye.NOT_TEXT)
+        else:
+            self.listener.text(text, within_rate=within_rate)
 
     def _gather(self, frame: Frame, within_rate: bool) -> bytes | None:
         """The text message that ends with this frame. The parser has counted its size and seen to the order."""
@@ -355,11 +346,3 @@ class Connection(asyncio.Protocol):
         if ws.close_expected():
             self.listener.gone()
             self.expires_s = min(self.expires_s, self._door.now_s() + self.times.closing_s)
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -5,15 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from sharesrv.domain.facts import Account, Device, Source, Token
 from sharesrv.domain.share import Cause, Channel, Share, State
 from sharesrv.store.base import AccountInfo, DeviceInfo, DeviceShares, JournalFilter, JournalRow
 from sharesrv.store.sqlite.connection import Connection, roll_back
-from sharesrv.store.sqlite.source import SHARE, TOKEN, SqliteSource, device_of, share_of
+from sharesrv.store.sqlite.source import SHARE, TOKEN, Row, SqliteSource, device_of, first, share_of, token_of
 
-Row = tuple[Any, ...]
 Value = TypeVar("Value")
 
 _ACCOUNT: Final = "SELECT id, uid, nickname, created_ms FROM account"
@@ -69,7 +68,7 @@ class SqliteReader:
     async def tokens(self, account_id: str, after: str, limit: int) -> list[Token]:
         sql = f"{TOKEN} WHERE account_id = ? AND digest > ? ORDER BY digest LIMIT ?"
         behind = f"{after}g" if after else ""  # no digest that begins with `after`: g follows the hexadecimal digits
-        return await self._list(lambda row: Token(*row), sql, account_id, behind, limit)
+        return await self._list(token_of, sql, account_id, behind, limit)
 
     async def devices(self, after: str, limit: int) -> list[DeviceInfo]:
         return await self._list(_device, f"{_DEVICE} WHERE d.id > ? ORDER BY d.id LIMIT ?", after, limit)
@@ -106,7 +105,7 @@ class SqliteReader:
 
     async def open_offers(self, until_ms: int) -> int:
         sql = "SELECT count(*) FROM share WHERE state < 2 AND state = 0 AND deadline_ms <= ? AND origin = 0"
-        [number] = await self._list(_first, sql, until_ms)
+        [number] = await self._list(first, sql, until_ms)
         return int(number)
 
     async def due(self, now_ms: int, limit: int) -> list[int]:
@@ -114,14 +113,14 @@ class SqliteReader:
             "SELECT id, deadline_ms AS at_ms FROM share WHERE state < 2 AND deadline_ms <= ?1 UNION ALL "
             "SELECT id, ends_ms FROM share WHERE state = 2 AND ends_ms > 0 AND ends_ms <= ?1 ORDER BY at_ms LIMIT ?2"
         )
-        return await self._list(_first, sql, now_ms, limit)
+        return await self._list(first, sql, now_ms, limit)
 
     async def next_due_ms(self) -> int | None:
         sql = (
             "SELECT min(deadline_ms) FROM share WHERE state < 2 UNION ALL "
             "SELECT min(ends_ms) FROM share WHERE state = 2 AND ends_ms > 0"
         )
-        return min((at_ms for at_ms in await self._list(_first, sql) if at_ms is not None), default=None)
+        return min((at_ms for at_ms in await self._list(first, sql) if at_ms is not None), default=None)
 
     async def _list(self, make: Callable[[Row], Value], sql: str, *values: object) -> list[Value]:
         """What `make` makes of each row, in the connection's thread."""
@@ -139,10 +138,6 @@ def _look(work: Callable[[Source], Value], connection: sqlite3.Connection) -> Va
 
 def _only(found: list[Value]) -> Value | None:
     return found[0] if found else None
-
-
-def _first(row: Row) -> Any:
-    return row[0]
 
 
 def _account(row: Row) -> AccountInfo:

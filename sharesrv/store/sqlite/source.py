@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from sharesrv.domain.facts import Account, Device, Token
 from sharesrv.domain.share import Asked, Cause, Origin, Share, State
 from sharesrv.store.base import StoreFailed
+
+Row = tuple[Any, ...]
+Value = TypeVar("Value")
 
 SHARE_COLUMNS: Final = Share.__struct_fields__
 SHARE: Final = ", ".join(f"s.{column}" for column in SHARE_COLUMNS)
@@ -72,104 +76,104 @@ class SqliteSource:
         self.unchanged = unchanged
 
     def account(self, id: str) -> Account | None:
-        row = self._row("account", id)
-        return None if row is None else Account(*row)
+        return self._one("account", _account, id)
 
     def account_of_login(self, uid: str) -> Account | None:
-        row = self._row("account_of_login", uid)
-        return None if row is None else Account(*row)
+        return self._one("account_of_login", _account, uid)
 
     def token(self, digest: str) -> Token | None:
-        row = self._row("token", digest)
-        return None if row is None else Token(*row)
+        return self._one("token", token_of, digest)
 
     def tokens_of(self, account_id: str) -> list[Token]:
-        return [Token(*row) for row in self._rows("tokens_of", account_id)]
+        return self._list("tokens_of", token_of, account_id)
 
     def device(self, id: str) -> Device | None:
-        row = self._row("device", id)
-        return None if row is None else device_of(row)
+        return self._one("device", device_of, id)
 
     def device_of_product(self, pk: str, dk: str) -> Device | None:
-        row = self._row("device_of_product", pk, dk)
-        return None if row is None else device_of(row)
+        return self._one("device_of_product", device_of, pk, dk)
 
     def sub_devices(self, bridge_id: str) -> list[Device]:
-        return [device_of(row) for row in self._rows("sub_devices", bridge_id)]
+        return self._list("sub_devices", device_of, bridge_id)
 
     def devices_of(self, owner_id: str) -> list[Device]:
-        return [device_of(row) for row in self._rows("devices_of", owner_id)]
+        return self._list("devices_of", device_of, owner_id)
 
     def params(self, device_id: str) -> str | None:
-        row = self._row("params", device_id)
-        return None if row is None else row[0]
+        return self._one("params", first, device_id)
 
     def share(self, id: int) -> Share | None:
-        row = self._row("share", id)
-        return None if row is None else share_of(row)
+        return self._one("share", share_of, id)
 
     def share_of_code(self, code: str) -> Share | None:
-        row = self._row("share_of_code", code)
-        return None if row is None else share_of(row)
+        return self._one("share_of_code", share_of, code)
 
     def newest_offer(self, sharee_id: str, device_id: str, sequence: str) -> Share | None:
-        row = self._row("newest_offer", device_id, sharee_id, sequence)
-        return None if row is None else share_of(row)
+        return self._one("newest_offer", share_of, device_id, sharee_id, sequence)
 
     def newest_timed_out(self, device_id: str, sharee_id: str) -> Share | None:
-        row = self._row("newest_timed_out", device_id, sharee_id)
-        return None if row is None else share_of(row)
+        return self._one("newest_timed_out", share_of, device_id, sharee_id)
 
     def live_on(self, root_id: str, sharee_id: str) -> list[Share]:
-        return self._shares("live_on", root_id, sharee_id)
+        return self._list("live_on", share_of, root_id, sharee_id)
 
     def held_on(self, root_id: str) -> list[Share]:
-        return self._shares("held_on", root_id)
+        return self._list("held_on", share_of, root_id)
 
     def live_of_device(self, device_id: str) -> list[Share]:
-        return self._shares("live_of_device", device_id)
+        return self._list("live_of_device", share_of, device_id)
 
     def codes_of_device(self, device_id: str) -> list[Share]:
-        return self._shares("codes_of_device", device_id)
+        return self._list("codes_of_device", share_of, device_id)
 
     def open_codes(self, device_id: str, now_ms: int) -> int:
-        return int(self._rows("open_codes", device_id, now_ms)[0][0])
+        return self._one("open_codes", first, device_id, now_ms) or 0
 
     def live_of_sharee(self, sharee_id: str) -> list[Share]:
-        return self._shares("live_of_sharee", sharee_id)
+        return self._list("live_of_sharee", share_of, sharee_id)
 
     def grants_between(self, sharer_id: str, sharee_id: str) -> list[Share]:
-        return self._shares("grants_between", sharee_id, sharer_id)
+        return self._list("grants_between", share_of, sharee_id, sharer_id)
 
     def asked_of(self, sharee_id: str, now_ms: int) -> list[Share]:
-        return self._shares("asked_of", sharee_id, now_ms)
+        return self._list("asked_of", share_of, sharee_id, now_ms)
 
     def owed_to(self, sharer_id: str) -> list[Share]:
-        return self._shares("owed_to", sharer_id)
+        return self._list("owed_to", share_of, sharer_id)
 
     def open_offers(self, sharer_id: str, now_ms: int) -> int:
-        return sum(number for (number,) in self._rows("open_offers", sharer_id, now_ms))
+        return sum(self._list("open_offers", first, sharer_id, now_ms))
 
     def open_offers_to(self, sharee_id: str, now_ms: int) -> int:
-        return int(self._rows("open_offers_to", sharee_id, now_ms)[0][0])
+        return self._one("open_offers_to", first, sharee_id, now_ms) or 0
 
     def left_notices(self, limit: int) -> list[tuple[int, bytes]]:
-        return [(id, notice) for id, notice in self._rows("left_notices", limit)]
+        return self._list("left_notices", tuple, limit)
 
-    def _row(self, name: str, *values: object) -> Any:
+    def _one(self, name: str, make: Callable[[Row], Value], *values: object) -> Value | None:
         try:
-            return self._execute(STATEMENTS[name], values).fetchone()
+            row = self._execute(STATEMENTS[name], values).fetchone()
+        except sqlite3.OperationalError as error:
+            raise StoreFailed(str(error)) from error
+        return None if row is None else make(row)
+
+    def _list(self, name: str, make: Callable[[Row], Value], *values: object) -> list[Value]:
+        try:
+            return [make(row) for row in self._execute(STATEMENTS[name], values)]
         except sqlite3.OperationalError as error:
             raise StoreFailed(str(error)) from error
 
-    def _rows(self, name: str, *values: object) -> list[Any]:
-        try:
-            return self._execute(STATEMENTS[name], values).fetchall()
-        except sqlite3.OperationalError as error:
-            raise StoreFailed(str(error)) from error
 
-    def _shares(self, name: str, *values: object) -> list[Share]:
-        return [share_of(row) for row in self._rows(name, *values)]
+def first(row: Row) -> Any:
+    return row[0]
+
+
+def _account(row: Row) -> Account:
+    return Account(*row)
+
+
+def token_of(row: Row) -> Token:
+    return Token(*row)
 
 
 def device_of(row: tuple[Any, ...]) -> Device:

@@ -60,7 +60,8 @@ class SqliteStore(SqliteReader):
             stack.push_async_callback(self._reader.close)
             if self._serves:
                 try:
-                    await self._writer.run(_forget_notices)
+                    # It has no sessions yet, and handshakes read what waits.
+                    await self._writer.run(lambda connection: connection.execute("DELETE FROM left_notice"))
                 except StoreFailed as error:
                     raise unusable(self._path, error) from error
             self._stack = stack.pop_all()
@@ -112,11 +113,6 @@ def _commit(connection: sqlite3.Connection) -> None:
             roll_back(connection)
             raise StoreFailed(str(error)) from error
         raise OutcomeUnknown(str(error)) from error
-
-
-def _forget_notices(connection: sqlite3.Connection) -> None:
-    """Delete notices left before this server began: it has no sessions yet, and handshakes read what waits."""
-    connection.execute("DELETE FROM left_notice")
 
 
 def _lock_file(path: Path) -> Path:

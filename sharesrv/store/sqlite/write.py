@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sharesrv.domain.facts import Account, Device
+from sharesrv.domain.facts import Device
 from sharesrv.domain.outcome import (
     ForgetNotices,
     Put,
@@ -133,7 +133,8 @@ def _write_records(connection: sqlite3.Connection, kinds: dict[type, list[Any]],
     if not (accounts or devices or PutToken in kinds):
         return
     _make_room(connection, accounts, devices)
-    connection.executemany(_ACCOUNT, [_account(change.new, now_ms) for change in accounts])
+    people = [change.new for change in accounts]
+    connection.executemany(_ACCOUNT, [(each.id, each.uid, fold(each.uid), each.nickname, now_ms) for each in people])
     connection.executemany(_DEVICE, [(*msgspec.structs.astuple(change.new), now_ms) for change in devices])
     for change in kinds.get(PutToken, []):
         token = change.token
@@ -151,7 +152,3 @@ def _make_room(connection: sqlite3.Connection, accounts: Sequence[PutAccount], d
         if change.old is not None and (change.old.pk, change.old.dk) != (change.new.pk, change.new.dk)
     ]
     connection.executemany("UPDATE device SET pk = NULL, dk = NULL WHERE id = ?", keys)
-
-
-def _account(account: Account, now_ms: int) -> tuple[str, str, str, str, int]:
-    return (account.id, account.uid, fold(account.uid), account.nickname, now_ms)
