@@ -1,8 +1,9 @@
-"""What every room uses: permit bits, how login names are compared, which text can be stored, what is a name and a note."""
+"""What every room uses: permit bits, login names compared, text that can be stored, times as text, names and notes."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from enum import IntFlag
 from typing import Final
 from unicodedata import category, east_asian_width, normalize
@@ -41,6 +42,14 @@ def is_storable(text: str) -> bool:
     if text.isascii():
         return "\0" not in text
     return not any("\ud800" <= character <= "\udfff" or character == "\0" for character in text)
+
+
+def iso(time_ms: int) -> str:
+    """ISO 8601 in UTC, with milliseconds; empty for never."""
+    if not time_ms:
+        return ""
+    second, ms = divmod(time_ms, 1000)
+    return f"{datetime.fromtimestamp(second, UTC).isoformat()[:19]}.{ms:03}Z"
 
 
 def check_name(key: str, name: str) -> None:

@@ -146,6 +146,14 @@ class PlainStore:
             lambda share: share.state is State.OPEN and share.origin is Origin.CODE and share.device_id == device_id
         )
 
+    def last_ended(self, device_id: str, sharee_id: str) -> tuple[Share, str] | None:
+        named = (State.ENDED, device_id, sharee_id)
+        found = self._shares(lambda share: (share.state, share.device_id, share.sharee_id) == named)
+        last = max(found, key=lambda share: (share.settled_ms, share.id), default=None)
+        if last is None:
+            return None
+        return last, next((put.by for put in reversed(self.journal) if put.new.id == last.id), "")
+
     def open_codes(self, device_id: str, now_ms: int) -> int:
         codes = (Origin.CODE, Origin.INVITATION)
         return len(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import typer
@@ -14,6 +13,7 @@ from sharesrv.domain.draft import Draft
 from sharesrv.domain.explain import ACTIONS, Explanation
 from sharesrv.domain.explain import explain as decide
 from sharesrv.domain.facts import Facts, Source
+from sharesrv.names import iso
 from sharesrv.protocol.coolkit.codes import ERRORS
 
 Action = Literal["update", "query", "share", "timers.add", "timers.edit", "timers.delete", "timers.enable"]
@@ -39,12 +39,12 @@ def explain(
 
 def sentence(found: Explanation) -> str:
     """An explanation as one line."""
-    verdict = "allowed" if found.refusal is None else f"not allowed ({ERRORS[found.refusal]}: {found.refusal.value})"
+    verdict = "allowed" if found.refusal is None else f"not allowed ({ERRORS[found.refusal]}: {found.reason})"
     parts = [verdict if found.rule == "none" else f"{verdict}; decided by: {found.rule}"]
     if found.share is not None:
         parts.append(f"share {found.share.id}, permit {int(found.permit)}")
-    if found.bridge_id is not None:
+    if found.share is not None and found.bridge_id is not None:
         parts.append(f"of the bridge {found.bridge_id}")
     if found.until_ms is not None:
-        parts.append(f"until {datetime.fromtimestamp(found.until_ms / 1000, UTC).isoformat(timespec='milliseconds')}")
+        parts.append(f"until {iso(found.until_ms)}")
     return ", ".join(parts)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from sharesrv.cli.database import ask
 from sharesrv.cli.options import Assignments, Config, run, settings
+from sharesrv.names import iso
 from sharesrv.store.base import JournalFilter, JournalRow
 
 COLUMNS = ("id", "at", "share", "device", "sharer", "sharee", "from", "to", "cause", "by", "door")
@@ -39,7 +39,6 @@ def table(rows: list[JournalRow]) -> str:
 
 
 def _cells(row: JournalRow) -> tuple[str, ...]:
-    at = datetime.fromtimestamp(row.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     from_state = "-" if row.from_state is None else row.from_state.word
     moves = (from_state, row.to_state.word, row.cause.word or "-", row.by, row.channel.word)
-    return (str(row.id), at, str(row.share_id), row.device_id, row.sharer_id, row.sharee_id or "-", *moves)
+    return (str(row.id), iso(row.at_ms), str(row.share_id), row.device_id, row.sharer_id, row.sharee_id or "-", *moves)

@@ -101,6 +101,9 @@ class Source(Protocol):
     def codes_of_device(self, device_id: str) -> list[Share]:
         """The open share codes of a device that anybody may accept."""
 
+    def last_ended(self, device_id: str, sharee_id: str) -> tuple[Share, str] | None:
+        """Of an account's grants on a device that have ended the last one, and by whom: as the journal has it."""
+
     def open_codes(self, device_id: str, now_ms: int) -> int:
         """How many share codes and invitations of a device are open, their deadlines after `now_ms`."""
 

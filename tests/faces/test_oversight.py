@@ -116,5 +116,10 @@ async def test_explain_names_the_share(database: Path) -> None:
         [(id,)] = query(database, "SELECT id FROM share")
         by = (await explained(operator, GUEST, "update", "sub-1"))["by"]
         assert by == {"rule": "bridge", "share": str(id), "bridge": "bridge", "permit": 2, "until": None}
+        await operator.done("DELETE", f"shares/{id}")
+        found = await explained(operator, GUEST, "update", "sub-1")
+        assert (found["allowed"], found["error"]) == (False, 403)
+        assert found["reason"] == f"grant {id} ended by an operator"
+        assert found["by"] == {"rule": "none", "share": None, "bridge": None, "permit": 0, "until": None}
         assert (await operator.ask("GET", "explain?account=a&device=b&action=fly")).status_code == 422
         assert (await operator.ask("GET", "explain?account=a")).status_code == 422

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from sharesrv.auth import digest
 from sharesrv.domain.record_checks import GrantRecord, TokenRecord
 from sharesrv.domain.share import State
-from sharesrv.faces.http.listing import iso
+from sharesrv.names import iso
 from tests.failing import FailingStore
 from tests.web import HOUR_MS, LATE, METHODS, PK, House, Web, add, coded, envelope, failed, house
 from tests.wire import GUEST, OTHER, OWNER, UIDS, answer, at, query, share

@@ -308,6 +308,17 @@ async def test_open_offers_are_counted(kept: Kept, question: str, account: str, 
     assert await kept.ask(lambda source: getattr(source, question)(account, now_ms)) == number
 
 
+async def test_3_3_the_grant_that_ended_last_is_found_with_who_ended_it(kept: Kept) -> None:
+    times = {31: 500, 32: 900, 33: 900, 34: 700}
+    shares = [make(id, State.ACTIVE, "lamp", "owner", "guest", "1") for id in times]
+    await kept.put(*made(*shares))
+    await kept.put(*(moved(share, state=State.ENDED, settled_ms=times[share.id]) for share in shares))
+    [ended, by] = await kept.ask(lambda source: source.last_ended("lamp", "guest"))
+    assert (ended.id, ended.settled_ms, by) == (33, 900, "guest")
+    assert await kept.ask(lambda source: source.last_ended("lamp", "other")) is None
+    assert await kept.ask(lambda source: source.last_ended("bridge", "guest")) is None
+
+
 async def test_the_request_that_timed_out_last_is_the_one_with_the_latest_deadline(kept: Kept) -> None:
     times = {31: 500, 32: 900, 33: 900, 34: 700}
     shares = [make(id, State.TIMED_OUT, "lamp", "owner", "guest", "1", deadline_ms=ms) for id, ms in times.items()]
@@ -332,6 +343,7 @@ EVERYTHING: dict[str, list[Sequence[Any]]] = {
     "share_of_code": [[f"code-{id}" for id in range(9, 28)]],
     "newest_offer": [ACCOUNT_IDS, DEVICE_IDS, ["", "1", "2", "3", "8", "9"]],
     "newest_timed_out": [DEVICE_IDS, ACCOUNT_IDS],
+    "last_ended": [DEVICE_IDS, ACCOUNT_IDS],
     "live_on": [DEVICE_IDS, ACCOUNT_IDS],
     "held_on": [DEVICE_IDS],
     "live_of_device": [DEVICE_IDS],

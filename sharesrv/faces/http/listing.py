@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from sharesrv.domain.facts import Account, Device
 from sharesrv.domain.share import Cause, Share, State
 from sharesrv.faces.http.backend import Backend
+from sharesrv.names import iso
 from sharesrv.protocol.quectel import Params, page
 from sharesrv.store.base import DeviceShares
 
@@ -120,11 +120,3 @@ def described(share: Share, device: Device | None) -> dict[str, str]:
         "acceptingExpireAt": iso(share.deadline_ms),
         "sharingExpireAt": iso(share.ends_ms),
     }
-
-
-def iso(time_ms: int) -> str:
-    """ISO 8601 in UTC, with milliseconds; empty for never."""
-    if not time_ms:
-        return ""
-    second, ms = divmod(time_ms, 1000)
-    return f"{datetime.fromtimestamp(second, UTC).isoformat()[:19]}.{ms:03}Z"

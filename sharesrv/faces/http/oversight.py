@@ -233,7 +233,7 @@ async def explain_access(backend: TheBackend, account: Key, device: Key, action:
     return Explained(
         allowed=found.refusal is None,
         error=0 if found.refusal is None else ERRORS[found.refusal],
-        reason="" if found.refusal is None else found.refusal.value,
+        reason=found.reason,
         by=Decider(
             rule=found.rule,  # type: ignore[arg-type]
             share=None if found.share is None else str(found.share.id),

@@ -43,6 +43,8 @@ STATEMENTS: Final = {
     "ORDER BY s.id DESC LIMIT 1",
     "newest_timed_out": f"{_FROM} WHERE s.device_id = ? AND s.sharee_id = ? AND s.state = 7 AND s.origin = 0 "
     "ORDER BY s.deadline_ms DESC, s.id DESC LIMIT 1",
+    "last_ended": f"SELECT {SHARE}, (SELECT by FROM journal WHERE share_id = s.id ORDER BY id DESC LIMIT 1) FROM share s "
+    "WHERE s.device_id = ? AND s.sharee_id = ? AND s.state = 8 ORDER BY s.settled_ms DESC, s.id DESC LIMIT 1",
     "live_on": _ON_TREE.format(which="s.state < 4 AND s.sharee_id = ?2"),
     "held_on": _ON_TREE.format(which="s.state < 4 AND s.state >= 2"),
     "live_of_device": f"{_FROM} WHERE s.device_id = ? AND s.state < 4 ORDER BY s.id",
@@ -113,6 +115,9 @@ class SqliteSource:
 
     def newest_timed_out(self, device_id: str, sharee_id: str) -> Share | None:
         return self._one("newest_timed_out", share_of, device_id, sharee_id)
+
+    def last_ended(self, device_id: str, sharee_id: str) -> tuple[Share, str] | None:
+        return self._one("last_ended", lambda row: (share_of(row[:-1]), row[-1] or ""), device_id, sharee_id)
 
     def live_on(self, root_id: str, sharee_id: str) -> list[Share]:
         return self._list("live_on", share_of, root_id, sharee_id)
