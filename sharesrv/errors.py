@@ -1,7 +1,7 @@
 """The two catalogues: a refusal is answered and the session lives on; a goodbye closes the connection.
 
-Which code a refusal has on which wire, `protocol` knows. The value of a refusal is the sentence for a developer where
-nothing more precise is known.
+`protocol` knows the code of each refusal on each wire. The value of a refusal is the sentence for a developer, unless the
+place that raises it has a more precise one.
 """
 
 from __future__ import annotations

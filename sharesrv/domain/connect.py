@@ -25,7 +25,7 @@ LEFT_AT_ONCE = 256  # notices of other processes that are told in one batch
 
 
 class Connect(Called, frozen=True, kw_only=True):
-    """An app's handshake (PROTOCOL 2.2). `account_id` is whom it says it speaks for."""
+    """An app's handshake (PROTOCOL 2.2). `account_id` is the apikey that it names."""
 
     channel: ClassVar[Channel] = Channel.WEBSOCKET
 

@@ -87,7 +87,7 @@ class Query(OnDevice, frozen=True, kw_only=True):
     wanted: tuple[str, ...] = ()
 
     def decide(self, draft: Draft) -> None:
-        """What is stored of the device, where the account may control it."""
+        """Answer with what is stored, if the account may control the device."""
         device, _permit = self.permitted(draft)
         draft.reply = _stored(device, draft.facts, self.wanted)
 
@@ -167,7 +167,7 @@ def _merged(stored: str, params: Params) -> str:
 
 
 def _wanted_timers(params: Params) -> list[dict[str, Any]]:
-    """The timers in a command. Raises Refused where they cannot be read: then nobody can say what they change."""
+    """The timers in a command. Raises Refused where they cannot be read: then it is not known what they change."""
     try:
         return _TIMERS.decode(params[TIMERS])
     except msgspec.DecodeError as error:

@@ -99,17 +99,17 @@ class Call(NamedTuple):
         return self.own_codes.get(refusal, CODES[refusal])
 
     def fault(self, params: Params, now_ms: int) -> Refusal | None:
-        """What is wrong with the parameters: the first thing, in the vendor's order."""
+        """The first fault of the parameters in the vendor's order, None for none."""
         return next((fault for check in self.checks if (fault := check(params, now_ms)) is not None), None)
 
 
 def needs(name: str, refusal: Refusal) -> Check:
-    """A parameter that must be there."""
+    """The check that a parameter is given."""
     return lambda params, _now_ms: refusal if name not in params else None
 
 
 def _times(*names: str) -> Check:
-    """Timestamps, where given: whole milliseconds in the future."""
+    """The check that timestamps, where given, are whole milliseconds in the future."""
 
     def check(params: Params, now_ms: int) -> Refusal | None:
         given = [params[name] for name in names if name in params]

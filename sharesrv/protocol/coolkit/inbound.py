@@ -126,7 +126,7 @@ class _Number(str):
 
 
 def _diagnose(data: bytes, *, of_device: bool) -> tuple[Heading, AnyFrame | Fault]:
-    """What is wrong with a frame that was not taken at once, and whose it is as far as that can be read."""
+    """Read slowly a frame that msgspec did not take: its heading as far as possible, and what is wrong with it."""
     try:
         found = json.loads(data.decode(), parse_int=_Number, parse_float=_Number, parse_constant=lambda _name: None)
     except (ValueError, RecursionError):
@@ -158,7 +158,7 @@ def _judge(
 
 
 def _kind(found: dict[str, Any], *, of_device: bool) -> tuple[str, type[AnyFrame] | None]:
-    """The action of a frame, and as what it is to be read."""
+    """The action of a frame, and the type that it is read as."""
     if not of_device and "result" in found and "params" not in found and found.get("action", "share") == "share":
         return "share", ShareAnswer
     if "action" not in found and "error" in found:
@@ -198,7 +198,7 @@ def _sendable(text: str) -> bool:
 
 
 def _salvage(data: bytes) -> str | None:
-    """The sequence of something that is not even JSON, where it stands there to be read."""
+    """Find the sequence in a text that is not JSON."""
     for match in _SALVAGE.finditer(data):
         try:
             return _sequence(msgspec.Raw(match[1]))
