@@ -7,10 +7,13 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, closing
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from unittest.mock import patch
 
+from litestar.types import ASGIApp, Receive, Scope, Send
 from websockets.asyncio.client import connect
 
 from sharesrv.auth import digest
@@ -23,6 +26,9 @@ from sharesrv.domain.outcome import Counted, Done
 from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, GrantRecord, TokenRecord
 from sharesrv.domain.records import WriteRecords
 from sharesrv.domain.rules import Rules
+from sharesrv.faces.http import openapi
+from sharesrv.faces.http import server as http_server
+from sharesrv.faces.http.backend import Backend
 from sharesrv.faces.websocket.transport import Times
 from sharesrv.store.sqlite.connection import open_database
 from sharesrv.store.sqlite.source import SqliteSource
@@ -126,8 +132,30 @@ async def server(
     """A server on the database file `path`, filled with the kit's accounts and devices."""
     if filled:
         fill(path)
-    async with serving(settings_for(path, *assignments), clock=clock, times=times) as running:
-        yield TestServer(running, path)
+    with patch.object(http_server, "application", _on_demand), patch.object(openapi, "document", _document):
+        async with serving(settings_for(path, *assignments), clock=clock, times=times) as running:
+            yield TestServer(running, path)
+
+
+_build, _describe = http_server.application, openapi.document
+_described: list[openapi.Schema] = []
+
+
+def _on_demand(backend: Backend) -> ASGIApp:
+    """The HTTP handlers, built when the first request comes: most tests speak WebSocket alone."""
+    app = cache(lambda: _build(backend))
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await app()(scope, receive, send)
+
+    return answer
+
+
+def _document(handlers: Any, dependencies: Any) -> openapi.Schema:
+    """The OpenAPI document, built for the first server that is asked by HTTP: it is the same for all."""
+    if not _described:
+        _described.append(_describe(handlers, dependencies))
+    return _described[0]
 
 
 class Wire:
