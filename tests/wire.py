@@ -29,6 +29,7 @@ from sharesrv.domain.rules import Rules
 from sharesrv.faces.http import openapi
 from sharesrv.faces.http import server as http_server
 from sharesrv.faces.http.backend import Backend
+from sharesrv.faces.websocket import server as websocket_server
 from sharesrv.faces.websocket.transport import Times
 from sharesrv.store.sqlite.connection import open_database
 from sharesrv.store.sqlite.source import SqliteSource
@@ -132,7 +133,11 @@ async def server(
     """A server on the database file `path`, filled with the kit's accounts and devices."""
     if filled:
         fill(path)
-    with patch.object(http_server, "application", _on_demand), patch.object(openapi, "document", _document):
+    with (
+        patch.object(http_server, "application", _on_demand),
+        patch.object(openapi, "document", _document),
+        patch.multiple(websocket_server, SWEEP_S=0.05, WAVE_GAP_S=0.005),
+    ):
         async with serving(settings_for(path, *assignments), clock=clock, times=times) as running:
             yield TestServer(running, path)
 

@@ -504,6 +504,7 @@ async def test_beyond_64_commands_at_devices_an_app_is_read_again_when_one_is_an
         assert [(await guest.heard())["sequence"] for _ in range(3)] == ["0", "1", "2"]
         assert await guest.heard() == "pong"
         assert [(await lamp.heard())["sequence"] for _ in range(2)] == ["64", "65"]
+        guest.connection.transport.abort()  # it is not read again, not even its goodbye
 
 
 # Bridges.
