@@ -1,4 +1,7 @@
-"""The test kit for real processes: `sharesrv` as it is run, and ended, from outside."""
+"""The test kit for real processes: `sharesrv` as it is run, and ended, from outside.
+
+With `forked=False` a process starts from nothing: as a shell starts it, and slower.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,21 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from websockets.asyncio.client import connect
 
+from tests.forked import Forked
 from tests.wire import Wire
 
+PROGRAM = [sys.executable, "-W", "error", "-m", "sharesrv"]
 RUN_S = 60.0  # for a verb that ends by itself, and for a server to go down
 
 
 class Process:
     """A server in a process of its own. `said` is the line it prints, `log` the file of what it logs."""
 
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str] | Forked, log: Path) -> None:
         self._process = process
         self.log = log
         assert process.stdout is not None
@@ -63,12 +69,17 @@ class Process:
 
 
 @contextmanager
-def serve(path: Path, *assignments: str) -> Iterator[Process]:
+def serve(path: Path, *assignments: str, forked: bool = True) -> Iterator[Process]:
     """A server process on the database file `path`, at a free port, killed with the block where it still runs."""
     log = path.with_suffix(".log")
-    command = _command("serve", path, ("server.ws_port=0", "server.http_port=0", *assignments))
-    with log.open("a") as stderr:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=_environment())
+    arguments = _arguments("serve", path, ("server.ws_port=0", "server.http_port=0", *assignments))
+    process: subprocess.Popen[str] | Forked
+    if forked:
+        process = Forked(arguments, log, _environment())
+    else:
+        command = [*PROGRAM, *arguments]
+        with log.open("a") as stderr:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=_environment())
     with process:
         try:
             yield Process(process, log)
@@ -77,21 +88,28 @@ def serve(path: Path, *assignments: str) -> Iterator[Process]:
                 process.kill()
 
 
-def run(*arguments: str | Path, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str | Path, path: Path | None = None, forked: bool = True, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """`sharesrv` with these arguments, to its end."""
     verb, *rest = map(str, arguments)
-    command = _command(verb, path, ()) + rest
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=RUN_S, check=False, env=_environment() | environment
-    )
+    wanted, environment = [*_arguments(verb, path, ()), *rest], _environment() | environment
+    if not forked:
+        command = [*PROGRAM, *wanted]
+        return subprocess.run(command, capture_output=True, text=True, timeout=RUN_S, check=False, env=environment)
+    with TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        with Forked(wanted, log, environment) as process:
+            said = process.stdout.read()
+            return subprocess.CompletedProcess(wanted, process.wait(RUN_S), said, log.read_text())
 
 
-def _command(verb: str, path: Path | None, assignments: tuple[str, ...]) -> list[str]:
-    command = [sys.executable, "-W", "error", "-m", "sharesrv", verb]
+def _arguments(verb: str, path: Path | None, assignments: tuple[str, ...]) -> list[str]:
+    arguments = [verb]
     database = [] if path is None else [f"database.url=sqlite:///{path}"]
     for assignment in (*database, *assignments):
-        command += ["--set", assignment]
-    return command
+        arguments += ["--set", assignment]
+    return arguments
 
 
 def _environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ SIZES = ["--key", "of the test", "--pairs", "2", "--seconds", "0.3", "--repeat",
 
 
 def test_one_scenario_for_programs() -> None:
-    ended = run("bench", "control", "--pairs", "2", "--seconds", "0.3", "--repeat", "2", "--json")
+    ended = run("bench", "control", "--pairs", "2", "--seconds", "0.3", "--repeat", "2", "--json", forked=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     told = json.loads(ended.stdout)
     assert list(told) == ["machine", "took_s", "figures", "medians", "runs"]
@@ -87,7 +87,7 @@ def _child_of(process: subprocess.Popen[str]) -> str:
 
 
 def test_its_help_names_every_scenario() -> None:
-    ended = run("bench", "--help")
+    ended = run("bench", "--help", forked=False)
     assert ended.returncode == 0
     for word in ("share:", "open-loop:", "control:", "connect:", "idle:", "code:", "floor:", "--quick", "--records"):
         assert word in ended.stdout

@@ -475,7 +475,7 @@ def test_it_says_what_was_imported(database: Path) -> None:
 
 def test_a_bad_file_is_one_line_and_exit_code_2(database: Path) -> None:
     fill(database)
-    ended = run("import", written(database, [ANN, b"{"]), path=database)
+    ended = run("import", written(database, [ANN, b"{"]), path=database, forked=False)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.strip().startswith("sharesrv: line 2: ")
     assert ended.stderr.strip().count("\n") == 0

@@ -21,7 +21,7 @@ from sharesrv import cli
 from sharesrv.cli.serve import _raise_file_limit
 from sharesrv.config import Limits
 from sharesrv.domain.share import State
-from tests.process import RUN_S, _command, _environment, run, serve
+from tests.process import PROGRAM, RUN_S, _arguments, _environment, run, serve
 from tests.wire import GUEST, OWNER, fill, query, share
 
 
@@ -37,7 +37,7 @@ def taken_port() -> Iterator[int]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_it_says_where_it_listens_and_ends_in_order(database: Path, number: signal.Signals) -> None:
     fill(database)
-    with serve(database) as process:
+    with serve(database, forked=False) as process:
         assert re.fullmatch(
             rf"sharesrv listens on ws://127\.0\.0\.1:[0-9]+/api/ws and http://127\.0\.0\.1:[0-9]+, database sqlite:///{re.escape(str(database))}\n",
             process.said,
@@ -67,7 +67,7 @@ async def test_under_nohup_it_goes_on_without_its_terminal(database: Path) -> No
     fill(database)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with serve(database) as process:
+        with serve(database, forked=False) as process:
             process.signal(signal.SIGHUP)
             async with process.app(OWNER) as owner:
                 assert (await owner.ask(share(uid="nobody")))["result"] == 1
@@ -80,8 +80,8 @@ async def test_under_nohup_it_goes_on_without_its_terminal(database: Path) -> No
 def test_a_signal_during_the_start_ends_it_in_order(database: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as keys:  # of an identity provider that is slow to answer
         url = f"auth.jwt_jwks=http://127.0.0.1:{keys.getsockname()[1]}/"
-        command = _command("serve", database, ("server.ws_port=0", "server.http_port=0", url))
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_environment())
+        arguments = _arguments("serve", database, ("server.ws_port=0", "server.http_port=0", url))
+        process = subprocess.Popen([*PROGRAM, *arguments], stderr=subprocess.PIPE, text=True, env=_environment())
         with process:
             asked, _address = keys.accept()
             process.send_signal(signal.SIGINT)
@@ -136,7 +136,7 @@ def test_it_may_open_as_many_files_as_the_system_allows_and_warns_where_that_is_
 def test_its_files_can_be_read_by_their_owner_alone(database: Path) -> None:
     umask = os.umask(0)
     try:
-        with serve(database) as process:
+        with serve(database, forked=False) as process:
             files = list(database.parent.glob("share.db*"))
             assert {each.name for each in files} == {"share.db", "share.db-lock", "share.db-shm", "share.db-wal"}
             assert {oct(each.stat().st_mode & 0o777) for each in files} == {"0o600"}

@@ -74,7 +74,7 @@ async def test_with_policy_multi_the_older_ones_go_on(database: Path, capsys: py
 
 def test_as_a_process(database: Path) -> None:
     fill(database)
-    ended = run("token", OWNER, path=database)
+    ended = run("token", OWNER, path=database, forked=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert query(database, "SELECT account_id FROM token WHERE digest = ?", digest(ended.stdout.strip())) == [(OWNER,)]
     ended = run("token", "nobody", path=database)
@@ -85,6 +85,6 @@ def test_as_a_process(database: Path) -> None:
 
 def test_an_account_that_is_not_utf_8_is_said_in_one_line(database: Path) -> None:
     fill(database)
-    ended = run("token", "\udcff", path=database)
+    ended = run("token", "\udcff", path=database, forked=False)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "sharesrv: one of the arguments is not UTF-8\n"

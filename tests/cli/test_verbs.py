@@ -25,6 +25,6 @@ def test_without_a_verb_all_are_there(arguments: list[str]) -> None:
 
 
 def test_a_verb_that_is_not_there_is_exit_code_2() -> None:
-    ended = run("nonsense")
+    ended = run("nonsense", forked=False)
     assert ended.returncode == 2
     assert "No such command 'nonsense'" in ended.stderr
