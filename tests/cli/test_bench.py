@@ -11,11 +11,11 @@ from pathlib import Path
 
 from tests.process import run, serve
 
-SIZES = ["--key", "of the test", "--pairs", "2", "--seconds", "0.3", "--repeat", "2"]
+SIZES = ["--key", "of the test", "--pairs", "2", "--seconds", "0.1", "--repeat", "2"]
 
 
 def test_one_scenario_for_programs() -> None:
-    ended = run("bench", "control", "--pairs", "2", "--seconds", "0.3", "--repeat", "2", "--json", forked=False)
+    ended = run("bench", "control", "--pairs", "2", "--seconds", "0.1", "--repeat", "2", "--json", forked=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     told = json.loads(ended.stdout)
     assert list(told) == ["machine", "took_s", "figures", "medians", "runs"]
@@ -26,7 +26,7 @@ def test_one_scenario_for_programs() -> None:
 
 
 def test_the_floor_runs_beside_the_server() -> None:
-    ended = run("bench", "floor", "--pairs", "2", "--seconds", "0.2")
+    ended = run("bench", "floor", "--pairs", "2", "--seconds", "0.1")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert [line.split()[0] for line in ended.stdout.splitlines() if "2 pairs" in line] == ["floor", "share"]
 
@@ -67,7 +67,7 @@ def test_a_server_that_is_not_there() -> None:
 
 
 def test_it_stops_its_server_when_it_is_stopped(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sharesrv", "bench", "control", "--pairs", "1", "--seconds", "60"]
+    command = [sys.executable, "-m", "sharesrv", "bench", "connect", "--connections", "2", "--seconds", "60"]
     with subprocess.Popen(command, env={"TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE, text=True) as process:
         server = _child_of(process)
         process.send_signal(signal.SIGTERM)

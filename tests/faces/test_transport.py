@@ -620,12 +620,12 @@ async def test_a_connection_that_drops(database: Path) -> None:
 @pytest.mark.parametrize(
     "flood",
     [
-        frame(TEXT) * (2**18 // 6),
-        frame(BINARY) * (2**18 // 6),
-        frame(PONG) * (2**18 // 6),
-        frame(PING) * (2**18 // 6),
-        frame(TEXT, fin=False) + frame(CONT, fin=False) * (2**18 // 6) + frame(CONT),
-        frame(TEXT, b"x", fin=False) + frame(CONT, b"x", fin=False) * (2**18 // 7) + frame(CONT),
+        frame(TEXT) * (2**16 // 6),
+        frame(BINARY) * (2**16 // 6),
+        frame(PONG) * (2**16 // 6),
+        frame(PING) * (2**16 // 6),
+        frame(TEXT, fin=False) + frame(CONT, fin=False) * (2**16 // 6) + frame(CONT),
+        frame(TEXT, b"x", fin=False) + frame(CONT, b"x", fin=False) * (2**16 // 7) + frame(CONT),
     ],
     ids=["texts", "binaries", "pongs", "pings", "empty fragments", "tiny fragments"],
 )
