@@ -6,10 +6,10 @@ from typing import Any
 
 from sharesrv.domain.change import Rename, SetEnd
 from sharesrv.domain.codes import Accept, CreateCode, Inspect, Invite
-from sharesrv.domain.facts import Device
 from sharesrv.domain.grants import combined_permit, deciding
 from sharesrv.domain.outcome import Coded, Ended, Notice, Offered, Reply, Settled
 from sharesrv.domain.share import Cause, Share
+from sharesrv.domain.source import Device
 from sharesrv.domain.take_back import Leave, Unshare
 from tests.world import World
 

@@ -7,8 +7,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from sharesrv.domain.facts import Source
 from sharesrv.domain.outcome import Counted, Outcome, Written
+from sharesrv.domain.source import Source
 from sharesrv.store.base import OutcomeUnknown, Store
 
 Step = Literal["read", "write", "commit"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sharesrv.domain.facts import Account, Device, Source, Token
 from sharesrv.domain.outcome import (
     ForgetNotices,
     Outcome,
@@ -19,6 +18,7 @@ from sharesrv.domain.outcome import (
     Written,
 )
 from sharesrv.domain.share import Origin, Share, State
+from sharesrv.domain.source import Account, Device, Source, Token
 from sharesrv.names import fold
 
 

@@ -21,11 +21,12 @@ from sharesrv.cli.composition import Running, serving
 from sharesrv.clock import Clock, SystemClock
 from sharesrv.config import Settings, load
 from sharesrv.domain.draft import Command, Draft, decide
-from sharesrv.domain.facts import Device, Facts
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.outcome import Counted, Done
 from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, GrantRecord, TokenRecord
 from sharesrv.domain.records import WriteRecords
 from sharesrv.domain.rules import Rules
+from sharesrv.domain.source import Device
 from sharesrv.faces.http import openapi
 from sharesrv.faces.http import server as http_server
 from sharesrv.faces.http.backend import Backend

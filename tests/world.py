@@ -11,10 +11,11 @@ from sharesrv.domain.ask import Request
 from sharesrv.domain.change import ChangeGrant
 from sharesrv.domain.connect import Connect, Received
 from sharesrv.domain.draft import Command, Draft, decide
-from sharesrv.domain.facts import Account, Device, Facts, Token
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.outcome import Counted, Notice, Outcome, Reply, Result
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import WAITING, Asked, Origin, Share, State
+from sharesrv.domain.source import Account, Device, Token
 from sharesrv.domain.take_back import Cancel, Expire
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.limits import Recents

@@ -10,8 +10,9 @@ from sharesrv.cli.options import rules_of
 from sharesrv.clock import SystemClock
 from sharesrv.config import Settings
 from sharesrv.domain.draft import Command, Draft, decide
-from sharesrv.domain.facts import Facts, Source
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.outcome import Outcome
+from sharesrv.domain.source import Source
 from sharesrv.errors import Refused, Trouble
 from sharesrv.store.base import OutcomeUnknown, Reader, StoreFailed
 from sharesrv.store.sqlite.connection import path_of

@@ -27,9 +27,9 @@ from sharesrv.cli.serve import address, http_address
 from sharesrv.client import AppClient, DeviceClient, Direction
 from sharesrv.clock import SystemClock
 from sharesrv.config import Settings, load
-from sharesrv.domain.facts import Device
 from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, TokenRecord
 from sharesrv.domain.records import WriteRecords
+from sharesrv.domain.source import Device
 from sharesrv.store.base import JournalFilter
 
 OWNER, GUEST, LAMP = "owner", "guest", "lamp"

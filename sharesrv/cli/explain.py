@@ -12,7 +12,8 @@ from sharesrv.clock import SystemClock
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.explain import ACTIONS, Explanation
 from sharesrv.domain.explain import explain as decide
-from sharesrv.domain.facts import Facts, Source
+from sharesrv.domain.facts import Facts
+from sharesrv.domain.source import Source
 from sharesrv.names import iso
 from sharesrv.protocol.coolkit.codes import ERRORS
 

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.ending import current_tree
-from sharesrv.domain.facts import Account, Device, Facts
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import below, deciding, on
 from sharesrv.domain.joining import ask, question_above
 from sharesrv.domain.outcome import Result, Waiting
 from sharesrv.domain.parties import ToSharee
 from sharesrv.domain.share import Asked, Origin, Share, State
+from sharesrv.domain.source import Account, Device
 from sharesrv.errors import Refusal, Refused
 
 ALREADY_SHARED = 4  # S4: "4: already shared to this sharee"

@@ -6,12 +6,12 @@ from sharesrv.domain.answer import COEXIST, ONLY_LONGER, accept
 from sharesrv.domain.ask import count_offer, refuse_unshareable
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.ending import current_tree, replace
-from sharesrv.domain.facts import Account, Device
 from sharesrv.domain.grants import below, lasts_longer, on
 from sharesrv.domain.joining import ask, question_above
 from sharesrv.domain.outcome import Coded, DeviceFound
 from sharesrv.domain.parties import ByCode, Called, count_guess, fate, not_over, refuse_guesses
 from sharesrv.domain.share import Asked, Origin, Share, State
+from sharesrv.domain.source import Account, Device
 from sharesrv.errors import Refusal, Refused
 
 CODES = "codes"

@@ -10,9 +10,10 @@ import msgspec
 
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import current_tree
-from sharesrv.domain.facts import Device, Facts
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import audience, combined_permit, deciding
 from sharesrv.domain.outcome import DeviceUpdated, Forward, PutParams, Responded, Stored
+from sharesrv.domain.source import Device
 from sharesrv.domain.timers import needed
 from sharesrv.errors import Refusal, Refused
 from sharesrv.names import PERMIT_MAX, Permit

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from sharesrv.domain.facts import Device, Facts, Recent
+from sharesrv.domain.facts import Facts, Recent
 from sharesrv.domain.outcome import (
     MARK,
     Change,
@@ -25,6 +25,7 @@ from sharesrv.domain.outcome import (
 )
 from sharesrv.domain.rules import Mint
 from sharesrv.domain.share import Cause, Channel, Event, Share, move, moved_fields
+from sharesrv.domain.source import Device
 from sharesrv.errors import Refused
 
 SERVER: Final = "server"  # who did it, where no account did

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 
 from sharesrv.domain.draft import SERVER, Draft
-from sharesrv.domain.facts import Device
 from sharesrv.domain.grants import HELD, active, below, combined_permit, covered, on, set_apart, tell_changed
 from sharesrv.domain.outcome import Notice, Settled
 from sharesrv.domain.share import Cause, Channel, Event, Origin, Share, State
+from sharesrv.domain.source import Device
 
 
 def current_tree(draft: Draft, device: Device, sharee_id: str) -> list[Share]:

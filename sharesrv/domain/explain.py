@@ -9,10 +9,10 @@ import msgspec
 from sharesrv.domain.ask import refuse_unshareable
 from sharesrv.domain.draft import SERVER, Draft
 from sharesrv.domain.ending import current_tree
-from sharesrv.domain.facts import Device
 from sharesrv.domain.grants import active, combined_permit, deciding, on
 from sharesrv.domain.outcome import Put
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
+from sharesrv.domain.source import Device
 from sharesrv.errors import Refusal, Refused
 from sharesrv.names import PERMIT_MAX, Permit, iso
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.facts import Device, Facts
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.outcome import Audience
 from sharesrv.domain.share import Origin, Share, State
+from sharesrv.domain.source import Device
 
 HELD = (State.ACTIVE, State.BARRED)
 

@@ -8,10 +8,10 @@ import msgspec
 
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.ending import replace
-from sharesrv.domain.facts import Device
 from sharesrv.domain.grants import active, below, on
 from sharesrv.domain.outcome import Offered
 from sharesrv.domain.share import Cause, Event, Share, State
+from sharesrv.domain.source import Device
 
 
 def question_above(tree: Iterable[Share], device: Device) -> Share | None:

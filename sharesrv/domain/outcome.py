@@ -11,8 +11,9 @@ from typing import Final
 
 import msgspec
 
-from sharesrv.domain.facts import Account, Device, Recent, Token
+from sharesrv.domain.facts import Recent
 from sharesrv.domain.share import Cause, Channel, Share
+from sharesrv.domain.source import Account, Device, Token
 from sharesrv.errors import Refused
 
 

@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import current_tree, lapse_around
-from sharesrv.domain.facts import Account, Device, Facts, Token
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.outcome import Result
 from sharesrv.domain.share import Cause, Channel, Share, State
+from sharesrv.domain.source import Account, Device, Token
 from sharesrv.errors import Refusal, Refused
 
 NO_SUCH_ACCOUNT = 1  # S4: "1:account does not exist"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from sharesrv.domain.facts import Account, Device, Facts
+from sharesrv.domain.facts import Facts
+from sharesrv.domain.source import Account, Device
 from sharesrv.errors import Refusal, Refused
 from sharesrv.names import fold
 

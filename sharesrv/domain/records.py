@@ -15,7 +15,6 @@ import msgspec
 from sharesrv.domain.change import change
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import current_tree, let_in
-from sharesrv.domain.facts import Account, Device, Token
 from sharesrv.domain.grants import active, on, tell_changed
 from sharesrv.domain.outcome import (
     ComesDue,
@@ -34,6 +33,7 @@ from sharesrv.domain.outcome import (
 from sharesrv.domain.record_checks import AccountRecord, Checks, DeviceRecord, GrantRecord, TokenRecord
 from sharesrv.domain.removal import leave_bridge, remove_device, remove_recipient
 from sharesrv.domain.share import Asked, Channel, Origin, Share, State
+from sharesrv.domain.source import Account, Device, Token
 from sharesrv.errors import Refusal, Refused
 
 TOKEN_ID_LENGTH = 16  # characters of a token's digest: enough to name it, nothing to use it by

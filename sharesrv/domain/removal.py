@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.ending import lapse_around
-from sharesrv.domain.facts import Device
 from sharesrv.domain.grants import HELD, active
 from sharesrv.domain.outcome import Settled
 from sharesrv.domain.share import Cause, Event, Origin, Share, State
+from sharesrv.domain.source import Device
 
 
 def remove_device(draft: Draft, device: Device) -> None:

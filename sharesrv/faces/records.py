@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from sharesrv.auth import digest
-from sharesrv.domain.facts import Device
 from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, GrantRecord, Record, TokenRecord
 from sharesrv.domain.records import WriteRecords
+from sharesrv.domain.source import Device
 from sharesrv.protocol import importing
 
 

@@ -20,10 +20,11 @@ from sharesrv import metrics
 from sharesrv.clock import Clock
 from sharesrv.domain.connect import Received
 from sharesrv.domain.draft import Command, Draft, decide
-from sharesrv.domain.facts import Facts, Rows, Source
+from sharesrv.domain.facts import Facts, Rows
 from sharesrv.domain.outcome import Change, Counted, Notice, Offered, Outcome, Put, Reply
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Cause, State
+from sharesrv.domain.source import Source
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.limits import Recents
 from sharesrv.store.base import OutcomeUnknown, Store, StoreFailed

@@ -7,9 +7,9 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from sharesrv.domain.facts import Account, Device, Source, Token
 from sharesrv.domain.outcome import Outcome
 from sharesrv.domain.share import Cause, Channel, Share, State
+from sharesrv.domain.source import Account, Device, Source, Token
 
 Value = TypeVar("Value")
 

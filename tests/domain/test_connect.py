@@ -9,7 +9,6 @@ import pytest
 
 from sharesrv.domain import connect
 from sharesrv.domain.connect import HANDSHAKES, FindAudience, Register, TellLeft
-from sharesrv.domain.facts import Token
 from sharesrv.domain.outcome import (
     Audience,
     Audiences,
@@ -24,6 +23,7 @@ from sharesrv.domain.outcome import (
 )
 from sharesrv.domain.rules import ANSWER_KEPT_MS, Rules
 from sharesrv.domain.share import Cause, Share, State
+from sharesrv.domain.source import Token
 from sharesrv.errors import Refusal, Refused
 from tests.world import START_MS, World, came_to
 

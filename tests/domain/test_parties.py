@@ -10,9 +10,9 @@ import pytest
 
 from sharesrv.domain.codes import FindDevice
 from sharesrv.domain.draft import Command
-from sharesrv.domain.facts import Token
 from sharesrv.domain.outcome import Coded, DeviceFound, Done
 from sharesrv.domain.share import Origin, State
+from sharesrv.domain.source import Token
 from sharesrv.errors import Refusal, Refused
 from tests.coded import HOUR_MS, CodedWorld
 from tests.world import START_MS, came_to

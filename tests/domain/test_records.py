@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from sharesrv.domain.draft import Command
-from sharesrv.domain.facts import Account, Device, Token
 from sharesrv.domain.outcome import (
     ComesDue,
     DeviceDisowned,
@@ -33,6 +32,7 @@ from sharesrv.domain.records import (
     WriteRecords,
 )
 from sharesrv.domain.share import Cause, Channel, Origin, State
+from sharesrv.domain.source import Account, Device, Token
 from sharesrv.errors import Refusal
 from tests.world import World, came_to
 

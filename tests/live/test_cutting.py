@@ -28,11 +28,11 @@ from sharesrv.domain.codes import Accept, CreateCode, FindDevice, Inspect, Invit
 from sharesrv.domain.connect import Connect, FindAudience, Received, Register
 from sharesrv.domain.control import CompleteUpdate, Query, Report, UpdateDevice
 from sharesrv.domain.draft import Command
-from sharesrv.domain.facts import Source
 from sharesrv.domain.outcome import Reply
 from sharesrv.domain.record_checks import AccountRecord, GrantRecord, TokenRecord
 from sharesrv.domain.records import ChangeAccount, ChangeDevice, DeleteAccount, DeleteDevice, WriteRecords
 from sharesrv.domain.rules import Rules
+from sharesrv.domain.source import Source
 from sharesrv.domain.take_back import Cancel, EndShare, Expire, Leave, Unshare
 from sharesrv.errors import Refused
 from sharesrv.live.ledger import Ledger

@@ -25,8 +25,8 @@ from hypothesis.stateful import (
 )
 
 from sharesrv.domain.control import CompleteUpdate, UpdateDevice
-from sharesrv.domain.facts import Device
 from sharesrv.domain.outcome import Forward, Reply, Responded
+from sharesrv.domain.source import Device
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.device_commands import DeviceCommands
 from sharesrv.live.ledger import Ledger

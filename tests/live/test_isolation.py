@@ -27,7 +27,6 @@ from sharesrv.domain.codes import Accept, CreateCode, FindDevice, Inspect, Invit
 from sharesrv.domain.connect import Connect, FindAudience, Received, Register, TellLeft
 from sharesrv.domain.control import CompleteUpdate, Query, QueryItself, Report, UpdateDevice
 from sharesrv.domain.draft import Command
-from sharesrv.domain.facts import Device
 from sharesrv.domain.outcome import Coded, Connected, Done, Reply, Waiting
 from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, GrantRecord, TokenRecord
 from sharesrv.domain.records import (
@@ -39,6 +38,7 @@ from sharesrv.domain.records import (
     WriteRecords,
 )
 from sharesrv.domain.rules import Rules
+from sharesrv.domain.source import Device
 from sharesrv.domain.take_back import Cancel, EndShare, Expire, Leave, Unshare
 from sharesrv.errors import Refusal
 from sharesrv.live.ledger import BATCH_MAX, Ledger

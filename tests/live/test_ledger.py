@@ -15,7 +15,6 @@ from sharesrv.domain.connect import Connect
 from sharesrv.domain.control import Query, UpdateDevice
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import current_tree
-from sharesrv.domain.facts import Source
 from sharesrv.domain.outcome import (
     Acknowledged,
     Connected,
@@ -36,6 +35,7 @@ from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.domain.records import ChangeDevice
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Cause, State
+from sharesrv.domain.source import Source
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live import ledger as ledger_module
 from sharesrv.live.ledger import Ledger

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from sharesrv.domain.facts import Account, Device, Source, Token
 from sharesrv.domain.outcome import (
     MARK,
     ForgetNotices,
@@ -28,6 +27,7 @@ from sharesrv.domain.outcome import (
     Written,
 )
 from sharesrv.domain.share import Asked, Cause, Channel, Origin, Share, State
+from sharesrv.domain.source import Account, Device, Source, Token
 from sharesrv.names import fold
 from sharesrv.store.base import Store
 from sharesrv.store.sqlite.connection import open_database

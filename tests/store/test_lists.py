@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sharesrv.domain.facts import Token
 from sharesrv.domain.outcome import Put
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
+from sharesrv.domain.source import Token
 from sharesrv.store.base import AccountInfo, DeviceInfo, DeviceShares, JournalFilter, JournalRow, StoreFailed
 from sharesrv.store.sqlite.connection import open_database
 from sharesrv.store.sqlite.store import SqliteStore

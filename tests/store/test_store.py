@@ -15,9 +15,9 @@ from typing import IO, Any
 
 import pytest
 
-from sharesrv.domain.facts import Source
 from sharesrv.domain.outcome import DeviceMoved, Done, Outcome, Written, packed
 from sharesrv.domain.share import State
+from sharesrv.domain.source import Source
 from sharesrv.errors import Trouble
 from sharesrv.store.base import OutcomeUnknown, StoreFailed
 from sharesrv.store.sqlite import connection as connection_module

@@ -18,7 +18,6 @@ from msgspec import UNSET, Meta, UnsetType
 
 from sharesrv.auth import digest, new_token
 from sharesrv.domain.draft import Command
-from sharesrv.domain.facts import Token
 from sharesrv.domain.record_checks import TokenRecord
 from sharesrv.domain.records import (
     TOKEN_ID_LENGTH,
@@ -29,6 +28,7 @@ from sharesrv.domain.records import (
     RevokeToken,
     WriteRecords,
 )
+from sharesrv.domain.source import Token
 from sharesrv.errors import Refusal, Refused
 from sharesrv.faces.http.backend import Backend, TheBackend, Unprocessable
 from sharesrv.faces.records import record_of, write_command

@@ -13,9 +13,10 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, QueryParameter
 from msgspec import UNSET, UnsetType
 
-from sharesrv.domain.facts import Account, Device, Facts, Source
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import combined_permit, holders
 from sharesrv.domain.share import Origin, Share, State
+from sharesrv.domain.source import Account, Device, Source
 from sharesrv.errors import Refusal, Refused
 from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
 from sharesrv.names import is_storable

@@ -17,9 +17,10 @@ from sharesrv.auth import Identity, Tokens
 from sharesrv.clock import Clock
 from sharesrv.config import Settings
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.facts import Account, Facts, Source
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.parties import Called
 from sharesrv.domain.rules import Rules
+from sharesrv.domain.source import Account, Source
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger

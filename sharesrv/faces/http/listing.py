@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from sharesrv.domain.facts import Account, Device
 from sharesrv.domain.share import Cause, Share, State
+from sharesrv.domain.source import Account, Device
 from sharesrv.faces.http.backend import Backend
 from sharesrv.names import iso
 from sharesrv.protocol.quectel import Params, page

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from sharesrv.domain.facts import Account, Device, Source, Token
 from sharesrv.domain.share import Cause, Channel, Share, State
+from sharesrv.domain.source import Account, Device, Source, Token
 from sharesrv.store.base import AccountInfo, DeviceInfo, DeviceShares, JournalFilter, JournalRow
 from sharesrv.store.sqlite.connection import Connection, roll_back
 from sharesrv.store.sqlite.source import SHARE, TOKEN, Row, SqliteSource, device_of, first, share_of, token_of

@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from sharesrv.domain.facts import Account, Device, Token
 from sharesrv.domain.share import Asked, Cause, Origin, Share, State
+from sharesrv.domain.source import Account, Device, Token
 from sharesrv.store.base import StoreFailed
 
 Row = tuple[Any, ...]
@@ -71,7 +71,7 @@ _ASKED: Final = msgspec.json.Decoder(Asked)
 
 
 class SqliteSource:
-    """See `domain.facts.Source`. Raises StoreFailed where the database cannot be read."""
+    """See `domain.source.Source`. Raises StoreFailed where the database cannot be read."""
 
     def __init__(self, connection: sqlite3.Connection, *, unchanged: bool = False) -> None:
         self._execute = connection.execute

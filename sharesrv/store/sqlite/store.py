@@ -17,8 +17,8 @@ from typing import IO, Final, Self
 
 from sharesrv import metrics
 from sharesrv.clock import Clock
-from sharesrv.domain.facts import Source
 from sharesrv.domain.outcome import Counted, Outcome, packed
+from sharesrv.domain.source import Source
 from sharesrv.errors import Trouble
 from sharesrv.store.base import OutcomeUnknown, StoreFailed
 from sharesrv.store.sqlite.connection import FILE_MODE, Connection, connect, roll_back, unusable

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import msgspec
 
-from sharesrv.domain.facts import Device
 from sharesrv.domain.outcome import (
     ForgetNotices,
     Put,
@@ -25,6 +24,7 @@ from sharesrv.domain.outcome import (
     Written,
 )
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
+from sharesrv.domain.source import Device
 from sharesrv.names import fold
 from sharesrv.store.sqlite.source import SHARE_COLUMNS
 

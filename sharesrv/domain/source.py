@@ -1,0 +1,116 @@
+"""What is stored, as the rules look it up: the rows of accounts, tokens and devices, and the questions to a store."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from sharesrv.domain.share import Share
+
+
+class Account(msgspec.Struct, frozen=True, gc=False):
+    """`token_serial` is that of its newest token."""
+
+    id: str
+    uid: str
+    nickname: str
+    token_serial: int
+
+
+class Token(msgspec.Struct, frozen=True, gc=False):
+    """`serial` is the account's `token_serial` when it was made; `expires_ms` 0 is never."""
+
+    digest: str
+    account_id: str
+    serial: int
+    expires_ms: int
+
+
+class Device(msgspec.Struct, frozen=True, gc=False):
+    """`key_digest` is the SHA-256 of its devicekey."""
+
+    id: str
+    owner_id: str
+    name: str
+    bridge_id: str | None
+    verified: bool
+    shareable: bool
+    key_digest: str = ""
+    pk: str | None = None
+    dk: str | None = None
+    auth_key: str | None = None
+    uiid: int | None = None
+
+
+class Source(Protocol):
+    """Looks up what is stored, a question at a time. Lists of shares are in the order of their ids.
+
+    `unchanged` says that nobody else has written since the last transaction of the same store: what was read then still
+    stands, but for what that transaction itself has changed.
+    """
+
+    unchanged: bool
+
+    def account(self, id: str) -> Account | None: ...
+
+    def account_of_login(self, uid: str) -> Account | None:
+        """By its folded login name."""
+
+    def token(self, digest: str) -> Token | None: ...
+    def tokens_of(self, account_id: str) -> list[Token]: ...
+    def device(self, id: str) -> Device | None: ...
+    def device_of_product(self, pk: str, dk: str) -> Device | None: ...
+    def sub_devices(self, bridge_id: str) -> list[Device]: ...
+    def devices_of(self, owner_id: str) -> list[Device]: ...
+
+    def params(self, device_id: str) -> str | None:
+        """A device's state: a JSON object as text."""
+
+    def share(self, id: int) -> Share | None: ...
+    def share_of_code(self, code: str) -> Share | None: ...
+
+    def newest_offer(self, sharee_id: str, device_id: str, sequence: str) -> Share | None:
+        """The newest `share` request or invitation with this sequence, in any state."""
+
+    def newest_timed_out(self, device_id: str, sharee_id: str) -> Share | None:
+        """Of the `share` requests whose deadline passed unanswered the one with the latest deadline."""
+
+    def live_on(self, root_id: str, sharee_id: str) -> list[Share]:
+        """The live shares of an account on a device and on its sub-devices."""
+
+    def held_on(self, root_id: str) -> list[Share]:
+        """The active and barred shares of all accounts on a device and on its sub-devices."""
+
+    def live_of_device(self, device_id: str) -> list[Share]:
+        """All live shares of a device alone."""
+
+    def codes_of_device(self, device_id: str) -> list[Share]:
+        """The open share codes of a device that anybody may accept."""
+
+    def last_ended(self, device_id: str, sharee_id: str) -> tuple[Share, str] | None:
+        """Of an account's grants on a device that have ended the last one, and by whom: as the journal has it."""
+
+    def open_codes(self, device_id: str, now_ms: int) -> int:
+        """How many share codes and invitations of a device are open, their deadlines after `now_ms`."""
+
+    def live_of_sharee(self, sharee_id: str) -> list[Share]:
+        """All live shares that an account receives."""
+
+    def grants_between(self, sharer_id: str, sharee_id: str) -> list[Share]:
+        """The active shares of two accounts."""
+
+    def asked_of(self, sharee_id: str, now_ms: int) -> list[Share]:
+        """The open offers and invitations to an account whose deadline is after `now_ms`."""
+
+    def owed_to(self, sharer_id: str) -> list[Share]:
+        """The requests of an account that have an answer which it has not received."""
+
+    def open_offers(self, sharer_id: str, now_ms: int) -> int:
+        """How many offers and invitations of an account are open, their deadlines after `now_ms`."""
+
+    def open_offers_to(self, sharee_id: str, now_ms: int) -> int:
+        """How many offers and invitations to an account are open, their deadlines after `now_ms`."""
+
+    def left_notices(self, limit: int) -> list[tuple[int, bytes]]:
+        """What other processes left to be told here, the oldest first: ids, and notices as they were packed."""
