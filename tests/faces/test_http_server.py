@@ -144,7 +144,7 @@ async def test_a_half_sent_request_at_sigterm_leaves_no_traceback(tmp_path: Path
     half_sent = [POST, POST + b"12345", GET[:20], b"", b"\0\r\n\r\n"]
     databases = [tmp_path / f"{number}.db" for number in range(len(half_sent))]
     events = await asyncio.gather(*map(events_at_sigterm, databases, half_sent))
-    assert dict(zip(half_sent, events, strict=True)) == {sent: ["going down"] for sent in half_sent}
+    assert dict(zip(half_sent, events, strict=True)) == {sent: ["going down", "stopped"] for sent in half_sent}
 
 
 async def events_at_sigterm(database: Path, sent: bytes) -> list[str]:
