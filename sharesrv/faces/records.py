@@ -15,7 +15,6 @@ from sharesrv.protocol import importing
 
 
 def record_of(record: importing.Record) -> Record:
-    """The domain's record."""
     match record:
         case importing.Account():
             return AccountRecord(record.apikey, record.uid, record.nickname)
@@ -28,7 +27,6 @@ def record_of(record: importing.Record) -> Record:
 
 
 def write_command(records: Iterable[Record], *, imported: bool = False) -> WriteRecords:
-    """The command that writes them."""
     kinds: dict[type, list[Any]] = {AccountRecord: [], TokenRecord: [], DeviceRecord: [], GrantRecord: []}
     for record in records:
         kinds[type(record)].append(record)

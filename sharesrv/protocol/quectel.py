@@ -214,6 +214,11 @@ _COVER = Parameter(
 )
 _NAME = Parameter("deviceName", "What the recipient calls the device, at most 64 characters", "Porch lamp")
 _SUB_DEVICE = Parameter("deviceid", "A sub-device that the bridge's share covers: it alone is taken out", "10000002")
+_RECIPIENT = (
+    Parameter("shareUid", "The recipient's apikey", "guest"),
+    Parameter("email", "or its e-mail", "guest@example.org"),
+    Parameter("phone", "or its phone number", "+8613570211955"),
+)
 _TOKEN_REFUSALS = (Refusal.NO_TOKEN, Refusal.UNKNOWN_TOKEN)
 _DEVICE_REFUSALS = (Refusal.WRONG_AUTH_KEY, Refusal.NOT_SHAREABLE, Refusal.NOT_VERIFIED)
 _SHARE_REFUSALS = (Refusal.NO_CODE, Refusal.NO_SUCH_SHARE, Refusal.SHARE_OVER, Refusal.INTERNAL)
@@ -221,9 +226,7 @@ _NEEDS_DEVICE = (needs("pk", Refusal.NO_PK), needs("dk", Refusal.NO_DK))
 _NEEDS_CODE = needs("shareCode", Refusal.NO_CODE)
 
 SHARE_INFO: Final = Call(
-    "POST",
-    "shareInfo",
-    "Make a share code for anybody who holds it",
+    "POST", "shareInfo", "Make a share code for anybody who holds it",
     (_PK, _DK, _ACCEPTING, _AUTH, _COVER, _SHARING),
     (*_NEEDS_DEVICE, needs("acceptingExpireAt", Refusal.NO_ACCEPTING_END), _times("acceptingExpireAt", "sharingExpireAt"),
      _cover_mark),
@@ -232,19 +235,8 @@ SHARE_INFO: Final = Call(
     {Refusal.INTERNAL: 5134},
 )  # fmt: skip
 SHARE_BY_UID: Final = Call(
-    "POST",
-    "shareByUid",
-    "Make a share code for one account, and ask that account live",
-    (
-        _PK,
-        _DK,
-        Parameter("shareUid", "The recipient's apikey", "guest"),
-        Parameter("email", "or its e-mail", "guest@example.org"),
-        Parameter("phone", "or its phone number", "+8613570211955"),
-        _AUTH,
-        _COVER,
-        _SHARING,
-    ),
+    "POST", "shareByUid", "Make a share code for one account, and ask that account live",
+    (_PK, _DK, *_RECIPIENT, _AUTH, _COVER, _SHARING),
     (*_NEEDS_DEVICE, _times("sharingExpireAt"), _cover_mark, _recipient),
     (*_TOKEN_REFUSALS, Refusal.NO_PK, Refusal.NO_DK, Refusal.BAD_TIME, Refusal.BAD_COVER_MARK, Refusal.NO_RECIPIENT,
      Refusal.RECIPIENT_IS_OWNER, *_DEVICE_REFUSALS, Refusal.NOT_LONGER),
@@ -261,33 +253,20 @@ SHARE_DEVICE: Final = Call(
     {Refusal.INTERNAL: 5138, Refusal.NOT_LONGER: 5151},
 )  # fmt: skip
 SET_SHARE_TIME: Final = Call(
-    "PUT",
-    "setShareTime",
-    "Set when a grant ends",
-    (_CODE, _SHARING),
+    "PUT", "setShareTime", "Set when a grant ends", (_CODE, _SHARING),
     (_NEEDS_CODE, needs("sharingExpireAt", Refusal.BAD_TIME), _times("sharingExpireAt")),
     (*_TOKEN_REFUSALS, *_SHARE_REFUSALS, Refusal.BAD_TIME, Refusal.ENDS_TOO_EARLY),
-)
+)  # fmt: skip
 OWNER_UNSHARE: Final = Call(
-    "DELETE",
-    "ownerUserUnshareDevice",
-    "End a grant, or withdraw a waiting code, as the owner",
-    (_CODE, _SUB_DEVICE),
-    (_NEEDS_CODE,),
-    (*_TOKEN_REFUSALS, *_SHARE_REFUSALS),
-)
+    "DELETE", "ownerUserUnshareDevice", "End a grant, or withdraw a waiting code, as the owner",
+    (_CODE, _SUB_DEVICE), (_NEEDS_CODE,), (*_TOKEN_REFUSALS, *_SHARE_REFUSALS),
+)  # fmt: skip
 RECIPIENT_UNSHARE: Final = Call(
-    "DELETE",
-    "shareUserUnshareDevice",
-    "Give a grant back, or refuse an invitation, as the recipient",
-    (_CODE, _SUB_DEVICE),
-    (_NEEDS_CODE,),
-    (*_TOKEN_REFUSALS, *_SHARE_REFUSALS),
-)
+    "DELETE", "shareUserUnshareDevice", "Give a grant back, or refuse an invitation, as the recipient",
+    (_CODE, _SUB_DEVICE), (_NEEDS_CODE,), (*_TOKEN_REFUSALS, *_SHARE_REFUSALS),
+)  # fmt: skip
 USER_LIST: Final = Call(
-    "GET",
-    "deviceShareUserList",
-    "List the shares of a device, the newest first",
+    "GET", "deviceShareUserList", "List the shares of a device, the newest first",
     (
         _PK,
         _DK,
@@ -297,7 +276,7 @@ USER_LIST: Final = Call(
     ),
     _NEEDS_DEVICE,
     (*_TOKEN_REFUSALS, Refusal.NO_PK, Refusal.NO_DK, Refusal.NOT_ITS_OWNER, Refusal.INTERNAL),
-)
+)  # fmt: skip
 RENAME: Final = Call(
     "PUT",
     "changeShareDeviceName",
@@ -307,13 +286,9 @@ RENAME: Final = Call(
     (*_TOKEN_REFUSALS, *_SHARE_REFUSALS, Refusal.NO_NAME, Refusal.BAD_NAME),
 )
 CODE_INFO: Final = Call(
-    "GET",
-    "shareCodeInfo",
-    "What a share code is for",
-    (_CODE,),
-    (_NEEDS_CODE,),
-    (*_TOKEN_REFUSALS, *_SHARE_REFUSALS),
-)
+    "GET", "shareCodeInfo", "What a share code is for",
+    (_CODE,), (_NEEDS_CODE,), (*_TOKEN_REFUSALS, *_SHARE_REFUSALS),
+)  # fmt: skip
 CALLS: Final = (
     SHARE_INFO, SHARE_DEVICE, SHARE_BY_UID, SET_SHARE_TIME, OWNER_UNSHARE, RECIPIENT_UNSHARE, USER_LIST, RENAME, CODE_INFO,
 )  # fmt: skip

@@ -209,7 +209,6 @@ def _answer_failure(_request: AnyRequest, error: Refused | StoreFailed) -> Respo
 
 
 def router() -> Router:
-    """The calls for apps."""
     return Router(
         "/",
         route_handlers=[dispatch, devices, device, qr],

@@ -85,7 +85,6 @@ def document(handlers: Sequence[ControllerRouterHandler], dependencies: Dependen
 
 
 def _structs(app: Litestar) -> Iterator[Any]:
-    """The types of all bodies and answers."""
     for route in app.routes:
         for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
             for field in (handler.parsed_data_field, handler.parsed_return_field):
@@ -128,7 +127,6 @@ def _failure(description: str) -> Schema:
 
 
 def _sharing(call: Call) -> Schema:
-    """One of the nine calls."""
     reasons = {call.code(refusal): refusal.value for refusal in call.refusals}
     codes = "\n".join(f"- `{code}`: {reason}" for code, reason in sorted(reasons.items()))
     kind, example = _DATA.get(call.name, ("object", {}))
@@ -144,22 +142,18 @@ def _sharing(call: Call) -> Schema:
     }
     done = {"code": quectel.OK, "msg": "", "data": example, "extMsg": ""}
     answer = {"schema": envelope, "examples": {"done": {"summary": "Done", "value": done}}}
+    string = {"type": "string"}
+    parameters = [
+        {"name": name, "in": "query", "schema": string, "description": description, "example": example}
+        for name, description, example in call.parameters
+    ]
     operation: Schema = {
         "operationId": call.name,
         "summary": call.summary,
         "description": f"HTTP status 200; the code is in the body.\n\n- `{quectel.OK}`: done\n{codes}",
         "tags": ["device sharing"],
         "security": [{"token": []}],
-        "parameters": [
-            {
-                "name": each.name,
-                "in": "query",
-                "schema": {"type": "string"},
-                "description": each.description,
-                "example": each.example,
-            }
-            for each in call.parameters
-        ],
+        "parameters": parameters,
         "responses": {
             "200": {"description": "Done, or why not", "content": {JSON: answer}},
             "413": _failure("The body is larger than 64 KiB"),

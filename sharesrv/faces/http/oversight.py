@@ -19,6 +19,7 @@ from sharesrv.faces.http.admin import Limit, Page, carry_out, page, patch_fields
 from sharesrv.faces.http.backend import Backend, TheBackend
 from sharesrv.faces.http.listing import failure
 from sharesrv.faces.records import record_of, write_command
+from sharesrv.live.sessions import AppSession, DeviceSession
 from sharesrv.names import check_note
 from sharesrv.protocol import importing
 from sharesrv.protocol.coolkit.codes import ERRORS
@@ -132,33 +133,36 @@ class ShownSession(msgspec.Struct, omit_defaults=True):
     device: str | None = None
 
 
-def _sessions(backend: Backend) -> dict[int, ShownSession]:
-    """All that have made their handshake, by id."""
-    apps = [ShownSession(each.id, "app", account=each.account_id) for each in backend.hub.everyone()]
-    things = [ShownSession(each.id, "device", device=each.device_id) for each in backend.devices.everyone()]
-    return {session.id: session for session in sorted(apps + things, key=lambda session: session.id)}
+def _shown(session: AppSession | DeviceSession) -> ShownSession:
+    if isinstance(session, AppSession):
+        return ShownSession(session.id, "app", account=session.account_id)
+    return ShownSession(session.id, "device", device=session.device_id)
 
 
-@get("/sessions", summary="List the connections that have made their handshake")
-async def sessions(backend: TheBackend, limit: Limit = 100, after: AfterNumber = 0) -> Page[ShownSession]:
-    return page([session for id, session in _sessions(backend).items() if id > after], limit)
+def _sessions(backend: Backend) -> dict[int, AppSession | DeviceSession]:
+    everyone: list[AppSession | DeviceSession] = [*backend.hub.everyone(), *backend.devices.everyone()]
+    return {session.id: session for session in everyone}
 
 
-@get("/sessions/{session_id:int}", summary="Show a connection")
-async def show_session(backend: TheBackend, session_id: FromPath[int]) -> ShownSession:
-    found = _sessions(backend).get(session_id)
-    if found is None:
+def _session(backend: Backend, id: int) -> AppSession | DeviceSession:
+    if (found := _sessions(backend).get(id)) is None:
         raise NotFoundException("there is no such session")
     return found
 
 
+@get("/sessions", summary="List the connections that have made their handshake")
+async def sessions(backend: TheBackend, limit: Limit = 100, after: AfterNumber = 0) -> Page[ShownSession]:
+    return page([_shown(session) for id, session in sorted(_sessions(backend).items()) if id > after], limit)
+
+
+@get("/sessions/{session_id:int}", summary="Show a connection")
+async def show_session(backend: TheBackend, session_id: FromPath[int]) -> ShownSession:
+    return _shown(_session(backend, session_id))
+
+
 @delete("/sessions/{session_id:int}", summary="Close a connection")
 async def end_session(backend: TheBackend, session_id: FromPath[int]) -> None:
-    goodbyes = {session.id: session.goodbye for session in backend.hub.everyone()}
-    goodbyes |= {link.id: link.goodbye for link in backend.devices.everyone()}
-    if session_id not in goodbyes:
-        raise NotFoundException("there is no such session")
-    goodbyes[session_id](Goodbye.UNAUTHORIZED)
+    _session(backend, session_id).goodbye(Goodbye.UNAUTHORIZED)
 
 
 # What happened, and what would.

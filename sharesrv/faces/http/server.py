@@ -49,7 +49,6 @@ log = structlog.get_logger()
 
 
 def application(backend: Backend) -> Litestar:
-    """All HTTP handlers."""
     operators = Router(
         "/admin/v1",
         route_handlers=[*admin.HANDLERS, *oversight.HANDLERS],
@@ -140,7 +139,6 @@ class Connections(ServerState):
         self.patience_s = patience_s
 
     def accept(self) -> Connection:
-        """The protocol of a new connection."""
         return Connection(self._config, self)
 
     async def sweep(self) -> None:

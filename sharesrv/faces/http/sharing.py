@@ -68,7 +68,6 @@ def _new_share(params: Params) -> dict[str, Any]:
 
 
 def route(call: Call) -> HTTPRouteHandler:
-    """The handler of one call."""
 
     async def handle(request: AnyRequest, backend: TheBackend) -> Response[Envelope]:
         try:

@@ -36,7 +36,6 @@ _LONG: Final = Struct("!BBQ")
 
 
 def text_frame(payload: bytes) -> bytes:
-    """A server's text frame."""
     length = len(payload)
     if length < 126:
         return _SHORT[length] + payload

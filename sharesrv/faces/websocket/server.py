@@ -76,7 +76,6 @@ class Door:
         metrics.CONNECTIONS.inc()
 
     def greeted(self, connection: Connection) -> None:
-        """It has shaken hands."""
         address, connection.address = connection.address, ""
         if address:
             self._strangers[address] -= 1

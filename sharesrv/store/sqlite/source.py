@@ -182,13 +182,11 @@ def token_of(row: Row) -> Token:
 
 
 def device_of(row: tuple[Any, ...]) -> Device:
-    """A device from the columns in the order of its fields."""
     id, owner_id, name, bridge_id, verified, shareable, *rest = row
     return Device(id, owner_id, name, bridge_id, verified == 1, shareable == 1, *rest)
 
 
 def share_of(row: tuple[Any, ...]) -> Share:
-    """A share from the columns in the order of its fields."""
     (
         id, code, origin, state, device_id, sharer_id, sharee_id, asked, created_ms, deadline_ms, sequence, cause, permit,
         note, cover_mark, accepted_ms, ends_ms, settled_ms, updated_ms, told, bridge_offer_id, device_name, version,

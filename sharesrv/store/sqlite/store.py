@@ -73,7 +73,6 @@ class SqliteStore(SqliteReader):
         await self._stack.aclose()
 
     async def transact(self, work: Callable[[Source], Sequence[Outcome]]) -> Sequence[Outcome]:
-        """See `Store`."""
         return await self._writer.run(partial(self._transact, work))
 
     def _transact(
@@ -144,7 +143,6 @@ def _take(file: IO[bytes]) -> bool:
 
 
 def is_served(path: Path) -> bool:
-    """Whether a server runs on the file."""
     if fcntl is None or not _lock_file(path).exists():
         return False
     with _lock_file(path).open("ab") as file:
