@@ -47,6 +47,7 @@ class Forked:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._process.kill()
         self.stdout.close()
         self._process.join()
         self._process.close()

@@ -100,8 +100,8 @@ def run(
     with TemporaryDirectory() as folder:
         log = Path(folder, "log")
         with Forked(wanted, log, environment) as process:
-            said = process.stdout.read()
-            return subprocess.CompletedProcess(wanted, process.wait(RUN_S), said, log.read_text())
+            code = process.wait(RUN_S)
+            return subprocess.CompletedProcess(wanted, code, process.stdout.read(), log.read_text())
 
 
 def _arguments(verb: str, path: Path | None, assignments: tuple[str, ...]) -> list[str]:

@@ -137,7 +137,7 @@ async def server(
     with (
         patch.object(http_server, "application", _on_demand),
         patch.object(openapi, "document", _document),
-        patch.multiple(websocket_server, SWEEP_S=0.05, WAVE_GAP_S=0.005),
+        patch.multiple(websocket_server, SWEEP_S=0.05, WAVE_GAP_S=0.005),  # a tenth
     ):
         async with serving(settings_for(path, *assignments), clock=clock, times=times) as running:
             yield TestServer(running, path)
