@@ -142,34 +142,34 @@ async def _show_devices(found: list[DeviceInfo], account: Account, backend: Back
     def look(source: Source) -> list[AppDevice]:
         facts = backend.draft(source).facts
         devices = [device for id in by_id if (device := facts.device(id)) is not None]
-        return [
-            _entry(device, by_id[device.id], held, account, backend, facts)
-            for device, held in holders(devices, facts, account.id)
-            if account.id == device.owner_id or account.id in held
-        ]
+        shown = []
+        for device, held in holders(devices, facts, account.id):
+            info = by_id[device.id]
+            entry = AppDevice(
+                name=device.name, deviceid=device.id, apikey=device.owner_id, created_at=info.created_ms, uiid=device.uiid,
+                online=backend.devices.link(device.id, device.bridge_id) is not None,
+                params=msgspec.Raw(info.params.encode()),
+            )  # fmt: skip
+            if device.owner_id == account.id:
+                shared = [_shared_with(holder_id, grants, facts) for holder_id, grants in held.items()]
+                entry.shared_to = sorted(shared, key=lambda other: (other.share_time, other.apikey))
+            elif account.id in held:
+                _show_grants(entry, device, held[account.id], facts)
+            else:
+                continue
+            shown.append(entry)
+        return shown
 
     return await backend.reader.look(look)
 
 
-def _entry(
-    device: Device, info: DeviceInfo, held: dict[str, list[Share]], account: Account, backend: Backend, facts: Facts
-) -> AppDevice:
-    shown = AppDevice(
-        name=device.name, deviceid=device.id, apikey=device.owner_id,
-        online=backend.devices.link(device.id, device.bridge_id) is not None, params=msgspec.Raw(info.params.encode()),
-        created_at=info.created_ms, uiid=device.uiid,
-    )  # fmt: skip
-    if device.owner_id == account.id:
-        shared = [_shared_with(holder_id, grants, facts) for holder_id, grants in held.items()]
-        shown.shared_to = sorted(shared, key=lambda entry: (entry.share_time, entry.apikey))
-        return shown
-    grants = held[account.id]
-    shown.shared_by = _shared_with(device.owner_id, grants, facts)
+def _show_grants(entry: AppDevice, device: Device, grants: list[Share], facts: Facts) -> None:
+    """A sharee's side: by whom, and under which name; of a covered sub-device, by which bridge."""
+    entry.shared_by = _shared_with(device.owner_id, grants, facts)
     if grants[-1].device_id == device.id:
-        shown.name = grants[-1].device_name or device.name
+        entry.name = grants[-1].device_name or device.name
     else:
-        shown.via = grants[-1].device_id
-    return shown
+        entry.via = grants[-1].device_id
 
 
 def _shared_with(account_id: str, grants: list[Share], facts: Facts) -> SharedWith:
