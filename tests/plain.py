@@ -159,7 +159,7 @@ class PlainStore:
         return len(
             self._shares(
                 lambda share: (
-                    share.state is State.OPEN
+                    share.state in (State.OPEN, State.JOINED)
                     and share.origin in codes
                     and share.device_id == device_id
                     and share.deadline_ms > now_ms

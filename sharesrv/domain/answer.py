@@ -9,7 +9,7 @@ import msgspec
 from sharesrv.domain.ask import refuse_unshareable
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import joined_to, lapse_around, let_in, refuse, settle
-from sharesrv.domain.grants import active, combined_permit, lasts_longer, on, tell_changed
+from sharesrv.domain.grants import active, combined_permit, deciding, lasts_longer, on, tell_changed
 from sharesrv.domain.outcome import Acknowledged
 from sharesrv.domain.share import Cause, Event, Origin, Share, State
 from sharesrv.errors import Refusal, Refused
@@ -83,10 +83,15 @@ def accept(draft: Draft, offer: Share, sharee_id: str, *, device_name: str = "",
         edits["device_name"] = device_name
     if replaced and offer.origin is not Origin.OFFER:
         edits |= {"permit": combined_permit(replaced), "note": replaced[-1].note}
+    joined = joined_to(offer, tree)
+    out = [(share, draft.device(share)) for share in joined if not share.waits]
+    losing = [share for share, sub_device in out if sub_device and deciding(tree, sub_device, draft.facts)]
     draft.after += settle(draft, offer, Event.ACCEPT, **edits)
+    for share in losing:
+        draft.tell_ended(share, Cause.CANCELLED)
     for share in replaced:
         draft.move(share, Event.END, Cause.REPLACED)
-    let_in(draft, tree, {offer.device_id, *(share.device_id for share in joined_to(offer, tree))}, offer)
+    let_in(draft, tree, {offer.device_id, *(share.device_id for share in joined)}, offer)
     grant = msgspec.structs.replace(offer, **edits) if edits else offer
     if grant.origin is not Origin.OFFER:  # both sides are told as of a change (PROTOCOL 2.6)
         tell_changed(draft, [*(share for share in active(rows) if share not in replaced), grant])

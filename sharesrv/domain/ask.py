@@ -8,7 +8,7 @@ from sharesrv.domain.draft import Draft
 from sharesrv.domain.ending import current_tree
 from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import below, deciding, on
-from sharesrv.domain.joining import ask, question_above
+from sharesrv.domain.joining import ask, question_above, will_join
 from sharesrv.domain.outcome import Result, Waiting
 from sharesrv.domain.parties import ToSharee
 from sharesrv.domain.share import Asked, Origin, Share, State
@@ -54,7 +54,7 @@ class Request(ToSharee, frozen=True, kw_only=True):
         """Write the offer in the place of invitations. What joins the bridge's question counts against no limit."""
         if question_above(tree, device) is None:
             _refuse_while_cooling(draft.facts, device.id, sharee.id)
-            rows = [*on(tree, device.id), *below(tree, device, draft.facts)]
+            rows = [*on(tree, device.id), *will_join(below(tree, device, draft.facts))]
             count_offer(draft, self.sharer_id, sharee.id, rows)
         replaced = [share for share in on(tree, device.id) if share.state < State.ACTIVE]
         share = ask(draft, self._offer(draft, sharee), device, tree, replaced)

@@ -7,7 +7,7 @@ from sharesrv.domain.ask import count_offer, refuse_unshareable
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.ending import current_tree, replace
 from sharesrv.domain.grants import below, lasts_longer, on
-from sharesrv.domain.joining import ask, question_above
+from sharesrv.domain.joining import ask, question_above, will_join
 from sharesrv.domain.outcome import Coded, DeviceFound
 from sharesrv.domain.parties import ByCode, Called, count_guess, fate, not_over, refuse_guesses
 from sharesrv.domain.share import Asked, Origin, Share, State
@@ -68,7 +68,7 @@ class MakeCode(ByProduct, frozen=True, kw_only=True):
         if self.cover_mark == ONLY_LONGER and not longer:
             raise Refused(Refusal.NOT_LONGER)
         limit = draft.facts.rules.open_codes
-        if limit and draft.facts.open_codes(device.id) - sum(share.state is State.OPEN for share in replaced) >= limit:
+        if limit and draft.facts.open_codes(device.id) - len(replaced) >= limit:
             raise Refused(Refusal.TOO_MANY_CODES)
         return replaced
 
@@ -134,7 +134,7 @@ class Invite(MakeCode, frozen=True, kw_only=True):
         self.count(draft, sharer)
         replaced = self.replaced(draft, device, waiting)
         if question_above(tree, device) is None:
-            count_offer(draft, sharer.id, recipient.id, [*replaced, *below(tree, device, draft.facts)])
+            count_offer(draft, sharer.id, recipient.id, [*replaced, *will_join(below(tree, device, draft.facts))])
         replaced += [share for share in rows if share.state is State.JOINED and not share.waits]
         deadline_ms = draft.now_ms + draft.facts.rules.invitation_ms
         deadline_ms = min(deadline_ms, self.ends_ms) if self.ends_ms else deadline_ms

@@ -215,7 +215,7 @@ class Facts:
         return self._count_open(("to", sharee_id), lambda: self.source.open_offers_to(sharee_id, self.now_ms))
 
     def open_codes(self, device_id: str) -> int:
-        """How many share codes and invitations of this device wait."""
+        """How many share codes and invitations of this device wait, those that have joined its bridge's question too."""
         return self._count_open(("on", device_id), lambda: self.source.open_codes(device_id, self.now_ms))
 
     def _count_open(self, key: tuple[str, str], count: Callable[[], int]) -> int:
@@ -242,12 +242,11 @@ class Facts:
         new_sharee = share.sharee_id is not None and (before is None or before.sharee_id is None)
         if share.id not in self._changed or new_sharee:
             self._file(share, new_sharee=new_sharee)
-        if share.origin <= Origin.CODE and (opened := self._waits(share) - self._waits(before)):
-            if share.origin >= Origin.INVITATION:
-                self._opened["on", share.device_id] += opened
-            if share.origin <= Origin.INVITATION:
-                self._opened["of", share.sharer_id] += opened
-                self._opened["to", share.sharee_id or ""] += opened
+        if Origin.INVITATION <= share.origin <= Origin.CODE:
+            self._opened["on", share.device_id] += self._waits(share, joined=True) - self._waits(before, joined=True)
+        if share.origin <= Origin.INVITATION and (opened := self._waits(share) - self._waits(before)):
+            self._opened["of", share.sharer_id] += opened
+            self._opened["to", share.sharee_id or ""] += opened
 
     def put_params(self, device_id: str, params: str) -> None:
         """Take the state of a device."""
@@ -297,5 +296,7 @@ class Facts:
         self._codes[stored.code] = stored.id
         return self._shares.setdefault(stored.id, stored)
 
-    def _waits(self, share: Share | None) -> bool:
-        return share is not None and share.state is State.OPEN and share.deadline_ms > self.now_ms
+    def _waits(self, share: Share | None, *, joined: bool = False) -> bool:
+        if share is None or share.deadline_ms <= self.now_ms:
+            return False
+        return share.state is State.OPEN or (joined and share.state is State.JOINED)

@@ -24,6 +24,13 @@ def question_above(tree: Iterable[Share], device: Device) -> Share | None:
     return None if active(rows) else next((share for share in above if share.state is State.OPEN), None)
 
 
+def will_join(rows: Iterable[Share]) -> list[Share]:
+    """Of the shares of sub-devices the open questions that join one about their bridge."""
+    rows = list(rows)
+    apart = {share.device_id for share in active(rows)}
+    return [share for share in rows if share.state is State.OPEN and share.device_id not in apart]
+
+
 def ask(draft: Draft, question: Share, device: Device, tree: list[Share], replaced: Iterable[Share]) -> Share:
     """Make the share that asks, in the place of `replaced`; and push it, unless it joins its bridge's question."""
     old_ids = set[int]()
@@ -46,14 +53,11 @@ def ask(draft: Draft, question: Share, device: Device, tree: list[Share], replac
 def _draw_in(draft: Draft, question: Share, rows: list[Share], old_ids: set[int]) -> None:
     """Let open questions about sub-devices join the bridge's, each with the earlier deadline; dialogs are taken down.
 
-    What had joined one that is replaced goes over to the new one.
+    What had joined one that is replaced goes over to the new one; what stays out of that stays out as long as it waits.
     """
-    apart = {share.device_id for share in active(rows)}
-    for share in rows:
-        opens = share.state is State.OPEN and share.device_id not in apart
-        if not opens and not (share.state is State.JOINED and share.bridge_offer_id in old_ids):
-            continue
-        edits = {"bridge_offer_id": question.id, "deadline_ms": min(share.deadline_ms, question.deadline_ms)}
-        draft.move(share, Event.JOIN, Cause.REPLACED, **edits)
-        if opens:
-            draft.tell_ended(share, Cause.REPLACED)
+    opens = will_join(rows)
+    for share in [*opens, *(row for row in rows if row.state is State.JOINED and row.bridge_offer_id in old_ids)]:
+        deadline_ms = question.deadline_ms if not share.waits else min(share.deadline_ms, question.deadline_ms)
+        draft.move(share, Event.JOIN, Cause.REPLACED, bridge_offer_id=question.id, deadline_ms=deadline_ms)
+    for share in opens:
+        draft.tell_ended(share, Cause.REPLACED)

@@ -92,7 +92,7 @@ class Source(Protocol):
         """Of an account's grants on a device that have ended the last one, and by whom: as the journal has it."""
 
     def open_codes(self, device_id: str, now_ms: int) -> int:
-        """How many share codes and invitations of a device are open, their deadlines after `now_ms`."""
+        """How many share codes and invitations of a device wait, those that joined too, their deadlines after `now_ms`."""
 
     def live_of_sharee(self, sharee_id: str) -> list[Share]:
         """All live shares that an account receives."""

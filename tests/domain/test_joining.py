@@ -427,7 +427,7 @@ def test_2_6_the_owner_of_an_invitation_hears_that_it_was_refused() -> None:
     by_invitation(world, "sub-1")
     world.notices.clear()
     answered(world, accepts=False)
-    assert world.heard("owner") == [(Ended, "bridge", Cause.REFUSED)]
+    assert world.heard("owner") == [(Ended, "bridge", Cause.REFUSED), (Ended, "sub-1", Cause.REFUSED)]
     assert world.heard() == [(Ended, "bridge", Cause.ANSWERED)]
 
 
@@ -442,3 +442,65 @@ def test_2_7_the_end_of_one_of_two_grants_on_a_bridge_is_told_where_it_lowers_th
     told = [(GrantChanged, id, None) for id in ("bridge", "sub-1")]
     assert (world.heard(), world.heard("owner")) == (told, told)
     assert permits(world) == [0, 0, 4]
+
+
+# Corners.
+
+
+@pytest.mark.parametrize("ask_again", [by_share, by_invitation])
+def test_2_7_who_was_taken_out_stays_out_of_the_question_that_replaces_the_bridges(ask_again: Asking) -> None:
+    world = CodedWorld(Rules(invitation_ms=200_000))
+    by_invitation(world, "bridge")
+    by_share(world, "sub-1")
+    world.clock.advance(ms=100_000)
+    world.do(world.cancel("sub-1"))
+    ask_again(world, "bridge")
+    world.clock.advance(ms=120_000)
+    answered(world)
+    assert permits(world) == [0, None, 0]
+
+
+def test_2_6_a_covered_sub_device_that_a_new_grant_of_the_bridge_leaves_out_is_told_to_both() -> None:
+    world = CodedWorld()
+    world.taken("bridge", permit=3)
+    by_invitation(world, "bridge")
+    world.do(world.unshare(world.invited("sub-1").code))
+    assert permits(world) == [3, 3, 3]
+    world.notices.clear()
+    answered(world)
+    assert permits(world) == [3, None, 3]
+    ended = [notice for notice in world.notices if isinstance(notice, Ended) and notice.device_id == "sub-1"]
+    assert [(notice.account_id, notice.cause) for notice in ended] == [
+        ("guest", Cause.CANCELLED),
+        ("owner", Cause.CANCELLED),
+    ]
+
+
+def test_2_6_the_owner_hears_that_an_invitation_which_had_joined_a_live_share_was_refused() -> None:
+    world = CodedWorld()
+    by_share(world, "bridge")
+    by_invitation(world, "sub-1")
+    world.notices.clear()
+    answered(world, accepts=False)
+    assert (Ended, "sub-1", Cause.REFUSED) in world.heard("owner")
+
+
+def test_2_9_invitations_that_joined_count_as_waiting_codes_of_their_device() -> None:
+    world = CodedWorld(Rules(open_codes=2))
+    by_invitation(world, "bridge")
+    for _ in range(2):
+        world.invited("sub-1", cover_mark=2)
+    refused = world.do(world.invite("sub-1", cover_mark=2))
+    assert isinstance(refused, Refused)
+    assert refused.refusal is Refusal.TOO_MANY_CODES
+    assert came_to(world.do(world.invite("sub-1"))) is Coded
+
+
+def test_2_9_a_bridge_takes_the_place_only_of_open_offers_that_join_it() -> None:
+    world = CodedWorld(Rules(open_offers=2))
+    world.taken("sub-1")
+    by_invitation(world, "sub-1")
+    by_share(world, "lamp")
+    refused = world.do(world.request("bridge", sequence="one too many"))
+    assert isinstance(refused, Refused)
+    assert refused.refusal is Refusal.OPEN_OFFERS

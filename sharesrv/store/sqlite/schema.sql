@@ -83,7 +83,7 @@ CREATE INDEX share_asked ON share (device_id, sharee_id, sequence);
 CREATE INDEX share_deadline ON share (deadline_ms) WHERE state < 2;
 CREATE INDEX share_ends ON share (ends_ms) WHERE state = 2 AND ends_ms > 0;
 -- How many share codes and invitations of a device wait, and which. Nothing for a live request.
-CREATE INDEX share_codes ON share (device_id, deadline_ms, state, origin) WHERE state = 0 AND origin BETWEEN 1 AND 2;
+CREATE INDEX share_codes ON share (device_id, deadline_ms, state, origin) WHERE state < 2 AND origin BETWEEN 1 AND 2;
 -- How many invitations of an account wait. Nothing for a live request, which share_sharer counts.
 CREATE INDEX share_invited ON share (sharer_id, deadline_ms) WHERE state = 0 AND origin = 1;
 -- How long a request that timed out cannot be repeated. Nothing for a request that is answered.

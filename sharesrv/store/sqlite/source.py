@@ -48,9 +48,9 @@ STATEMENTS: Final = {
     "live_on": _ON_TREE.format(which="s.state < 4 AND s.sharee_id = ?2"),
     "held_on": _ON_TREE.format(which="s.state < 4 AND s.state >= 2"),
     "live_of_device": f"{_FROM} WHERE s.device_id = ? AND s.state < 4 ORDER BY s.id",
-    "codes_of_device": f"{_FROM} WHERE s.device_id = ? AND s.state = 0 AND s.origin BETWEEN 1 AND 2 AND s.origin = 2 "
-    "ORDER BY s.id",
-    "open_codes": "SELECT count(*) FROM share WHERE device_id = ? AND deadline_ms > ? AND state = 0 "
+    "codes_of_device": f"{_FROM} WHERE s.device_id = ? AND s.state < 2 AND s.state = 0 AND s.origin BETWEEN 1 AND 2 "
+    "AND s.origin = 2 ORDER BY s.id",
+    "open_codes": "SELECT count(*) FROM share WHERE device_id = ? AND deadline_ms > ? AND state < 2 "
     "AND origin BETWEEN 1 AND 2",
     "live_of_sharee": f"{_FROM} WHERE s.sharee_id = ? AND s.state < 4 ORDER BY s.id",
     "grants_between": f"{_FROM} WHERE s.sharee_id = ? AND s.state < 4 AND s.state = 2 AND s.sharer_id = ? ORDER BY s.id",
