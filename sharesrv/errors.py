@@ -29,7 +29,7 @@ class Refusal(Enum):
     NOT_VERIFIED = "the device is not verified"
     UNKNOWN_UIDS = "too many unknown uids were named in the last minute"
     SHARE_WITH_SELF = "a device cannot be shared with its owner"
-    TOO_SOON = "the same offer is open, or went unanswered a moment ago"
+    TOO_SOON = "an offer is open, or was not answered a moment ago"
     OPEN_OFFERS = "too many offers of this account are open"
     TOO_MANY_OFFERS = "too many offers to the sharee in the last minute"
     NO_SUCH_OFFER = "there is no such offer to this account"

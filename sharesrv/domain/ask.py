@@ -46,7 +46,9 @@ class Request(ToSharee, frozen=True, kw_only=True):
         elif deciding(tree, device, draft.facts):
             draft.reply = Result(ALREADY_SHARED)
         elif waiting:
-            raise Refused(Refusal.TOO_SOON, retry_after_ms=waiting[0].deadline_ms - draft.now_ms)
+            raise _too_soon(
+                "an offer of this device to this account waits for its answer", waiting[0].deadline_ms - draft.now_ms
+            )
         else:
             self._ask(draft, device, sharee, tree)
 
@@ -100,7 +102,11 @@ def refuse_unshareable(device: Device) -> None:
 def _refuse_while_cooling(facts: Facts, device_id: str, sharee_id: str) -> None:
     wait_ms = facts.timed_out_ms(device_id, sharee_id) + facts.rules.resend_cooldown_ms - facts.now_ms
     if wait_ms > 0:
-        raise Refused(Refusal.TOO_SOON, retry_after_ms=wait_ms)
+        raise _too_soon("the last offer of this device to this account was not answered", wait_ms)
+
+
+def _too_soon(why: str, wait_ms: int) -> Refused:
+    return Refused(Refusal.TOO_SOON, f"{why}: again in {-(-wait_ms // 1000)} s", retry_after_ms=wait_ms)
 
 
 def count_offer(draft: Draft, sharer_id: str, sharee_id: str, replaced: Iterable[Share]) -> None:

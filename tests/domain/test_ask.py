@@ -14,7 +14,7 @@ from sharesrv.domain.outcome import Acknowledged, Offered, Settled, Waiting
 from sharesrv.domain.parties import UNKNOWN_UIDS
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Cause, Origin, State
-from sharesrv.errors import Refusal
+from sharesrv.errors import Refusal, Refused
 from tests.world import World, came_to, retry_after_ms
 
 NOBODY = "nobody@example.org"
@@ -227,6 +227,18 @@ def test_while_an_offer_is_open_another_may_come_at_its_deadline(elapsed_ms: int
     world.do(world.request())
     world.clock.advance(ms=elapsed_ms)
     assert retry_after_ms(world.do(world.request(sequence="2"))) == left_ms
+
+
+def test_2_4_a_request_that_comes_too_soon_is_told_why_and_when_it_may_come_again() -> None:
+    world = World()
+    world.do(world.request())
+    refusals = [world.do(world.request(sequence="2"))]
+    world.clock.advance(ms=180_001)
+    refusals.append(world.do(world.request(sequence="3")))
+    assert [refused.reason for refused in refusals if isinstance(refused, Refused)] == [
+        "an offer of this device to this account waits for its answer: again in 180 s",
+        "the last offer of this device to this account was not answered: again in 180 s",
+    ]
 
 
 @pytest.mark.parametrize("noticed", [True, False])
