@@ -48,9 +48,8 @@ class Entry(NamedTuple):
     answer: Answering
 
 
-Decided = tuple[
-    Entry, Sequence[Outcome]
-]  # what is told of a command: first what lapsed before it, then its own outcome
+# What is told of a command: first what lapsed before it, then its own outcome.
+Decided = tuple[Entry, Sequence[Outcome]]
 
 
 class Ledger:
