@@ -225,7 +225,8 @@ class Ledger:
             if next_ms := share.next_ms():
                 call_safely(self._due, next_ms)
             elif share.state is State.ENDED and not change.is_mark:
-                ended_ms = share.ends_ms if share.cause is Cause.EXPIRED else share.settled_ms
+                own_end_ms = share.ends_ms if share.cause is Cause.EXPIRED else 0
+                ended_ms = own_end_ms or share.settled_ms  # a sub-device may end with its bridge's grant
                 metrics.END.observe(max(0, self._clock.now_ms() - ended_ms) / 1000)
 
 

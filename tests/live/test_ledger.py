@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from sharesrv import metrics
 from sharesrv.auth import digest
 from sharesrv.domain.change import CHANGED, NO_GRANT
 from sharesrv.domain.connect import Connect
@@ -202,6 +203,19 @@ async def test_an_expiry_before_a_rule_that_raises_stands() -> None:
         assert await desk.do(Broken(), desk.world.request("lamp")) == [Refusal.INTERNAL, Waiting]
     assert [type(told) for told in desk.told] == [Settled, Ended, Ended, Refused, Waiting, Offered]
     assert desk.world.states() == [State.TIMED_OUT, State.OPEN]
+
+
+async def test_what_ends_with_its_bridges_grant_and_has_no_end_of_its_own_is_not_measured_as_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk, late_s = Desk(), list[float]()
+    monkeypatch.setattr(metrics.END, "observe", late_s.append)
+    grant = desk.world.stored("guest", "bridge", ends_ms=desk.world.clock.now_ms() + 1)
+    await desk.do(desk.world.update("sub-1", permit=1), desk.world.cancel("sub-2"))
+    desk.world.clock.advance(ms=501)
+    await desk.do(desk.world.expire(grant.id))
+    assert desk.world.states() == [State.ENDED, State.ENDED, State.ENDED]
+    assert late_s == [0.5, 0, 0]
 
 
 async def test_bugs_are_logged_with_their_traceback_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
