@@ -148,7 +148,10 @@ class PlainStore:
 
     def last_ended(self, device_id: str, sharee_id: str) -> tuple[Share, str] | None:
         named = (State.ENDED, device_id, sharee_id)
-        found = self._shares(lambda share: (share.state, share.device_id, share.sharee_id) == named)
+        barred = {put.new.id for put in self.journal if put.old is not None and put.old.state is State.BARRED}
+        found = self._shares(
+            lambda share: (share.state, share.device_id, share.sharee_id) == named and share.id not in barred
+        )
         last = max(found, key=lambda share: (share.settled_ms, share.id), default=None)
         if last is None:
             return None

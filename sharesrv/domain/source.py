@@ -89,7 +89,10 @@ class Source(Protocol):
         """The open share codes of a device that anybody may accept."""
 
     def last_ended(self, device_id: str, sharee_id: str) -> tuple[Share, str] | None:
-        """Of an account's grants on a device that have ended the last one, and by whom: as the journal has it."""
+        """Of an account's grants on a device that have ended the last one, and by whom: as the journal has it.
+
+        That a sub-device is no longer kept out is the end of no grant.
+        """
 
     def open_codes(self, device_id: str, now_ms: int) -> int:
         """How many share codes and invitations of a device wait, those that joined too, their deadlines after `now_ms`."""

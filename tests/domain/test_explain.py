@@ -147,6 +147,16 @@ def test_3_3_the_end_of_its_bridges_grant_is_that_of_a_sub_device_set_apart_or_t
         assert asked(world, "update", device=device).reason == reason
 
 
+def test_3_3_a_sub_device_that_was_taken_out_has_no_grant_after_it_has_left_its_bridge() -> None:
+    world = World()
+    world.stored("guest", "bridge")
+    world.do(world.cancel("sub-1"))
+    alone = msgspec.structs.replace(world.store.devices["sub-1"], bridge_id=None)
+    world.do(WriteRecords(devices=[DeviceRecord(alone)]))
+    assert world.states("sub-1") == [State.ENDED]
+    assert asked(world, "update", device="sub-1").reason == "no grant on the device"
+
+
 @pytest.mark.parametrize(("ends", "until"), [((5,), 5), ((0,), None), ((5, 9), 9), ((9, 0), None)])
 def test_3_3_a_sub_device_that_was_set_apart_lasts_until_the_last_grant_of_its_bridge_ends(
     ends: tuple[int, ...], until: int | None

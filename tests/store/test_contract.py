@@ -319,6 +319,17 @@ async def test_3_3_the_grant_that_ended_last_is_found_with_who_ended_it(kept: Ke
     assert await kept.ask(lambda source: source.last_ended("bridge", "guest")) is None
 
 
+async def test_3_3_that_a_sub_device_is_no_longer_kept_out_is_the_end_of_no_grant(kept: Kept) -> None:
+    apart = make(31, State.ACTIVE, "sub-1", "owner", "guest", "", origin=Origin.APART)
+    barred = make(32, State.BARRED, "sub-1", "owner", "guest", "", origin=Origin.APART)
+    await kept.put(*made(apart, barred))
+    await kept.put(moved(barred, state=State.ENDED, settled_ms=900))
+    assert await kept.ask(lambda source: source.last_ended("sub-1", "guest")) is None
+    await kept.put(moved(apart, state=State.ENDED, settled_ms=800))
+    [ended, _by] = await kept.ask(lambda source: source.last_ended("sub-1", "guest"))
+    assert ended.id == 31
+
+
 async def test_the_request_that_timed_out_last_is_the_one_with_the_latest_deadline(kept: Kept) -> None:
     times = {31: 500, 32: 900, 33: 900, 34: 700}
     shares = [make(id, State.TIMED_OUT, "lamp", "owner", "guest", "1", deadline_ms=ms) for id, ms in times.items()]

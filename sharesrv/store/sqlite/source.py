@@ -43,8 +43,10 @@ STATEMENTS: Final = {
     "ORDER BY s.id DESC LIMIT 1",
     "newest_timed_out": f"{_FROM} WHERE s.device_id = ? AND s.sharee_id = ? AND s.state = 7 AND s.origin = 0 "
     "ORDER BY s.deadline_ms DESC, s.id DESC LIMIT 1",
-    "last_ended": f"SELECT {SHARE}, (SELECT by FROM journal WHERE share_id = s.id ORDER BY id DESC LIMIT 1) FROM share s "
-    "WHERE s.device_id = ? AND s.sharee_id = ? AND s.state = 8 ORDER BY s.settled_ms DESC, s.id DESC LIMIT 1",
+    "last_ended": f"SELECT {SHARE}, j.by FROM share s "
+    "LEFT JOIN journal j ON j.id = (SELECT max(id) FROM journal WHERE share_id = s.id) "
+    "WHERE s.device_id = ? AND s.sharee_id = ? AND s.state = 8 AND j.from_state IS NOT 3 "
+    "ORDER BY s.settled_ms DESC, s.id DESC LIMIT 1",
     "live_on": _ON_TREE.format(which="s.state < 4 AND s.sharee_id = ?2"),
     "held_on": _ON_TREE.format(which="s.state < 4 AND s.state >= 2"),
     "live_of_device": f"{_FROM} WHERE s.device_id = ? AND s.state < 4 ORDER BY s.id",
