@@ -6,7 +6,8 @@ Of an offer everybody who asked or joined is due an answer. Of grants it is acce
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections import defaultdict
+from collections.abc import Container, Iterable, Sequence
 
 from sharesrv.domain.draft import SERVER, Draft
 from sharesrv.domain.grants import HELD, active, below, combined_permit, covered, on, set_apart, tell_changed
@@ -20,13 +21,21 @@ def current_tree(draft: Draft, device: Device, sharee_id: str) -> list[Share]:
 
     So a sub-device's share that is overdue with its bridge's ends with that.
     """
-    root_id = draft.facts.root_id(device)
-    while True:
-        tree = draft.facts.tree(device, sharee_id)
-        due = [share for share in tree if share.due(draft.now_ms)]
-        if not due:
-            return tree
-        lapse(draft, min(due, key=lambda share: share.device_id != root_id))
+    facts, root_id = draft.facts, draft.facts.root_id(device)
+    tree = facts.tree(device, sharee_id)
+    due = [share for share in tree if share.due(draft.now_ms)]
+    if not due:
+        return tree
+    for share in on(due, root_id):
+        if facts.due(share.id):
+            lapse(draft, share, facts.tree(device, sharee_id))
+    rows: defaultdict[str, list[Share]] = defaultdict(list)
+    for share in facts.tree(device, sharee_id):
+        rows[share.device_id].append(share)
+    for share in due:
+        if facts.due(share.id):  # for a sub-device nothing counts but its own shares and its bridge's
+            lapse(draft, share, rows[root_id] + rows[share.device_id])
+    return facts.tree(device, sharee_id)
 
 
 def lapse_around(draft: Draft, share: Share) -> list[Share]:
@@ -36,18 +45,18 @@ def lapse_around(draft: Draft, share: Share) -> list[Share]:
     if device is not None and share.sharee_id is not None:
         return current_tree(draft, device, share.sharee_id)
     if share.due(draft.now_ms):
-        lapse(draft, share)
+        lapse(draft, share, [])
     return []
 
 
-def lapse(draft: Draft, share: Share) -> None:
+def lapse(draft: Draft, share: Share, tree: Sequence[Share]) -> None:
     """End what has come to its deadline or to its end of use. It stands even if the command is refused."""
     lapsed = Draft(draft.facts, draft.mint, by=SERVER, channel=Channel.CLOCK)
     if share.state is State.ACTIVE:
-        due = [other for other in on(lapsed.tree_of(share), share.device_id) if other.due(draft.now_ms)]
-        end(lapsed, active(due) or [share], Cause.EXPIRED)
+        due = [other for other in on(tree, share.device_id) if other.due(draft.now_ms)]
+        end(lapsed, active(due) or [share], Cause.EXPIRED, tree)
     else:
-        lapsed.after += settle(lapsed, share, Event.EXPIRE, Cause.TIMEOUT)
+        lapsed.after += settle(lapsed, share, Event.EXPIRE, Cause.TIMEOUT, tree)
         if share.state is State.OPEN and share.sharee_id is not None:
             lapsed.tell_ended(share, Cause.TIMEOUT)
     draft.lapsed.append(lapsed.outcome())
@@ -59,11 +68,19 @@ def joined_to(offer: Share, tree: Iterable[Share]) -> list[Share]:
 
 
 def settle(
-    draft: Draft, offer: Share, event: Event, cause: Cause = Cause.NONE, **edits: int | str | None
+    draft: Draft,
+    offer: Share,
+    event: Event,
+    cause: Cause = Cause.NONE,
+    tree: Iterable[Share] | None = None,
+    **edits: int | str | None,
 ) -> list[Notice]:
-    """End the wait of `offer`, with `edits`, and of what has joined it; the answers that their sharer is due."""
+    """End the wait of `offer`, with `edits`, and of what has joined it; the answers that their sharer is due.
+
+    `tree`, where it was read already, holds all that may have joined it.
+    """
     notices: list[Notice] = []
-    for share in (offer, *joined_to(offer, draft.tree_of(offer))):
+    for share in (offer, *joined_to(offer, draft.tree_of(offer) if tree is None else tree)):
         stays_out = event is Event.ACCEPT and share.origin is Origin.APART
         moved = draft.move(share, Event.BAR if stays_out else event, cause, **(edits if share is offer else {}))
         if share.origin is Origin.OFFER:
@@ -126,12 +143,14 @@ def let_in(draft: Draft, tree: Iterable[Share], device_ids: Container[str], offe
             draft.move(share, Event.WITHDRAW, Cause.REPLACED)
 
 
-def end(draft: Draft, grants: list[Share], cause: Cause) -> None:
+def end(draft: Draft, grants: list[Share], cause: Cause, tree: Sequence[Share] | None = None) -> None:
     """End these grants, all of one account on one device. With the last of them its access ends, and all below it.
 
-    A sub-device stays out of its bridge's grant then; while other grants stand, what they still allow is told.
+    A sub-device stays out of its bridge's grant then; while other grants stand, what they still allow is told. `tree`, where
+    it was read already, holds the shares of the device, its bridge and its sub-devices.
     """
-    tree, device = draft.tree_of(grants[0]), draft.device(grants[0])
+    device = draft.device(grants[0])
+    tree = draft.tree_of(grants[0]) if tree is None else tree
     for share in grants:
         draft.move(share, Event.EXPIRE if cause is Cause.EXPIRED else Event.END, cause)
     if device is None:

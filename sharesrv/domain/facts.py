@@ -115,6 +115,11 @@ class Facts:
     def share(self, id: int) -> Share | None:
         return self._shares.get(id) or self._known(self.source.share(id))
 
+    def due(self, id: int) -> bool:
+        """Whether this share is there, and overdue."""
+        share = self.share(id)
+        return share is not None and share.due(self.now_ms)
+
     def share_of_code(self, code: str) -> Share | None:
         if code not in self._codes:
             return self._known(self.source.share_of_code(code))

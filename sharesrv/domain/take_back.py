@@ -114,9 +114,8 @@ class Expire(Command, frozen=True):
     share_id: int
 
     def decide(self, draft: Draft) -> None:
-        """End what is overdue in its tree. Where nothing is, nothing changes."""
+        """End it if it is overdue, and what else is in its tree; one alarm may have ended all that others are about to."""
         draft.reply = Done()
         share = draft.facts.share(self.share_id)
-        if share is None:
-            return
-        lapse_around(draft, share)
+        if share is not None and share.due(draft.now_ms):
+            lapse_around(draft, share)

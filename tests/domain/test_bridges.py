@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 
 from sharesrv.domain.change import AmendGrant
@@ -13,6 +15,7 @@ from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.domain.records import WriteRecords
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Cause, Origin, Share, State
+from sharesrv.domain.source import Device
 from sharesrv.domain.take_back import EndShare, Leave
 from sharesrv.errors import Refusal
 from tests.domain.test_facts import Counting
@@ -338,6 +341,31 @@ def test_an_amended_grant_on_a_device_that_is_gone_is_changed_alone() -> None:
     grant = world.row(State.ACTIVE, "gone")
     world.do(AmendGrant(grant.id, permit=1))
     assert (world.share("gone").permit, world.notices) == (1, [])
+
+
+@pytest.mark.parametrize("state", [State.ACTIVE, State.OPEN, State.JOINED])
+def test_what_is_overdue_in_a_tree_ends_in_a_number_of_walks_that_does_not_grow_with_it(
+    monkeypatch: pytest.MonkeyPatch, state: State
+) -> None:
+    walks, counts, read = count(), [], Facts.tree
+
+    def counting(facts: Facts, device: Device, sharee_id: str) -> list[Share]:
+        next(walks)
+        return read(facts, device, sharee_id)
+
+    monkeypatch.setattr(Facts, "tree", counting)
+    for number in (2, 40):
+        world = shared()
+        ends_ms = world.clock.now_ms() + 5
+        for index in range(number):
+            world.device(f"more-{index}", bridge_id="bridge")
+            world.row(state, f"more-{index}", ends_ms=ends_ms, deadline_ms=ends_ms, bridge_offer_id=99)
+        world.clock.advance(ms=5)
+        before = next(walks)
+        world.batch([world.expire(share.id) for share in world.shares()])
+        counts.append(next(walks) - before)
+        assert [share.state for share in world.shares() if share.due(world.clock.now_ms())] == []
+    assert counts[0] == counts[1]
 
 
 # Joining.
