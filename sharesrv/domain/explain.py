@@ -67,7 +67,7 @@ def explain(account_id: str, device_id: str, action: str | Permit, draft: Draft)
     tree, root_id = current_tree(draft, device, account_id), draft.facts.root_id(device)
     if grants := deciding(tree, device, draft.facts):
         return _granted(action, device, grants, active(on(tree, root_id)))
-    if any(share.state is State.BARRED for share in on(tree, device.id)):
+    if root_id != device.id and any(share.state is State.BARRED for share in on(tree, device.id)):
         return Explanation("none", refusal, f"taken out of bridge {root_id}", bridge_id=root_id)
     return Explanation("none", refusal, _last_end(draft, account_id, {device.id, root_id}) or "no grant on the device")
 

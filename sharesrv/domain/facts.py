@@ -145,33 +145,38 @@ class Facts:
         return latest_ms
 
     def tree(self, device: Device, sharee_id: str) -> list[Share]:
-        """The live shares of an account on a device, its bridge, and that one's other sub-devices, the oldest first."""
-        root_id = self.root_id(device)
+        """The live shares of an account on a device, its bridge, and that one's other sub-devices, the oldest first.
+
+        Without cascade those of the device alone; and of its sub-devices what an earlier time with it has left.
+        """
+        root_id = _root_id(device)
         ids = self._trees.get((root_id, sharee_id))
         if ids is None:
-            stored = self._of_tree(root_id, self.source.live_on(root_id, sharee_id))
+            stored = self.source.live_on(root_id, sharee_id)
             changed = [id for id in self._changed_on.get(root_id, ()) if self._shares[id].sharee_id == sharee_id]
             ids = sorted({*(self._as_changed(share).id for share in stored), *changed})
             self._trees[root_id, sharee_id] = ids
         shares = self._shares
-        return [share for id in ids if (share := shares[id]).state < State.MERGED]
+        tree = [share for id in ids if (share := shares[id]).state < State.MERGED]
+        return tree if self.rules.bridge_cascade else [share for share in tree if _stands_alone(share, device)]
 
     def held_on(self, device: Device) -> list[Share]:
         """The grants, and what is barred from them, of all accounts on a device, its bridge, and its other sub-devices."""
-        root_id = self.root_id(device)
-        return self._list(
+        root_id = _root_id(device)
+        held = self._list(
             ("held", root_id),
-            lambda: self._of_tree(root_id, self.source.held_on(root_id)),
+            lambda: self.source.held_on(root_id),
             self._changed_on.get(root_id),
             lambda share: share.state in (State.ACTIVE, State.BARRED),
         )
+        return held if self.rules.bridge_cascade else [share for share in held if _stands_alone(share, device)]
 
     def live_of(self, device: Device) -> list[Share]:
         """The live shares of all accounts on a device alone."""
         return self._list(
             ("live", device.id),
             lambda: self.source.live_of_device(device.id),
-            self._changed_on.get(self.root_id(device)),
+            self._changed_on.get(_root_id(device)),
             lambda share: share.device_id == device.id and share.state < State.MERGED,
         )
 
@@ -180,7 +185,7 @@ class Facts:
         return self._list(
             ("codes", device.id),
             lambda: self.source.codes_of_device(device.id),
-            self._changed_on.get(self.root_id(device)),
+            self._changed_on.get(_root_id(device)),
             lambda share: share.device_id == device.id and share.state is State.OPEN and share.origin is Origin.CODE,
         )
 
@@ -267,7 +272,7 @@ class Facts:
         """Let the lists that it may belong to know of it, those that were read and those that will be."""
         self._changed.add(share.id)
         device = self.device(share.device_id)
-        root_id = self.root_id(device) if device else share.device_id
+        root_id = _root_id(device) if device else share.device_id
         self._changed_on[root_id].append(share.id)
         self._changed_of[share.sharer_id].append(share.id)
         if share.sharee_id is not None:
@@ -289,10 +294,6 @@ class Facts:
         candidates = ids if changed is None else sorted({*ids, *changed})
         return [share for id in candidates if belongs(share := self._shares[id])]
 
-    def _of_tree(self, root_id: str, shares: Iterable[Share]) -> Iterable[Share]:
-        """Without cascade a bridge's sub-devices are trees of their own."""
-        return (share for share in shares if self.rules.bridge_cascade or share.device_id == root_id)
-
     def _known(self, stored: Share | None) -> Share | None:
         return None if stored is None else self._as_changed(stored)
 
@@ -305,3 +306,14 @@ class Facts:
         if share is None or share.deadline_ms <= self.now_ms:
             return False
         return share.state is State.OPEN or (joined and share.state is State.JOINED)
+
+
+def _root_id(device: Device) -> str:
+    """Under which id the shares of a device are listed, with cascade or without."""
+    return device.bridge_id or device.id
+
+
+def _stands_alone(share: Share, device: Device) -> bool:
+    """Whether a share of the tree of `device` is its own without cascade, or hangs on one that is."""
+    hangs = share.origin is Origin.APART or share.state is State.JOINED
+    return share.device_id == device.id or (hangs and device.bridge_id is None)

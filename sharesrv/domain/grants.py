@@ -24,14 +24,17 @@ def deciding(tree: Sequence[Share], device: Device, facts: Facts) -> list[Share]
     """Of the live shares of one account on a device's tree, the grants that decide about `device`; none without access.
 
     What is overdue counts as ended: what was set apart ends with the bridge's grant, and where a share of its own has ended
-    the sub-device is out.
+    the sub-device is out. Without cascade what was set apart hangs on nothing that gives access.
     """
-    covering = [share for share in active(on(tree, facts.root_id(device))) if not share.due(facts.now_ms)]
-    own = [share for share in on(tree, device.id) if share.state in HELD]
-    if not own:
+    rows = on(tree, device.id)
+    root_id = facts.root_id(device)
+    covering = [share for share in active(on(tree, root_id)) if root_id != device.id and not share.due(facts.now_ms)]
+    if covering and not any(share.state in HELD for share in rows):
         return covering
     return [
-        share for share in active(own) if not share.due(facts.now_ms) and (covering or share.origin is not Origin.APART)
+        share
+        for share in active(rows)
+        if not share.due(facts.now_ms) and (covering or share.origin is not Origin.APART)
     ]
 
 
@@ -45,10 +48,9 @@ def active(shares: Iterable[Share]) -> list[Share]:
     return [share for share in shares if share.state is State.ACTIVE]
 
 
-def below(tree: Iterable[Share], device: Device, facts: Facts) -> list[Share]:
+def below(tree: Iterable[Share], device: Device, _facts: Facts) -> list[Share]:
     """Those of `tree` that are about the sub-devices of `device`."""
-    covers = facts.rules.bridge_cascade and device.bridge_id is None
-    return [share for share in tree if covers and share.device_id != device.id]
+    return [share for share in tree if device.bridge_id is None and share.device_id != device.id]
 
 
 def covered(tree: Iterable[Share], bridge: Device, facts: Facts) -> Iterator[tuple[Device, list[Share]]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import count
 
+import msgspec
 import pytest
 
 from sharesrv.domain.change import AmendGrant
 from sharesrv.domain.draft import Draft, decide
+from sharesrv.domain.explain import ACTIONS, explain
 from sharesrv.domain.facts import Facts
-from sharesrv.domain.grants import combined_permit, deciding
+from sharesrv.domain.grants import combined_permit, deciding, holders
 from sharesrv.domain.outcome import Acknowledged, Done, Ended, GrantChanged, Notice, Offered, Settled, Waiting
 from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.domain.records import WriteRecords
@@ -577,3 +579,88 @@ def test_without_the_cascade_a_request_for_a_bridge_leaves_an_overdue_offer_of_a
     offer = world.row(State.OPEN, "sub-1", deadline_ms=world.clock.now_ms())
     assert came_to(world.do(world.request("bridge"))) == Waiting
     assert world.store.shares[offer.id].state is State.OPEN
+
+
+def restarted(world: World, *, cascade: bool) -> None:
+    """The server starts anew with this setting, on what is stored."""
+    world.rules = msgspec.structs.replace(world.rules, bridge_cascade=cascade)
+    world.notices.clear()
+
+
+def split() -> World:
+    """The guest has the bridge; one sub-device was set apart, the other taken out; then the cascade is turned off."""
+    world = shared()
+    world.do(world.update("sub-1", permit=8))
+    world.do(world.cancel("sub-2"))
+    assert permits(world) == [3, 8, None]
+    restarted(world, cascade=False)
+    return world
+
+
+def test_2_7_without_the_cascade_what_was_set_apart_has_no_access() -> None:
+    world = split()
+    assert permits(world) == [3, None, None]
+    [(_device, held)] = holders([world.store.devices["sub-1"]], world.facts())
+    assert held == {}
+    assert came_to(world.do(world.request("sub-1", sequence="2"))) is Waiting
+    restarted(world, cascade=True)
+    assert permits(world) == [3, 8, None]  # the bridge's grant has gone on
+
+
+@pytest.mark.parametrize("way", ["cancelled", "left", "expired"])
+def test_2_7_without_the_cascade_too_the_end_of_the_bridges_grant_ends_what_hangs_on_it(way: str) -> None:
+    world = split()
+    grant = world.share("bridge")
+    if way == "cancelled":
+        world.do(world.cancel("bridge"))
+    elif way == "left":
+        world.do(Leave(digest="token of guest", code=grant.code))
+    else:
+        world.do(AmendGrant(grant.id, ends_ms=world.clock.now_ms() + 1))
+        world.clock.advance(ms=1)
+        world.notices.clear()
+        world.do(world.expire(grant.id))
+    assert set(world.states()) == {State.ENDED}
+    assert [device for kind, device in heard(world) if kind is Ended] == ["bridge"]
+    restarted(world, cascade=True)
+    world.granted("bridge", permit=1, sequence="3")
+    assert permits(world) == [1, 1, 1]
+
+
+def test_2_7_without_the_cascade_a_share_of_its_own_outlives_the_bridges_grant() -> None:
+    world = split()
+    world.granted("sub-1", sequence="2")
+    world.do(world.cancel("bridge"))
+    assert permits(world) == [None, 0, None]
+
+
+@pytest.mark.parametrize(
+    ("way", "state"),
+    [("accepted", State.MERGED), ("refused", State.REFUSED), ("withdrawn", State.WITHDRAWN), ("late", State.TIMED_OUT)],
+)
+def test_2_7_what_has_joined_is_answered_with_its_bridge_though_the_cascade_was_turned_off(
+    way: str, state: State
+) -> None:
+    world = World()
+    world.do(world.request("bridge"))
+    world.do(world.request("sub-1", sequence="2"))
+    world.do(world.request("sub-2", sequence="3"))
+    world.do(world.cancel("sub-2"))
+    restarted(world, cascade=False)
+    if way == "withdrawn":
+        world.do(world.cancel("bridge"))
+    elif way == "late":
+        world.clock.advance(ms=180_000)
+        world.do(world.expire(world.share("bridge").id))
+    else:
+        world.do(world.answer(way == "accepted", device="bridge"))
+    assert world.states("sub-1") == [state]
+    assert [device for kind, device in heard(world, "owner") if kind is Settled] == ["bridge", "sub-1"]
+    assert world.states("sub-2")[1] is (State.BARRED if way == "accepted" else state)
+    assert permits(world) == [0 if way == "accepted" else None, None, None]
+
+
+def test_2_7_without_the_cascade_nothing_is_said_to_be_taken_out_of_a_bridge() -> None:
+    world = split()
+    found = explain("guest", "sub-2", ACTIONS["update"], Draft(world.facts(), world.clock))
+    assert (found.reason, found.bridge_id) == ("no grant on the device", None)
