@@ -145,9 +145,9 @@ class RecordModel(Model):
                 if (permit, note) != (None, None):
                     self.tell_all_updated(row.device, row.sharee, row.sharee, row.sharer)
                 return
-        for out in self.of(grant.device, grant.sharee, "barred", "joined"):
+        for out in self.of(grant.device, grant.sharee, "active", "barred", "joined"):
             if out.origin == "apart":
-                out.state = "ended" if out.state == "barred" else "withdrawn"
+                out.state = "withdrawn" if out.state == "joined" else "ended"
         owner = self.devices[grant.device].owner
         row = Row(
             len(self.rows), grant.device, owner, grant.sharee, "", "active", 0, grant.permit, grant.note, "import"

@@ -32,7 +32,7 @@ from sharesrv.domain.outcome import (
 )
 from sharesrv.domain.record_checks import AccountRecord, Checks, DeviceRecord, GrantRecord, TokenRecord
 from sharesrv.domain.removal import leave_bridge, remove_device, remove_recipient
-from sharesrv.domain.share import Asked, Channel, Origin, Share, State
+from sharesrv.domain.share import Asked, Cause, Channel, Event, Origin, Share, State
 from sharesrv.domain.source import Account, Device, Token
 from sharesrv.errors import Refusal, Refused
 
@@ -243,21 +243,27 @@ def _write_grant(
     leaving: set[str],
     written: Container[tuple[str, str]],
 ) -> None:
-    """Make an active grant, or change the one that the account has already. Both sides are told (PROTOCOL 3.3)."""
+    """Make an active grant, or change the one that the account has already. Both sides are told (PROTOCOL 3.3).
+
+    A new one takes the place of rights that its sub-device was given apart.
+    """
     stored = draft.facts.device(record.device_id)
     tree: list[Share] = []
     if stored is not None and record.device_id not in sold:
         tree = current_tree(draft, stored, record.sharee_id)
         if stored.id in leaving:
             tree = [share for share in tree if share.origin is not Origin.APART]  # it has ended with the bridge
-        for old in active(on(tree, stored.id)):
-            if old.origin is not Origin.APART:
+    own = active(on(tree, record.device_id))
+    for old in own:
+        if old.origin is not Origin.APART:
 
-                def reaches(device_id: str) -> bool:
-                    return device_id not in leaving and (device_id, record.sharee_id) not in written
+            def reaches(device_id: str) -> bool:
+                return device_id not in leaving and (device_id, record.sharee_id) not in written
 
-                _change_grant(draft, old, record, reaches)
-                return
+            _change_grant(draft, old, record, reaches)
+            return
+    for apart in own:
+        draft.move(apart, Event.END, Cause.REPLACED)
     device = checks.device(record, "device", record.device_id)
     sharer = checks.account(record, "device", device.owner_id)
     sharee = checks.account(record, "sharee", record.sharee_id)
@@ -282,7 +288,7 @@ def _write_grant(
         )
     )
     let_in(draft, tree, {device.id}, grant)
-    tell_changed(draft, [*active(on(tree, device.id)), grant])
+    tell_changed(draft, [grant])
 
 
 def _change_grant(draft: Draft, grant: Share, record: GrantRecord, reaches: Callable[[str], bool]) -> None:

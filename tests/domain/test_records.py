@@ -230,15 +230,24 @@ def test_a_new_sub_device_may_be_online_through_its_bridge() -> None:
     assert world.notices == [DeviceMoved("sub-3")]
 
 
-def test_a_grant_that_is_there_is_changed_and_one_apart_is_not_meant() -> None:
+def test_a_grant_that_is_there_is_changed() -> None:
     world = World()
     grant = world.granted()
     write(world, GrantRecord("lamp", "guest", 9, "new", 0))
     assert [(share.id, share.permit, share.note) for share in world.shares("lamp")] == [(grant.id, 9, "new")]
-    world.granted("bridge", sequence="2")
-    world.do(world.update("sub-1", permit=3))
-    write(world, GrantRecord("sub-1", "guest", 1, "", 0))
-    assert [share.origin for share in world.shares("sub-1")] == [Origin.APART, Origin.IMPORT]
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_4_a_grant_on_a_sub_device_that_was_set_apart_takes_the_place_of_its_rights(imported: bool) -> None:
+    world = World()
+    world.granted("bridge", permit=3)
+    world.do(world.update("sub-1", permit=15))
+    world.notices.clear()
+    write(world, GrantRecord("sub-1", "guest", 1, "", 0), imported=imported)
+    apart, grant = world.shares("sub-1")
+    assert (apart.origin, apart.state, apart.cause) == (Origin.APART, State.ENDED, Cause.REPLACED)
+    assert (grant.origin, grant.state, grant.permit) == (Origin.IMPORT, State.ACTIVE, 1)
+    assert world.notices == [told(account, 1, "", "sub-1") for account in ("guest", "owner")]
 
 
 def test_a_grant_that_is_changed_gets_its_permit_its_note_and_its_end_and_keeps_the_rest() -> None:
