@@ -122,26 +122,37 @@ def change(
 ) -> None:
     """Change grants of one account on one device, and those of its sub-devices; tell both sides what each allows now.
 
-    What was set apart has no end of its own: it ends with the last grant of its bridge. `reaches` says which sub-devices
-    are changed with it.
+    Where the account has other grants on the device, what these all allow together reaches the sub-devices' own grants, if
+    that has changed (PROTOCOL 3.1). What was set apart has no end of its own: it ends with the last grant of its bridge.
+    `reaches` says which sub-devices are changed with it.
     """
     tree, device = draft.tree_of(grants[0]), draft.device(grants[0])
     changed = {share.id: draft.move(share, Event.CHANGE, share.cause, **edits) for share in grants}
     if device is None:
         return
-    now = [changed.get(share.id, share) for share in active(on(tree, device.id))]
+    before = active(on(tree, device.id))
+    now = [changed.get(share.id, share) for share in before]
+    if len(now) > len(changed):
+        were = _together(before)
+        edits = {name: value for name, value in _together(now).items() if value != were[name]}
     if tells:
         tell_changed(draft, now)
     edits_apart = {name: value for name, value in edits.items() if name != "ends_ms"}
     for sub_device, own in covered(tree, device, draft.facts):
         if not reaches(sub_device.id):
             continue
-        moved = [
-            draft.move(share, Event.CHANGE, share.cause, **(edits_apart if share.origin is Origin.APART else edits))
-            for share in own
-        ]
+        own_now = []
+        for share in own:
+            given = edits_apart if share.origin is Origin.APART else edits
+            own_now.append(draft.move(share, Event.CHANGE, share.cause, **given) if given else share)
         if tells:
-            tell_changed(draft, moved or now, sub_device.id)
+            tell_changed(draft, own_now or now, sub_device.id)
+
+
+def _together(grants: list[Share]) -> dict[str, Any]:
+    """What grants of one account on one device come to: permits add up, the newest's note, the last to end counts."""
+    ends = [share.ends_ms for share in grants]
+    return {"permit": combined_permit(grants), "note": grants[-1].note, "ends_ms": max(ends) if all(ends) else 0}
 
 
 def _given(**fields: Any) -> dict[str, Any]:

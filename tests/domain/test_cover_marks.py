@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
+from sharesrv.domain.change import AmendGrant
 from sharesrv.domain.outcome import Acknowledged, Coded, Ended, GrantChanged, Offered, Reply
 from sharesrv.domain.share import Cause, Origin, Share, State
 from sharesrv.errors import Refusal
@@ -364,3 +366,74 @@ def test_what_hangs_on_a_bridge_ends_with_the_last_of_its_grants() -> None:
     world.do(world.unshare(second.code))
     assert [world.permit(id) for id in ("bridge", "sub-1", "sub-2")] == [None] * 3
     assert world.heard() == [(Ended, id, Cause.CANCELLED) for id in ("bridge", "sub-1", "sub-2")]
+
+
+# 3.1: of one account "permits add up, the last to end counts": so for what its sub-devices are given with a bridge.
+
+
+def beside_on_the_bridge() -> tuple[CodedWorld, list[Share], Share]:
+    """Grants on the bridge beside one another, with the permits 1 and 2, one without an end; `sub-1` has its own."""
+    world = CodedWorld()
+    ends = (LIFE, LONG)
+    grants = [
+        world.row(State.ACTIVE, "bridge", origin=Origin.CODE, permit=1 << place, ends_ms=end)
+        for place, end in enumerate(ends)
+    ]
+    return world, grants, world.row(State.ACTIVE, "sub-1", origin=Origin.CODE, permit=12)
+
+
+@pytest.mark.parametrize("by_operator", [False, True])
+def test_3_1_a_new_end_of_one_grant_on_a_bridge_is_not_its_sub_devices_while_another_lasts_longer(
+    by_operator: bool,
+) -> None:
+    world, [endless, other], own = beside_on_the_bridge()
+    soon = world.after(1_000)
+    world.do(AmendGrant(other.id, ends_ms=soon) if by_operator else world.set_end(other.code, soon))
+    assert world.now(other).ends_ms == soon
+    assert world.now(own) == own
+    world.do(world.set_end(endless.code, SHORT))
+    assert world.now(own).ends_ms == SHORT  # the last to end, now that both have one
+
+
+def test_3_1_a_grant_on_a_bridge_that_loses_its_end_gives_its_sub_devices_none() -> None:
+    world, [endless, other], own = beside_on_the_bridge()
+    world.do(world.set_end(endless.code, SHORT))
+    assert world.now(own).ends_ms == LONG
+    world.do(AmendGrant(other.id, ends_ms=LIFE))
+    assert world.now(own).ends_ms == LIFE
+
+
+@pytest.mark.parametrize(
+    ("permit", "given"),
+    [(4, 5), (0, 1), (1, 1), (2, 12)],
+    ids=["another", "none", "what the other has", "the same"],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_3_1_the_permit_of_one_grant_on_a_bridge_reaches_sub_devices_with_that_of_the_others(
+    permit: int, given: int, apart: bool
+) -> None:
+    world, [_endless, other], own = beside_on_the_bridge()
+    if apart:
+        world.store.shares[own.id] = msgspec.structs.replace(own, origin=Origin.APART)
+    world.do(AmendGrant(other.id, permit=permit))
+    assert [world.permit(id) for id in ("bridge", "sub-1", "sub-2")] == [1 | permit, given, 1 | permit]
+    heard = [notice for notice in world.heard_by("guest") if isinstance(notice, GrantChanged)]
+    assert [(it.device_id, it.permit) for it in heard] == [
+        ("bridge", 1 | permit),
+        ("sub-1", given),
+        ("sub-2", 1 | permit),
+    ]
+
+
+@pytest.mark.parametrize(("place", "note"), [(0, ""), (1, "porch")])
+def test_3_1_of_notes_on_a_bridge_that_of_the_newest_grant_reaches_sub_devices(place: int, note: str) -> None:
+    world, grants, own = beside_on_the_bridge()
+    world.do(AmendGrant(grants[place].id, note="porch"))
+    assert (world.now(grants[place]).note, world.now(own).note) == ("porch", note)
+
+
+def test_3_1_an_update_means_all_grants_on_a_bridge_and_its_sub_devices_whatever_they_had() -> None:
+    world, _grants, own = beside_on_the_bridge()
+    world.do(world.update("bridge", permit=3))
+    assert [world.permit(id) for id in ("bridge", "sub-1", "sub-2")] == [3, 3, 3]
+    assert world.now(own).permit == 3
