@@ -80,8 +80,13 @@ class RecordModel(Model):
                 self.accounts[account] += 1
                 self.tokens[token] = (account, self.accounts[account])
         losses = [(id, self.losing(id, None if id in sold else devices[id].bridge, sold=id in sold)) for id in moved]
+        changes = {id: self.changing(id, devices[id].bridge) for id in moved if id not in sold}
         for id, accounts_out in losses:
-            self.take(id, accounts_out, sold=id in sold)
+            given = {grant.sharee for grant in grants if grant.device in (id, devices[id].bridge)}
+            self.take(id, [account for account in accounts_out if account not in given], sold=id in sold)
+            for account, held in changes.get(id, ()):
+                if account not in given:
+                    self.tell_updated(id, held, account, self.devices[id].owner)
             self.told += [("disowned", id)] if id in sold else []
         self.unseen = {*moved, *(id for id in devices if id not in self.devices)}
         self.devices |= devices
@@ -125,6 +130,17 @@ class RecordModel(Model):
             if self.covering(id, account) and not keeps:
                 lose.append(account)
         return lose
+
+    def changing(self, id: str, bridge: str | None) -> list[tuple[str, list[Row]]]:
+        """The accounts that have access to a device by other grants as it gets this bridge, and may do more or less."""
+        changing = []
+        for account in UIDS:
+            own = [row for row in self.of(id, account, "active") if row.origin != "apart"]
+            after = own or [row for row in self.of(bridge, account, "active") if not self.is_over(row)]
+            before = self.covering(id, account)
+            if before and after and self.permit_of(before) != self.permit_of(after):
+                changing.append((account, after))
+        return changing
 
     def take(self, id: str, losing: list[str], *, sold: bool) -> None:
         """End all shares of a device that goes, or what others have of it through its bridge."""

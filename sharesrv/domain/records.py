@@ -70,7 +70,7 @@ class WriteRecords(RecordCommand, frozen=True, kw_only=True):
         checks.grants(grants.values())
         serials = _write_accounts(draft, accounts.values())
         _write_tokens(draft, new_tokens, serials)
-        sold, leaving = _write_devices(draft, devices.values())
+        sold, leaving = _write_devices(draft, devices.values(), grants)
         for record in grants.values():
             _write_grant(draft, record, checks, sold, leaving, grants)
         if ends := [record.ends_ms for record in grants.values() if record.ends_ms]:
@@ -194,21 +194,28 @@ def _write_tokens(draft: Draft, records: Iterable[TokenRecord], serials: dict[st
         draft.changes.append(PutToken(token))
 
 
-def _write_devices(draft: Draft, records: Iterable[DeviceRecord]) -> tuple[set[str], set[str]]:
+def _write_devices(
+    draft: Draft, records: Iterable[DeviceRecord], grants: Iterable[tuple[str, str]]
+) -> tuple[set[str], set[str]]:
     """Write them, bridges first; the ids of those that get another owner, and of all that leave their bridge.
 
-    Such a device's shares end, and so does what others had through a bridge that it leaves.
+    Such a device's shares end, and so does what others had through a bridge that it leaves. The access of accounts that
+    `grants` give it to, or its new bridge, goes on.
     """
     sold, leaving = set[str](), set[str]()
+    given: dict[str, set[str]] = {}
+    for device_id, sharee_id in grants:
+        given.setdefault(device_id, set()).add(sharee_id)
     for new, params in sorted(records, key=lambda record: record.device.bridge_id is not None):
         old = draft.facts.device(new.id)
+        keep = given.get(new.id, set()) | given.get(draft.facts.root_id(new), set())
         if old is not None and old.owner_id != new.owner_id:
             sold.add(new.id)
             leaving.add(new.id)
-            remove_device(draft, old)
+            remove_device(draft, old, keep)
         elif old is not None and old.bridge_id != new.bridge_id:
             leaving.add(new.id)
-            leave_bridge(draft, old, new.bridge_id)
+            leave_bridge(draft, old, new.bridge_id, keep)
         if new != old:
             draft.changes.append(PutDevice(old, new))
         if params is not None:

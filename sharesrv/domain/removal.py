@@ -6,32 +6,42 @@ Sharers who wait get result 3. An account is told of each device to which its ac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from sharesrv.domain.draft import Draft
 from sharesrv.domain.ending import lapse_around
-from sharesrv.domain.grants import HELD, active
+from sharesrv.domain.grants import HELD, active, combined_permit, tell_changed
 from sharesrv.domain.outcome import Settled
 from sharesrv.domain.share import Cause, Event, Origin, Share, State
 from sharesrv.domain.source import Device
 
 
-def remove_device(draft: Draft, device: Device) -> None:
-    """End all shares of a device, and what accounts have of it through its bridge."""
+def remove_device(draft: Draft, device: Device, given: Container[str | None] = ()) -> None:
+    """End all shares of a device, and what accounts have of it through its bridge.
+
+    The accounts in `given` get a grant by the same command, which tells them: their access goes on.
+    """
     rows, above = _current(draft, device)
-    _take(draft, device, rows, above, rows, set())
+    _take(draft, device, rows, above, rows, {}, given)
 
 
-def leave_bridge(draft: Draft, device: Device, new_bridge_id: str | None = None) -> None:
-    """End what accounts have of a sub-device through the bridge that it leaves; some have it through the next one."""
+def leave_bridge(
+    draft: Draft, device: Device, new_bridge_id: str | None = None, given: Container[str | None] = ()
+) -> None:
+    """End what accounts have of a sub-device through the bridge that it leaves.
+
+    Some have grants of its own, or on the next bridge: they are told what these allow, where that differs. The accounts
+    in `given` get a grant by the same command, which tells them.
+    """
     rows, above = _current(draft, device)
     going = [share for share in rows if share.origin is Origin.APART or share.state is State.JOINED]
-    kept = {share.sharee_id for share in active(rows) if share.origin is not Origin.APART}
+    kept: dict[str | None, list[Share]] = {}
     new_bridge = draft.facts.device(new_bridge_id) if new_bridge_id and draft.facts.rules.bridge_cascade else None
     if new_bridge is not None:
         covering = active(draft.facts.live_of(new_bridge))
-        kept |= {share.sharee_id for share in covering if not share.due(draft.now_ms)}
-    _take(draft, device, rows, above, going, kept)
+        kept |= _by_account(share for share in covering if not share.due(draft.now_ms))
+    kept |= _by_account(share for share in active(rows) if share.origin is not Origin.APART)
+    _take(draft, device, rows, above, going, kept, given)
 
 
 def remove_recipient(draft: Draft, account_id: str) -> None:
@@ -65,16 +75,35 @@ def _current(draft: Draft, device: Device) -> tuple[list[Share], list[Share]]:
     return facts.live_of(device), active(facts.live_of(bridge)) if bridge is not None else []
 
 
+def _by_account(grants: Iterable[Share]) -> dict[str | None, list[Share]]:
+    found: dict[str | None, list[Share]] = {}
+    for share in grants:
+        found.setdefault(share.sharee_id, []).append(share)
+    return found
+
+
 def _take(
-    draft: Draft, device: Device, rows: list[Share], above: list[Share], going: list[Share], kept: set[str | None]
+    draft: Draft,
+    device: Device,
+    rows: list[Share],
+    above: list[Share],
+    going: list[Share],
+    kept: dict[str | None, list[Share]],
+    given: Container[str | None],
 ) -> None:
-    """End `going` of the shares of `device`, and tell each account that had access and is not among `kept`."""
+    """End `going` of the shares of `device`, and tell each account that had access what of it is lost.
+
+    `kept` are the grants by which accounts have access from now on; the accounts in `given` are told elsewhere.
+    """
     barred = {share.sharee_id for share in rows if share.state is State.BARRED}
-    had = {share.sharee_id: share for share in above if share.sharee_id not in barred}
-    had |= {share.sharee_id: share for share in active(rows)}
-    for account_id, share in had.items():
+    had = _by_account(share for share in above if share.sharee_id not in barred) | _by_account(active(rows))
+    for account_id, grants in had.items():
+        if account_id in given:
+            continue
         if account_id not in kept:
-            draft.tell_ended(share, Cause.REMOVED, device.id)
+            draft.tell_ended(grants[-1], Cause.REMOVED, device.id)
+        elif combined_permit(kept[account_id]) != combined_permit(grants):
+            tell_changed(draft, kept[account_id], device.id)
     _end(draft, going)
 
 

@@ -14,6 +14,7 @@ from sharesrv.domain.records import ChangeDevice, DeleteAccount, DeleteDevice, W
 from sharesrv.domain.removal import leave_bridge, remove_device
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import LIVE, Cause, Origin, Share, State
+from sharesrv.domain.source import Account
 from tests.domain.test_facts import Counting
 from tests.world import World
 
@@ -257,6 +258,91 @@ def test_2_6_where_the_next_bridge_is_shared_too_access_goes_on() -> None:
     world.granted("lamp", sequence="2")
     world.do(ChangeDevice(device_id="sub-1", fields={"bridge_id": "lamp"}))
     assert told_removed(world, "guest") == []
+
+
+def told_changed(world: World) -> list[tuple[str, str, int]]:
+    """Who was told of which device that it allows this now."""
+    changed = [notice for notice in world.notices if isinstance(notice, GrantChanged)]
+    return [(notice.account_id, notice.device_id, notice.permit) for notice in changed]
+
+
+class Moving(NamedTuple):
+    """What the guest may do on the two bridges, what `sub-1` has of its own, and what is told as it moves."""
+
+    old: int | None
+    own: dict[Origin, int]
+    new: list[int]
+    told: int | None
+
+
+BARRED_THERE = -1
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Moving(15, {}, [0], 0),
+        Moving(0, {}, [15], 15),
+        Moving(3, {}, [1, 2], None),
+        Moving(3, {}, [1, 4], 5),
+        Moving(15, {}, [15], None),
+        Moving(1, {Origin.APART: 15}, [1], 1),
+        Moving(1, {Origin.APART: 15}, [15], None),
+        Moving(1, {Origin.CODE: 15}, [2], None),
+        Moving(1, {Origin.CODE: 4, Origin.APART: 8}, [1], 4),
+        Moving(1, {Origin.CODE: 4, Origin.APART: 8}, [], 4),
+        Moving(1, {Origin.APART: BARRED_THERE}, [2], None),
+        Moving(None, {}, [2], None),
+    ],
+    ids=str,
+)
+def test_2_7_another_permit_by_the_next_bridge_is_told_to_both_sides(case: Moving) -> None:
+    world = World()
+    if case.old is not None:
+        world.stored("guest", "bridge", permit=case.old)
+    for origin, permit in case.own.items():
+        barred = permit == BARRED_THERE
+        state = State.BARRED if barred else State.ACTIVE
+        world.stored("guest", "sub-1", origin=origin, state=state, permit=0 if barred else permit)
+    for permit in case.new:
+        world.stored("guest", "lamp", origin=Origin.CODE, permit=permit)
+    world.do(ChangeDevice(device_id="sub-1", fields={"bridge_id": "lamp"}))
+    both = ("guest", "owner")
+    assert told_changed(world) == ([] if case.told is None else [(id, "sub-1", case.told) for id in both])
+    assert told_removed(world, "guest") == []
+
+
+@pytest.mark.parametrize("shared", ["sub-1", "lamp"])
+@pytest.mark.parametrize("imported", [False, True])
+def test_2_6_access_that_goes_on_by_a_grant_of_the_same_command_is_not_told_as_removed(
+    shared: str, imported: bool
+) -> None:
+    world = World()
+    world.granted("bridge", permit=15)
+    world.stored("other", "bridge")
+    moved = [DeviceRecord(World().device("sub-1", bridge_id="lamp"))]
+    grants = [GrantRecord(shared, "guest", 1, "", 0)]
+    world.do(WriteRecords(devices=moved, grants=grants, imported=imported))
+    assert told_changed(world) == [(id, shared, 1) for id in ("guest", "owner")]
+    assert told_removed(world, "guest") == []
+    assert len(world.heard_by("other")) == 1
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_2_6_a_device_that_is_sold_with_a_grant_is_not_told_as_removed(imported: bool) -> None:
+    world = World()
+    for id in ("guest", "other"):
+        world.stored(id, "bridge", permit=15)
+    world.store.accounts["new"] = Account("new", "new@example.org", "New", 1)
+    sold = [
+        DeviceRecord(World().device(id, owner_id="new", bridge_id=above))
+        for id, above in (("bridge", None), ("sub-1", "bridge"), ("sub-2", "bridge"))
+    ]
+    grants = [GrantRecord("bridge", "guest", 1, "", 0)]
+    world.do(WriteRecords(devices=sold, grants=grants, imported=imported))
+    assert told_changed(world) == [(id, "bridge", 1) for id in ("guest", "new")]
+    assert told_removed(world, "guest") == []
+    assert len(world.heard_by("other")) == 3
 
 
 def test_2_7_a_grant_of_the_bridge_that_is_overdue_has_expired_with_its_sub_devices_before_one_leaves() -> None:
