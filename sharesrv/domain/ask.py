@@ -56,7 +56,7 @@ class Request(ToSharee, frozen=True, kw_only=True):
         """Write the offer in the place of invitations. What joins the bridge's question counts against no limit."""
         if question_above(tree, device) is None:
             _refuse_while_cooling(draft.facts, device.id, sharee.id)
-            rows = [*on(tree, device.id), *will_join(below(tree, device, draft.facts))]
+            rows = [*on(tree, device.id), *will_join(below(tree, device))]
             count_offer(draft, self.sharer_id, sharee.id, rows)
         replaced = [share for share in on(tree, device.id) if share.state < State.ACTIVE]
         share = ask(draft, self._offer(draft, sharee), device, tree, replaced)

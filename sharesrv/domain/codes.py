@@ -134,7 +134,7 @@ class Invite(MakeCode, frozen=True, kw_only=True):
         self.count(draft, sharer)
         replaced = self.replaced(draft, device, waiting)
         if question_above(tree, device) is None:
-            count_offer(draft, sharer.id, recipient.id, [*replaced, *will_join(below(tree, device, draft.facts))])
+            count_offer(draft, sharer.id, recipient.id, [*replaced, *will_join(below(tree, device))])
         replaced += [share for share in rows if share.state is State.JOINED and not share.waits]
         deadline_ms = draft.now_ms + draft.facts.rules.invitation_ms
         deadline_ms = min(deadline_ms, self.ends_ms) if self.ends_ms else deadline_ms

@@ -165,7 +165,7 @@ def end(draft: Draft, grants: list[Share], cause: Cause, tree: Sequence[Share] |
     draft.tell_ended(grants[0], cause)
     for sub_device, _own in covered(tree, device, draft.facts):
         draft.tell_ended(grants[0], cause, sub_device.id)
-    for share in below(tree, device, draft.facts):
+    for share in below(tree, device):
         if share.state in HELD:
             draft.move(share, Event.END, cause)
     root_id = draft.facts.root_id(device)

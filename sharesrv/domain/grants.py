@@ -48,7 +48,7 @@ def active(shares: Iterable[Share]) -> list[Share]:
     return [share for share in shares if share.state is State.ACTIVE]
 
 
-def below(tree: Iterable[Share], device: Device, _facts: Facts) -> list[Share]:
+def below(tree: Iterable[Share], device: Device) -> list[Share]:
     """Those of `tree` that are about the sub-devices of `device`."""
     return [share for share in tree if device.bridge_id is None and share.device_id != device.id]
 
@@ -56,7 +56,7 @@ def below(tree: Iterable[Share], device: Device, _facts: Facts) -> list[Share]:
 def covered(tree: Iterable[Share], bridge: Device, facts: Facts) -> Iterator[tuple[Device, list[Share]]]:
     """The sub-devices that an account with a grant on `bridge` has access to, each with the grants of its own, if any."""
     rows: dict[str, list[Share]] = {}
-    for share in below(tree, bridge, facts):
+    for share in below(tree, bridge):
         if share.state in HELD:
             rows.setdefault(share.device_id, []).append(share)
     for sub_device in facts.sub_devices(bridge):

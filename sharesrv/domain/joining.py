@@ -44,7 +44,7 @@ def ask(draft: Draft, question: Share, device: Device, tree: list[Share], replac
             question, state=State.JOINED, bridge_offer_id=above.id, deadline_ms=deadline_ms
         )
         return draft.make(question)
-    _draw_in(draft, question, below(tree, device, draft.facts), old_ids)
+    _draw_in(draft, question, below(tree, device), old_ids)
     draft.make(question)
     draft.after.append(Offered(question.sharee_id or "", question))
     return question

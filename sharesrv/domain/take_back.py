@@ -27,7 +27,7 @@ class Cancel(ToSharee, frozen=True, kw_only=True):
         tree = current_tree(draft, device, sharee.id)
         grants = deciding(tree, device, draft.facts)
         own = active(on(tree, device.id))
-        withdraw(draft, on(tree, device.id) + (below(tree, device, draft.facts) if own else []), Cause.CANCELLED)
+        withdraw(draft, on(tree, device.id) + (below(tree, device) if own else []), Cause.CANCELLED)
         if own:
             end(draft, own, Cause.CANCELLED)
         elif grants:
