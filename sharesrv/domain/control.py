@@ -77,7 +77,8 @@ class UpdateDevice(OnDevice, frozen=True, kw_only=True):
         if TIMERS in self.params and permit != PERMIT_MAX:
             bits = needed(_stored_timers(_PARAMS.decode(stored)), _wanted_timers(self.params))
             if missing := bits & ~permit:
-                raise Refused(Refusal.NO_TIMER_PERMIT, f"the grant lacks timer permission {int(missing)}")
+                reason = f"params.timers: the permit is {int(permit)}, it lacks {int(missing)}"
+                raise Refused(Refusal.NO_TIMER_PERMIT, reason)
         _merged(stored, self.params)
         draft.reply = Forward(device)
 

@@ -263,7 +263,7 @@ def test_timers_are_changed_with_exactly_the_bits_that_the_change_needs(permit: 
         if missing := sum(bits) & ~permit:
             assert refusal(reply) is Refusal.NO_TIMER_PERMIT
             assert isinstance(reply, Refused)
-            assert reply.reason.endswith(f" {missing}")
+            assert reply.reason == f"params.timers: the permit is {int(permit)}, it lacks {missing}"
         else:
             assert isinstance(reply, Forward)
 
