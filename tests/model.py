@@ -355,7 +355,7 @@ class Model:
         return "done"
 
     def expire(self, number: int) -> Any:
-        if number < len(self.rows):
+        if number < len(self.rows) and self.is_over(self.rows[number]):  # one that comes early changes nothing
             self.lapse(self.rows[number].sharee, self.rows[number].device)
         return "done"
 
