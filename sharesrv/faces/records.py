@@ -17,11 +17,12 @@ from sharesrv.protocol import importing
 def record_of(record: importing.Record) -> Record:
     match record:
         case importing.Account():
-            return AccountRecord(record.apikey, record.uid, record.nickname)
+            return AccountRecord(record.apikey, record.uid, record.nickname or "")
         case importing.Token():
             return TokenRecord(record.apikey, digest(record.at), record.expiresAt or 0)
         case importing.Share():
-            return GrantRecord(record.device, record.sharee, record.permit, record.note, record.sharingExpireAt or 0)
+            permit, note, ends_ms = record.permit or 0, record.note or "", record.sharingExpireAt or 0
+            return GrantRecord(record.device, record.sharee, permit, note, ends_ms)
         case importing.Device():
             return _device_record(record)
 
@@ -45,7 +46,7 @@ def _device_record(device: importing.Device) -> DeviceRecord:
         Device(
             id=device.deviceid,
             owner_id=device.owner,
-            name=device.name,
+            name=device.name or "",
             bridge_id=device.bridge,
             verified=device.verified is not False,
             shareable=device.shareable is not False,

@@ -21,11 +21,11 @@ PARAMS_MAX: Final = 16 * 1024  # bytes
 class Account(msgspec.Struct):
     apikey: Id
     uid: Text
-    nickname: Name = ""
+    nickname: Name | None = None
 
     def __post_init__(self) -> None:
         check_name("uid", self.uid)
-        check_name("nickname", self.nickname)
+        check_name("nickname", self.nickname or "")
 
 
 class Token(msgspec.Struct):
@@ -40,7 +40,7 @@ class Device(msgspec.Struct):
     deviceid: Text
     owner: Id
     devicekey: Id
-    name: Name = ""
+    name: Name | None = None
     pk: Text | None = None
     dk: Text | None = None
     uiid: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] | None = None
@@ -51,7 +51,7 @@ class Device(msgspec.Struct):
     params: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        check_name("name", self.name)
+        check_name("name", self.name or "")
         if (self.pk is None) != (self.dk is None):
             raise ValueError("pk and dk come together")
         if self.bridge == self.deviceid:
@@ -65,12 +65,12 @@ class Share(msgspec.Struct):
 
     device: Text
     sharee: Id
-    permit: Permit = 0
-    note: str = ""
+    permit: Permit | None = None
+    note: str | None = None
     sharingExpireAt: End | None = None  # noqa: N815
 
     def __post_init__(self) -> None:
-        check_note(self.note)
+        check_note(self.note or "")
 
 
 Record = Account | Token | Device | Share

@@ -136,10 +136,16 @@ def test_a_byte_order_mark_is_skipped(database: Path) -> None:
 def test_null_is_the_same_as_absent_and_unknown_keys_are_ignored(database: Path) -> None:
     load(
         database,
-        {"account": {"apikey": "ann", "uid": "a", "colour": 1}, "token": None, "more": 2},
-        device("lamp-2", bridge=None, pk=None, dk=None, verified=None, shareable=None, params=None, uiid=None),
+        {"account": {"apikey": "ann", "uid": "a", "nickname": None, "colour": 1}, "token": None, "more": 2},
+        BOB,
+        device(
+            "lamp-2", name=None, bridge=None, pk=None, dk=None, verified=None, shareable=None, params=None, uiid=None
+        ),
+        {"share": {"device": "lamp-2", "sharee": "bob", "permit": None, "note": None, "sharingExpireAt": None}},
     )
-    assert query(database, "SELECT bridge_id, verified, shareable FROM device") == [(None, 1, 1)]
+    assert query(database, "SELECT nickname FROM account WHERE id = 'ann'") == [("",)]
+    assert query(database, "SELECT name, bridge_id, verified, shareable FROM device") == [("", None, 1, 1)]
+    assert query(database, "SELECT permit, note, ends_ms FROM share") == [(0, "", 0)]
 
 
 def test_of_two_records_for_one_thing_the_later_counts(database: Path) -> None:
