@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 gc.freeze()  # the modules; a server that is built for a test leaves enough to look through
 gc.set_threshold(50_000, 20, 50)
+
+# A shell ignores SIGINT in what it starts in the background, and so would the processes that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MEMORY = Path("/dev/shm")  # a file system in memory, where there is one
 ROOM = 2**29  # bytes; a whole run takes a tenth of that
