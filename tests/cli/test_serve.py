@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,20 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@contextmanager
+def sighup(action: signal.Handlers) -> Iterator[None]:
+    """What is started in the block inherits it, if it is ignored."""
+    before = signal.signal(signal.SIGHUP, action)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_it_says_where_it_listens_and_ends_in_order(database: Path, number: signal.Signals) -> None:
     fill(database)
-    with serve(database, forked=False) as process:
+    with sighup(signal.SIG_DFL), serve(database, forked=False) as process:
         assert re.fullmatch(
             rf"sharesrv listens on ws://127\.0\.0\.1:[0-9]+/api/ws and http://127\.0\.0\.1:[0-9]+, database sqlite:///{re.escape(str(database))}\n",
             process.said,
@@ -65,15 +76,11 @@ def test_it_ends_in_order_at_once_after_its_line(database: Path) -> None:
 
 async def test_under_nohup_it_goes_on_without_its_terminal(database: Path) -> None:
     fill(database)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with serve(database, forked=False) as process:
-            process.signal(signal.SIGHUP)
-            async with process.app(OWNER) as owner:
-                assert (await owner.ask(share(uid="nobody")))["result"] == 1
-            assert process.stop() == 0
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with sighup(signal.SIG_IGN), serve(database, forked=False) as process:
+        process.signal(signal.SIGHUP)
+        async with process.app(OWNER) as owner:
+            assert (await owner.ask(share(uid="nobody")))["result"] == 1
+        assert process.stop() == 0
     assert "SIGTERM" in process.log.read_text()
 
 
