@@ -18,7 +18,7 @@ class Clock(Protocol):
         """Milliseconds since 1970 UTC."""
 
     def elapsed_ms(self) -> int:
-        """Milliseconds since some moment, whatever is done to the machine's time."""
+        """Milliseconds since some moment, which setting the machine's clock does not change."""
         ...
 
     def new_id(self) -> int:

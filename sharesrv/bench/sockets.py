@@ -89,7 +89,7 @@ class Connection(Socket):
             raise Wrong(f"answer to a handshake: {answer.decode()}")
 
     async def ask(self, payload: bytes) -> bytes:
-        """Send, and return the next text message, whatever it is. Raises Wrong."""
+        """Send, and return the next text message of any kind. Raises Wrong."""
         self.client.send_text(payload)
         return await self._next()
 
