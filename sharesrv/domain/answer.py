@@ -86,7 +86,7 @@ def accept(draft: Draft, offer: Share, sharee_id: str, *, device_name: str = "",
     joined = joined_to(offer, tree)
     out = [(share, draft.device(share)) for share in joined if not share.waits]
     losing = [share for share, sub_device in out if sub_device and deciding(tree, sub_device, draft.facts)]
-    draft.after += settle(draft, offer, Event.ACCEPT, **edits)
+    draft.after += settle(draft, offer, Event.ACCEPT, tree=tree, **edits)
     for share in losing:
         draft.tell_ended(share, Cause.CANCELLED)
     for share in replaced:

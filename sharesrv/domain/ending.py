@@ -90,8 +90,9 @@ def settle(
 
 def refuse(draft: Draft, offer: Share, sharee_id: str, *, except_session: int = 0) -> None:
     """Refuse the offer. Nobody waits for the answer to an invitation, so its owner is told."""
-    questions = [offer, *joined_to(offer, draft.tree_of(offer))]
-    draft.after += settle(draft, offer, Event.REFUSE)
+    tree = draft.tree_of(offer)
+    questions = [offer, *joined_to(offer, tree)]
+    draft.after += settle(draft, offer, Event.REFUSE, tree=tree)
     draft.after.append(draft.ended(offer, sharee_id, Cause.ANSWERED, except_session))
     invitations = [share for share in questions if share.waits and share.origin is not Origin.OFFER]
     draft.after += [draft.ended(share, share.sharer_id, Cause.REFUSED) for share in invitations]
