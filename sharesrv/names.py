@@ -11,9 +11,8 @@ from unicodedata import category, east_asian_width, normalize
 NAME_MAX: Final = 64  # characters
 NOTE_COLUMNS: Final = 20  # S4: "share note of maximum 10 Chinese characters", each of them two columns wide
 NOTE_MAX: Final = 200  # characters, of which any number may have no width; to normalize 21,000 of them takes 0.8 s
-_NOT_SHOWN: Final = re.compile(
-    "[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
-)  # controls; what turns the text behind it
+# Controls, and what turns the text behind it.
+_NOT_SHOWN: Final = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _NO_WIDTH: Final = frozenset({"Mn", "Me", "Cf"})  # combining and zero-width characters, by category
 _FILLERS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters that show nothing
 

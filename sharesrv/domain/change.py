@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import current_tree, lapse_around
-from sharesrv.domain.grants import active, combined_permit, covered, deciding, on, set_apart, tell_changed
+from sharesrv.domain.grants import active, combined_permit, covered, deciding, lasting, on, set_apart, tell_changed
 from sharesrv.domain.outcome import Done, Result
 from sharesrv.domain.parties import ByCode, ToSharee, not_over
 from sharesrv.domain.share import Channel, Event, Origin, Share, State
@@ -151,8 +151,8 @@ def change(
 
 def _together(grants: list[Share]) -> dict[str, Any]:
     """What grants of one account on one device come to: permits add up, the newest's note, the last to end counts."""
-    ends = [share.ends_ms for share in grants]
-    return {"permit": combined_permit(grants), "note": grants[-1].note, "ends_ms": max(ends) if all(ends) else 0}
+    ends_ms = max((share.ends_ms for share in grants), key=lasting)
+    return {"permit": combined_permit(grants), "note": grants[-1].note, "ends_ms": ends_ms}
 
 
 def _given(**fields: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import msgspec
 from sharesrv.domain.ask import refuse_unshareable
 from sharesrv.domain.draft import SERVER, Draft
 from sharesrv.domain.ending import current_tree
-from sharesrv.domain.grants import active, combined_permit, deciding, on
+from sharesrv.domain.grants import active, combined_permit, deciding, lasting, on
 from sharesrv.domain.outcome import Put
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
 from sharesrv.domain.source import Device
@@ -84,14 +84,14 @@ def _sharing(account_id: str, device: Device) -> Explanation:
 
 def _granted(action: str | Permit, device: Device, grants: list[Share], covering: list[Share]) -> Explanation:
     """What was set apart lasts as long as the last grant of its bridge; `covering` are these."""
-    last = max(covering, key=_lasts, default=None)
-    share = max(grants, key=_lasts)
-    lasting = last if last is not None and share.origin is Origin.APART else share
+    last = max(covering, key=lambda grant: lasting(grant.ends_ms), default=None)
+    share = max(grants, key=lambda grant: lasting(grant.ends_ms))
+    decisive = last if last is not None and share.origin is Origin.APART else share
     permit = Permit(combined_permit(grants))
     lacks = ""
     if isinstance(action, Permit) and not permit & action:
         lacks = f"lacks {int(action)} ({(action.name or '').lower()} timers); has {int(permit)}"
-    bridge_id = lasting.device_id if lasting.device_id != device.id else None
+    bridge_id = decisive.device_id if decisive.device_id != device.id else None
     return Explanation(
         rule="permit" if lacks else "bridge" if share.device_id != device.id else "grant",
         refusal=Refusal.NO_TIMER_PERMIT if lacks else None,
@@ -99,12 +99,8 @@ def _granted(action: str | Permit, device: Device, grants: list[Share], covering
         share=share,
         bridge_id=bridge_id,
         permit=permit,
-        until_ms=lasting.ends_ms or None,
+        until_ms=decisive.ends_ms or None,
     )
-
-
-def _lasts(grant: Share) -> tuple[bool, int]:
-    return grant.ends_ms == 0, grant.ends_ms
 
 
 def _last_end(draft: Draft, account_id: str, device_ids: set[str]) -> str:

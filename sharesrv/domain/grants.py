@@ -73,9 +73,14 @@ def combined_permit(grants: Iterable[Share]) -> int:
     return permit
 
 
+def lasting(ends_ms: int) -> tuple[bool, int]:
+    """What ends of use are compared by: 0 is no end, the longest."""
+    return ends_ms == 0, ends_ms
+
+
 def lasts_longer(ends_ms: int, other_ms: int) -> bool:
-    """Whether one end of use is after another; 0 is no end, the longest."""
-    return other_ms != 0 and (ends_ms == 0 or ends_ms > other_ms)
+    """Whether one end of use is after another."""
+    return lasting(ends_ms) > lasting(other_ms)
 
 
 def tell_changed(draft: Draft, grants: Sequence[Share], device_id: str = "") -> None:

@@ -261,14 +261,11 @@ def _write_grant(
         if stored.id in leaving:
             tree = [share for share in tree if share.origin is not Origin.APART]  # it has ended with the bridge
     own = active(on(tree, record.device_id))
-    for old in own:
-        if old.origin is not Origin.APART:
-
-            def reaches(device_id: str) -> bool:
-                return device_id not in leaving and (device_id, record.sharee_id) not in written
-
-            _change_grant(draft, old, record, reaches)
-            return
+    old = next((share for share in own if share.origin is not Origin.APART), None)
+    if old is not None:
+        sharee_id = record.sharee_id
+        _change_grant(draft, old, record, lambda sub_id: sub_id not in leaving and (sub_id, sharee_id) not in written)
+        return
     for apart in own:
         draft.move(apart, Event.END, Cause.REPLACED)
     device = checks.device(record, "device", record.device_id)
