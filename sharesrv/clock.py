@@ -5,9 +5,12 @@ from __future__ import annotations
 import secrets
 import time
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 _COUNTER_BITS = 20
+_NODE_BITS = 10  # of those, where the node has a number
 _POOL_BYTES = 1024
 
 
@@ -59,3 +62,46 @@ class SystemClock:
             self._random = secrets.token_bytes(_POOL_BYTES)
         taken, self._random = self._random[:number], self._random[number:]
         return taken
+
+
+class SharedClock(SystemClock):
+    """The database's time, which all nodes share. `node` is this node's number, 0 while it has none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.node = 0
+        self._ahead_ms = super().now_ms() - self.elapsed_ms()  # of the monotonic clock
+        self._heard = False
+        self._least_ms = 0
+        self._held_ms = 0
+
+    def hear(self, database_ms: int) -> None:
+        """Go by this time, which the database has just had; but not back before what `now_ms` has said since the first."""
+        before_ms = self.now_ms() if self._heard else 0
+        self._heard = True
+        self._ahead_ms = database_ms - self.elapsed_ms()
+        self._least_ms = before_ms
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 UTC, as the database has them."""
+        return self._held_ms or max(self._least_ms, self.elapsed_ms() + self._ahead_ms)
+
+    @contextmanager
+    def held(self, now_ms: int) -> Iterator[None]:
+        """Let the time stand still for the block."""
+        self._held_ms = now_ms
+        try:
+            yield
+        finally:
+            self._held_ms = 0
+
+    def new_id(self) -> int:
+        """Milliseconds, below them the number of the node and a counter: two nodes never make the same id."""
+        if not self.node:
+            return super().new_id()
+        place = self.node << _NODE_BITS
+        new_id = max(self._last_id + 1, self.now_ms() << _COUNTER_BITS | place)
+        if new_id >> _NODE_BITS & (1 << _NODE_BITS) - 1 != self.node:  # so many in one ms: take the next one's
+            new_id = ((self._last_id >> _COUNTER_BITS) + 1) << _COUNTER_BITS | place
+        self._last_id = new_id
+        return new_id

@@ -75,12 +75,13 @@ ANSWERS: Final = Counts("sharesrv_answers", "Answers by error and result", ["err
 BATCH: Final = Spread("sharesrv_batch_commands", "Commands a batch", (1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 COMMIT: Final = Spread("sharesrv_commit_seconds", "Time of a commit", _SECONDS)
 PUSH: Final = Spread("sharesrv_share_push_seconds", "From a share's arrival to its push", _SECONDS)
+TOLD: Final = Spread("sharesrv_told_seconds", "From a commit to the last session that a node told of it", _SECONDS)
 END: Final = Spread("sharesrv_grant_end_seconds", "From a grant's end to the notice of it", _SECONDS)
 
 
 class _Ours(Collector):
     def collect(self) -> Iterator[Metric]:
-        return (each.family() for each in (HANDSHAKES, FRAMES_IN, FRAMES_OUT, ANSWERS, BATCH, COMMIT, PUSH, END))
+        return (each.family() for each in (HANDSHAKES, FRAMES_IN, FRAMES_OUT, ANSWERS, BATCH, COMMIT, PUSH, TOLD, END))
 
 
 REGISTRY: Final = CollectorRegistry()
@@ -91,3 +92,9 @@ CONNECTIONS: Final = Gauge(
 )
 OPEN_OFFERS: Final = Gauge("sharesrv_open_offers", "Offers that wait for their answer", registry=REGISTRY)
 QUEUE: Final = Gauge("sharesrv_queue_commands", "Commands that wait for the next batch", registry=REGISTRY)
+WORKER: Final = Gauge(
+    "sharesrv_worker_restarts",
+    "Which of `serve --workers` answers, and how often it was restarted",
+    ["worker"],
+    registry=REGISTRY,
+)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
-from sharesrv.domain.outcome import Counted, Outcome, Written
+from sharesrv.domain.outcome import FLEETING, Outcome, Written
 from sharesrv.domain.source import Source
-from sharesrv.store.base import OutcomeUnknown, Store
+from sharesrv.store.base import Foresee, OutcomeUnknown, Store, Work
 
 Step = Literal["read", "write", "commit"]
 
@@ -30,6 +30,10 @@ class FailingStore:
         self.batches: list[list[Written]] = []
         self.reads = 0
 
+    @property
+    def batch_max(self) -> int:
+        return self._inner.batch_max
+
     def fail(self, step: Step, *errors: Exception) -> None:
         """Let the next `step` raise the first of `errors`, the one behind it the second, and so on."""
         self._planned[step].extend(errors)
@@ -43,7 +47,7 @@ class FailingStore:
         """Let the commits that wait go through."""
         self._open.set()
 
-    async def transact(self, work: Callable[[Source], Sequence[Outcome]]) -> Sequence[Outcome]:
+    async def transact(self, work: Work, _foresee: Foresee | None = None) -> Sequence[Outcome]:
         """See `Store`. After `OutcomeUnknown` the changes are there: nobody can know that."""
         self.reads += 1
         if (error := self._next("read")) is not None:
@@ -52,7 +56,7 @@ class FailingStore:
 
         def failing(source: Source) -> Sequence[Outcome]:
             outcomes = work(source)
-            changes = [change for outcome in outcomes for change in outcome.changes if not isinstance(change, Counted)]
+            changes = [change for outcome in outcomes for change in outcome.changes if not isinstance(change, FLEETING)]
             self.batches.append(changes)
             error = (self._next("write") if changes else None) or self._next("commit")
             if isinstance(error, OutcomeUnknown):

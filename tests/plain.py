@@ -18,14 +18,17 @@ from sharesrv.domain.outcome import (
     Written,
 )
 from sharesrv.domain.share import Origin, Share, State
-from sharesrv.domain.source import Account, Device, Source, Token
+from sharesrv.domain.source import Account, Device, Token
 from sharesrv.names import fold
+from sharesrv.store.base import Foresee, Work
 
 
 class PlainStore:
     """Keeps the contracts `Source` and `Store`, in memory."""
 
     unchanged = False  # tests write to it behind everybody's back
+    incomplete = False
+    batch_max = 512
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
@@ -38,7 +41,7 @@ class PlainStore:
 
     # `Store`.
 
-    async def transact(self, work: Callable[[Source], Sequence[Outcome]]) -> Sequence[Outcome]:
+    async def transact(self, work: Work, _foresee: Foresee | None = None) -> Sequence[Outcome]:
         outcomes = work(self)
         for outcome in outcomes:
             self.write([change for change in outcome.changes if isinstance(change, Written)])

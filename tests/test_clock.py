@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from sharesrv.clock import SystemClock
+from sharesrv.clock import SharedClock, SystemClock
 
 
 def test_ids_grow_and_fit_into_63_bits() -> None:
@@ -46,3 +46,68 @@ def test_codes_have_144_random_bits_in_characters_that_need_no_escaping() -> Non
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{32}", code) for code in codes)
     assert len({code[8:] for code in codes}) == 200
     assert len({code[:5] for code in codes}) == 1
+
+
+# The database's time, which nodes share.
+
+
+def test_a_shared_clock_goes_by_what_it_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    elapsed_ms = [5_000]
+    monkeypatch.setattr(time, "monotonic_ns", lambda: elapsed_ms[0] * 1_000_000)
+    clock = SharedClock()
+    clock.hear(1_700_000_000_000)
+    assert clock.now_ms() == 1_700_000_000_000
+    elapsed_ms[0] += 250
+    assert clock.now_ms() == 1_700_000_000_250
+    clock.hear(1_700_000_001_000)
+    assert clock.now_ms() == 1_700_000_001_000
+
+
+def test_a_shared_clock_never_goes_back_before_what_it_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    elapsed_ms = [5_000]
+    monkeypatch.setattr(time, "monotonic_ns", lambda: elapsed_ms[0] * 1_000_000)
+    clock = SharedClock()
+    clock.hear(10_000)
+    elapsed_ms[0] += 100
+    assert clock.now_ms() == 10_100
+    clock.hear(9_000)
+    assert clock.now_ms() == 10_100
+    elapsed_ms[0] += 2_000
+    assert clock.now_ms() == 11_000
+
+
+def test_the_machines_clock_does_not_matter_once_the_databases_was_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 2**62)
+    clock = SharedClock()
+    assert clock.now_ms() > 2**40
+    clock.hear(10_000)
+    assert 10_000 <= clock.now_ms() < 60_000
+
+
+def test_a_shared_clock_can_be_held() -> None:
+    clock = SharedClock()
+    clock.hear(10_000)
+    with clock.held(12_345):
+        assert clock.now_ms() == 12_345
+    assert 10_000 <= clock.now_ms() < 60_000
+
+
+def test_ids_of_a_node_carry_its_number_and_grow() -> None:
+    clock = SharedClock()
+    first = clock.new_id()
+    clock.node = 1023
+    with clock.held(clock.now_ms() + 1000):
+        ids = [clock.new_id() for _ in range(3000)]  # more than a millisecond has room for
+    assert ids == sorted({first, *ids})[1:]
+    assert {id >> 10 & 1023 for id in ids} == {1023}
+    assert (ids[-1] >> 20) - (ids[0] >> 20) == 2
+    clock.node = 1
+    assert {clock.new_id() >> 10 & 1023 for _ in range(5)} == {1}
+    assert clock.new_id() > ids[-1]
+
+
+def test_two_nodes_never_make_the_same_id() -> None:
+    one, other = SharedClock(), SharedClock()
+    one.node, other.node = 1, 2
+    ids = [clock.new_id() for _ in range(3000) for clock in (one, other)]
+    assert len(set(ids)) == 6000

@@ -22,7 +22,7 @@ from sharesrv.clock import Clock, SystemClock
 from sharesrv.config import Settings, load
 from sharesrv.domain.draft import Command, Draft, decide
 from sharesrv.domain.facts import Facts
-from sharesrv.domain.outcome import Counted, Done
+from sharesrv.domain.outcome import FLEETING, Done
 from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, GrantRecord, TokenRecord
 from sharesrv.domain.records import WriteRecords
 from sharesrv.domain.rules import Rules
@@ -64,7 +64,7 @@ def write_records(path: Path, command: Command) -> None:
         draft = Draft(facts, clock, channel=command.channel)
         outcome = decide(command, draft)
         assert isinstance(outcome.reply, Done), outcome.reply
-        changes = [each for done in (*draft.lapsed, outcome) for each in done.changes if not isinstance(each, Counted)]
+        changes = [each for done in (*draft.lapsed, outcome) for each in done.changes if not isinstance(each, FLEETING)]
         write(connection, changes, clock.now_ms())
         connection.execute("COMMIT")
 

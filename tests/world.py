@@ -12,7 +12,7 @@ from sharesrv.domain.change import ChangeGrant
 from sharesrv.domain.connect import Connect, Received
 from sharesrv.domain.draft import Command, Draft, decide
 from sharesrv.domain.facts import Facts
-from sharesrv.domain.outcome import Counted, Notice, Outcome, Reply, Result
+from sharesrv.domain.outcome import FLEETING, Counted, Notice, Outcome, Reply, Result
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import WAITING, Asked, Origin, Share, State
 from sharesrv.domain.source import Account, Device, Token
@@ -135,7 +135,7 @@ class World:
 
     def _carry_out(self, outcomes: list[Outcome]) -> Reply | None:
         for outcome in outcomes:
-            self.store.write([change for change in outcome.changes if not isinstance(change, Counted)])
+            self.store.write([change for change in outcome.changes if not isinstance(change, FLEETING)])
             for change in outcome.changes:
                 if isinstance(change, Counted):
                     self.recents.add(change.key)

@@ -68,7 +68,8 @@ async def serving(
         tell = partial(_tell, hub, devices, deadlines)
         device_commands = DeviceCommands(ledger, devices, settings.devices.response_timeout, render=app.render)
         tokens = await _tokens(settings.auth, clock)
-        services = Services(ledger, hub, devices, device_commands, tokens, settings.sessions.heartbeat)
+        heartbeat_s = settings.sessions.heartbeat
+        services = Services(ledger, hub, devices, device_commands, tokens, heartbeat_s, clock.new_id)
         door = Door(settings.limits, times, partial(Conversation, services=services), settings.server.trusted_proxies)
         await stack.enter_async_context(door.connections())
         await stack.enter_async_context(_running("ledger", ledger.run(), ledger.stop))

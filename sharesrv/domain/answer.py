@@ -9,6 +9,7 @@ import msgspec
 from sharesrv.domain.ask import refuse_unshareable
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import joined_to, lapse_around, let_in, refuse, settle
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import active, combined_permit, deciding, lasts_longer, on, tell_changed
 from sharesrv.domain.outcome import Acknowledged
 from sharesrv.domain.share import Cause, Event, Origin, Share, State
@@ -47,20 +48,29 @@ class Answer(Command, frozen=True, kw_only=True):
             refuse(draft, offer, self.sharee_id, except_session=self.session)
         draft.reply = Acknowledged(offer, self.accepts)
 
+    def foresee(self, facts: Facts) -> bool:
+        """The offer, its device with what lives on it, the sharee."""
+        offer = self._named(facts)
+        device = facts.device(offer.device_id) if offer else None
+        facts.account(self.sharee_id)
+        if device is not None:
+            facts.tree(device, self.sharee_id)
+        return offer is not None
+
     def _offer(self, draft: Draft) -> Share | None:
         """The offer that is meant, if it was made to this account, nothing overdue about it."""
-        offer = self._named(draft)
+        offer = self._named(draft.facts)
         if offer is None:
             return None
         lapse_around(draft, offer)
         return draft.facts.share(offer.id)
 
-    def _named(self, draft: Draft) -> Share | None:
+    def _named(self, facts: Facts) -> Share | None:
         if self.code is not None:
-            named = draft.facts.share_of_code(self.code)
+            named = facts.share_of_code(self.code)
             if named is not None and named.sharee_id == self.sharee_id:
                 return named
-        return draft.facts.newest_offer(self.sharee_id, self.device_id, self.sequence)
+        return facts.newest_offer(self.sharee_id, self.device_id, self.sequence)
 
 
 def accept(draft: Draft, offer: Share, sharee_id: str, *, device_name: str = "", except_session: int = 0) -> Share:

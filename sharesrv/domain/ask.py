@@ -52,6 +52,19 @@ class Request(ToSharee, frozen=True, kw_only=True):
         else:
             self._ask(draft, device, sharee, tree)
 
+    def foresee(self, facts: Facts) -> bool:
+        """The two accounts, the device, what lives on it, and what counts against limits."""
+        device, sharee = facts.device(self.device_id), facts.account_of_login(self.uid)
+        facts.account(self.sharer_id)
+        if device is None or sharee is None:
+            return False
+        facts.tree(device, sharee.id)
+        facts.timed_out_ms(device.id, sharee.id)
+        if facts.rules.open_offers:
+            facts.open_offers(self.sharer_id)
+            facts.open_offers_to(sharee.id)
+        return True
+
     def _ask(self, draft: Draft, device: Device, sharee: Account, tree: list[Share]) -> None:
         """Write the offer in the place of invitations. What joins the bridge's question counts against no limit."""
         if question_above(tree, device) is None:

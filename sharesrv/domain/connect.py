@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from sharesrv.domain.draft import Command, Draft
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import audiences
 from sharesrv.domain.outcome import (
+    Attached,
     Audiences,
     Connected,
     Done,
@@ -25,12 +27,13 @@ LEFT_AT_ONCE = 256  # notices of other processes that are told in one batch
 
 
 class Connect(Called, frozen=True, kw_only=True):
-    """An app's handshake (PROTOCOL 2.2). `account_id` is the apikey that it names."""
+    """An app's handshake (PROTOCOL 2.2). `account_id` is the apikey that it names, `session` the id of its connection."""
 
     channel: ClassVar[Channel] = Channel.WEBSOCKET
 
     account_id: str
     expired: bool = False  # another issuer's token
+    session: int = 0
 
     def decide(self, draft: Draft) -> None:
         """Find out whose the token is, which offers wait for that account, which answers it has not received.
@@ -48,16 +51,19 @@ class Connect(Called, frozen=True, kw_only=True):
         if facts.rules.handshakes_per_minute and facts.recent(shakes) >= facts.rules.handshakes_per_minute:
             raise Refused(Refusal.TOO_MANY_HANDSHAKES)
         draft.count(shakes)
-        kept_ms = facts.now_ms - ANSWER_KEPT_MS
-        draft.reply = Connected(
-            account.id,
-            offers=facts.asked_of(account.id),
-            answers=[share for share in facts.owed_to(account.id) if share.settled_ms > kept_ms],
-        )
+        draft.changes.append(Attached(self.session, account_id=account.id))
+        draft.reply = waiting(account.id, facts)
 
     def _has_grant(self, draft: Draft, account_id: str) -> bool:
         grants = draft.facts.grants_between(self.account_id, account_id)
         return any(not share.due(draft.now_ms) for share in grants)
+
+
+def waiting(account_id: str, facts: Facts) -> Connected:
+    """What waits for this account: offers, and answers that it has not received."""
+    kept_ms = facts.now_ms - ANSWER_KEPT_MS
+    answers = [share for share in facts.owed_to(account_id) if share.settled_ms > kept_ms]
+    return Connected(account_id, facts.asked_of(account_id), answers)
 
 
 class Received(Command, frozen=True):
@@ -73,12 +79,19 @@ class Received(Command, frozen=True):
             if share is not None and share.owed:
                 draft.mark_told(share)
 
+    def foresee(self, facts: Facts) -> bool:
+        """The shares."""
+        for share_id in self.share_ids:
+            facts.share(share_id)
+        return True
+
 
 class Register(Command, frozen=True):
-    """A device's handshake (PROTOCOL 2.3). `key_digest` is of its devicekey."""
+    """A device's handshake (PROTOCOL 2.3). `key_digest` is of its devicekey, `session` the id of its connection."""
 
     device_id: str
     key_digest: str
+    session: int = 0
 
     def decide(self, draft: Draft) -> None:
         """Find out whether it is the device that it says it is.
@@ -96,6 +109,7 @@ class Register(Command, frozen=True):
             draft.count(guesses)
             draft.reply = Refused(Refusal.WRONG_DEVICE_KEY)
             return
+        draft.changes.append(Attached(self.session, device_id=device.id))
         draft.reply = Registered(device.id, device.owner_id, list(audiences(device.id, draft.facts)))
 
 

@@ -295,6 +295,14 @@ class ForgetNotices(msgspec.Struct, frozen=True):
     up_to: int
 
 
+class Attached(msgspec.Struct, frozen=True):
+    """An app's or a device's connection has come. Written where other nodes must know of it."""
+
+    session: int
+    account_id: str | None = None
+    device_id: str | None = None
+
+
 class Counted(msgspec.Struct, frozen=True):
     """Something that is limited by the minute was done. Kept in memory."""
 
@@ -304,7 +312,8 @@ class Counted(msgspec.Struct, frozen=True):
 Written = (
     Put | PutParams | PutAccount | PutToken | PutDevice | RemoveToken | RemoveDevice | RemoveAccount | ForgetNotices
 )
-Change = Written | Counted
+Change = Written | Attached | Counted
+FLEETING: Final = (Attached, Counted)  # what one process keeps in memory
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ import msgspec
 from sharesrv.domain.change import change
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import current_tree, let_in
+from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import active, on, tell_changed
 from sharesrv.domain.outcome import (
     ComesDue,
@@ -76,6 +77,23 @@ class WriteRecords(RecordCommand, frozen=True, kw_only=True):
         if ends := [record.ends_ms for record in grants.values() if record.ends_ms]:
             draft.after.append(ComesDue(min(ends)))
         draft.reply = Done()
+
+    def foresee(self, facts: Facts) -> None:
+        """The accounts and devices that are named: the checks would ask for the next one when they know the last."""
+        devices = [record.device for record in self.devices]
+        for account_id in (
+            *(record.account_id for record in self.tokens),
+            *(device.owner_id for device in devices),
+            *(record.sharee_id for record in self.grants),
+        ):
+            facts.account(account_id)
+        for device_id in (
+            *(device.id for device in devices),
+            *(device.bridge_id for device in devices),
+            *(record.device_id for record in self.grants),
+        ):
+            if device_id is not None:
+                facts.device(device_id)
 
 
 class ChangeAccount(RecordCommand, frozen=True, kw_only=True):

@@ -47,10 +47,14 @@ class Source(Protocol):
     """Looks up what is stored, a question at a time. Lists of shares are in the order of their ids.
 
     `unchanged` says that nobody else has written since the last transaction of the same store: what was read then still
-    stands, but for what that transaction itself has changed.
+    stands, but for what that transaction itself has changed. `incomplete` says that an answer was not there yet: what is
+    decided now counts for nothing, and is decided again.
     """
 
     unchanged: bool
+
+    @property
+    def incomplete(self) -> bool: ...
 
     def account(self, id: str) -> Account | None: ...
 

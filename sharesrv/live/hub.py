@@ -14,16 +14,17 @@ from typing import Final
 from sharesrv.domain.outcome import AccountNotice, DeviceUpdated, Ended, Offered, Settled, TokenRevoked
 from sharesrv.domain.share import Share
 from sharesrv.errors import Goodbye
-from sharesrv.live.sessions import AppSession
+from sharesrv.live.sessions import NOBODY, AppSession, Neighbours
 
 BEHIND_MAX: Final = 1000  # notices that wait behind what an account has missed
+PUSHED_MAX: Final = 1000  # offers and answers that a session remembers
 
 
 class Hub:
     """Sessions by account. With `single`, a newer session supersedes the older ones (PROTOCOL 2.2).
 
     `render` makes the frame of a notice, `count` notes that one was pushed; a superseded session is closed after
-    `superseded_s`.
+    `superseded_s`. Where there are `neighbours`, which may tell a thing once more, a session remembers what it was pushed.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class Hub:
         render: Callable[[AccountNotice], bytes],
         count: Callable[[AccountNotice], None],
         superseded_s: float,
+        neighbours: Neighbours = NOBODY,
     ) -> None:
         self._single = single
         self._render = render
         self._count = count
         self._superseded_s = superseded_s
+        self._neighbours = neighbours
         self._sessions: dict[str, list[AppSession]] = {}
         self._asking: dict[int, list[AppSession]] = {}
 
@@ -46,13 +49,18 @@ class Hub:
         if session.attached:
             return
         if self._single:
-            for older in self._sessions.pop(session.account_id, ()):
-                older.attached = False
-                older.superseded = True
-                older.waiting = None
-                older.socket.close_later(Goodbye.SUPERSEDED, self._superseded_s)
+            self.supersede(session.account_id, session.id)
         session.attached = True
         self._sessions.setdefault(session.account_id, []).append(session)
+        self._neighbours.opened(session)
+
+    def supersede(self, account_id: str, newer: int) -> None:
+        """The account has a newer session, here or on another node: this is its id."""
+        for older in self.sessions(account_id):
+            if older.id < newer:
+                self.detach(older)
+                older.superseded = True
+                older.socket.close_later(Goodbye.SUPERSEDED, self._superseded_s)
 
     def detach(self, session: AppSession) -> None:
         if not session.attached:
@@ -62,6 +70,11 @@ class Hub:
         self._sessions[session.account_id].remove(session)
         if not self._sessions[session.account_id]:
             del self._sessions[session.account_id]
+        self._neighbours.gone(session.id)
+
+    def missed(self, session: int) -> None:
+        """A session whose connection was gone before its handshake was answered."""
+        self._neighbours.gone(session)
 
     def sessions(self, account_id: str) -> list[AppSession]:
         """The sessions of an account, the oldest first."""
@@ -74,15 +87,30 @@ class Hub:
         """Note that `session` waits for the answer about this share. One that asks twice gets it twice."""
         self._asking.setdefault(share_id, []).append(session)
 
+    def is_asked(self, share_id: int) -> bool:
+        """Whether a session here waits for the answer about this share."""
+        return any(session.attached for session in self._asking.get(share_id, ()))
+
+    def forget_askers(self) -> None:
+        """Forget who has asked and is gone: an answer that nobody here waits for may be told on another node alone."""
+        asking = ((id, [each for each in sessions if each.attached]) for id, sessions in self._asking.items())
+        self._asking = {id: sessions for id, sessions in asking if sessions}
+
     def tell_waiting(self, session: AppSession, offers: Iterable[Share], answers: Iterable[Share]) -> None:
         """Push to one session what its account has missed: offers, then answers, of each kind the oldest first.
 
         It goes out in portions, as the peer reads them. What is told meanwhile goes behind it, but for answers about shares.
         """
-        by_age = attrgetter("id")
-        session.waiting = deque(Offered(session.account_id, share) for share in sorted(offers, key=by_age))
-        session.waiting.extend(Settled(session.account_id, share) for share in sorted(answers, key=by_age))
-        self._push_waiting(session)
+        by_age, answers = attrgetter("id"), list(answers)
+        for share in answers:
+            self._asking.pop(share.id, None)
+        missed: list[AccountNotice] = [Offered(session.account_id, share) for share in sorted(offers, key=by_age)]
+        missed += [Settled(session.account_id, share) for share in sorted(answers, key=by_age)]
+        if session.waiting:
+            session.waiting.extend(missed)
+        else:
+            session.waiting = deque(missed)
+            self._push_waiting(session)
 
     def _push_waiting(self, session: AppSession) -> None:
         """Push what waits, while the peer reads. With too much behind it the limit of unsent bytes has to decide."""
@@ -106,6 +134,7 @@ class Hub:
         An answer about a share overtakes what waits: on its connection it comes before `cancelShare`'s own answer.
         """
         payload = b""
+        is_asked = isinstance(notice, Settled) and self.is_asked(notice.share.id)
         for session in self._told(notice):
             if session.waiting and not isinstance(notice, Settled):
                 session.waiting.append(notice)
@@ -114,9 +143,12 @@ class Hub:
                     self._push_waiting(session)
             else:
                 payload = payload or self._render(notice)
-                self._push(session, notice, payload)
+                self._push(session, notice, payload, is_asked=is_asked)
 
-    def _push(self, session: AppSession, notice: AccountNotice, payload: bytes) -> None:
+    def _push(self, session: AppSession, notice: AccountNotice, payload: bytes, *, is_asked: bool = False) -> None:
+        """Push, but nothing that was pushed before; an answer is, as often as it is asked for."""
+        if self._neighbours.exist and not (_is_news(session, notice) or is_asked):
+            return
         written = session.socket.send(payload)
         self._count(notice)
         if written and isinstance(notice, Settled):
@@ -130,3 +162,17 @@ class Hub:
         if isinstance(notice, (Ended, DeviceUpdated)) and notice.except_session:
             return [session for session in told if session.id != notice.except_session]
         return told
+
+
+def _is_news(session: AppSession, notice: AccountNotice) -> bool:
+    """Note what is pushed; False for an offer or an answer that was pushed before."""
+    if not isinstance(notice, (Offered, Settled)):
+        return True
+    pushed = session.pushed = {} if session.pushed is None else session.pushed
+    key = notice.share.id if isinstance(notice, Offered) else -notice.share.id
+    if key in pushed:
+        return False
+    pushed[key] = None
+    if len(pushed) > PUSHED_MAX:
+        del pushed[next(iter(pushed))]
+    return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from time import monotonic
 from typing import Final, NamedTuple, TypeVar
@@ -29,8 +30,7 @@ from sharesrv.errors import Refusal, Refused
 from sharesrv.live.limits import Recents
 from sharesrv.store.base import OutcomeUnknown, Store, StoreFailed
 
-BATCH_MAX: Final = 512
-CROWDED: Final = 8 * BATCH_MAX  # commands in the queue; beyond that, sources should stop reading
+CROWDED: Final = 4096  # commands in the queue; beyond that, sources should stop reading
 ROWS_MAX: Final = 16 * 1024  # rows kept from batch to batch; beyond that, all are read anew
 TRACEBACK_EVERY_S: Final = 1.0
 
@@ -70,6 +70,7 @@ class Ledger:
         self._wake = asyncio.Event()
         self.stopping = False
         self._relieved: list[Callable[[], None]] = []
+        self._after_batch: list[Callable[[], None]] = []
         self._traceback_s = -TRACEBACK_EVERY_S
 
     def on_due(self, call: Callable[[int], None]) -> None:
@@ -106,6 +107,13 @@ class Ledger:
         came_s = min((entry.came_s for entry in (*self._batch, *islice(self._queue, 1))), default=None)
         return 0.0 if came_s is None else monotonic() - came_s
 
+    def after_batch(self, call: Callable[[], None]) -> None:
+        """Call when the batch in hand is told; at once where there is none."""
+        if self._batch:
+            self._after_batch.append(call)
+        else:
+            call()
+
     def when_relieved(self, call: Callable[[], None]) -> None:
         """Call back once, when the queue is short again."""
         self._relieved.append(call)
@@ -131,18 +139,20 @@ class Ledger:
         metrics.QUEUE.set(len(self._queue))
         await self._carry_out(self._batch)
         self._batch = []
+        if self._after_batch:
+            waiting, self._after_batch = self._after_batch, []
+            _call_each(waiting)
         if self._relieved and len(self._queue) <= CROWDED // 2:
             relieved, self._relieved = self._relieved, []
-            for call in relieved:
-                call_safely(lambda resume: resume(), call)
+            _call_each(relieved)
 
     def _next_batch(self) -> list[Entry]:
         """First the marks that wait, then the oldest commands. A command that changes records is a batch of its own."""
         batch: list[Entry] = []
         if self._received:
-            ids = [self._received.popleft() for _ in range(min(BATCH_MAX, len(self._received)))]
+            ids = [self._received.popleft() for _ in range(min(self._store.batch_max, len(self._received)))]
             batch.append(Entry(Received(tuple(ids)), monotonic(), lambda _reply: None))
-        while self._queue and len(batch) < BATCH_MAX:
+        while self._queue and len(batch) < self._store.batch_max:
             if self._queue[0].command.alone and batch:
                 break
             batch.append(self._queue.popleft())
@@ -164,7 +174,7 @@ class Ledger:
             return [outcome for _entry, outcomes in decided for outcome in outcomes]
 
         try:
-            await self._store.transact(work)
+            await self._store.transact(work, partial(self._foresee, batch))
             self._rows = None if batch[-1].command.alone else rows
             self.failure = ""
         except OutcomeUnknown:
@@ -183,6 +193,13 @@ class Ledger:
             decided = _all_failed(batch)
         self._announce(decided)
 
+    def _foresee(self, batch: list[Entry], source: Source) -> tuple[bool, list[Outcome]]:
+        """Ask what the batch will probably ask. See `Store.transact`."""
+        facts = Facts(source, self._rules, self._clock.now_ms(), self._recents.count)
+        foreseen = [(entry.command, entry.command.foresee(facts)) for entry in batch]
+        unforeseen = [self._decide(command, facts) for command, changes in foreseen if changes is None]
+        return any(changes for _command, changes in foreseen), [each for outcomes in unforeseen for each in outcomes]
+
     def _decide(self, command: Command, facts: Facts) -> Sequence[Outcome]:
         """The outcomes of a command. A bug in its rule costs this command a 500, and no other."""
         draft = Draft(facts, self._clock, channel=command.channel)
@@ -191,7 +208,8 @@ class Ledger:
         except StoreFailed:
             raise
         except Exception as error:
-            self._log_bug("a command failed", command, error)
+            if not facts.source.incomplete:
+                self._log_bug("a command failed", command, error)
             outcome = Outcome(Refused(Refusal.INTERNAL))
         return (*draft.lapsed, outcome) if draft.lapsed else (outcome,)
 
@@ -203,8 +221,10 @@ class Ledger:
             log.error(event, command=type(command).__name__, exc_info=error)
 
     def _announce(self, decided: list[Decided]) -> None:
+        committed_s, is_told = monotonic(), False
         for entry, outcomes in decided:
             for outcome in outcomes:
+                is_told = is_told or bool(outcome.before or outcome.after)
                 for notice in outcome.before:
                     call_safely(self._tell, notice)
                 if outcome.reply is not None:
@@ -215,6 +235,8 @@ class Ledger:
                         metrics.PUSH.observe(monotonic() - entry.came_s)
                 for change in outcome.changes:
                     self._note(change)
+        if is_told:
+            metrics.TOLD.observe(monotonic() - committed_s)
 
     def _note(self, change: Change) -> None:
         """Note a change that is committed: for limits, deadlines, and the metric of how late a grant's end is told."""
@@ -236,6 +258,11 @@ def call_safely(call: Callable[[Value], None], value: Value, event: str = "a cal
         call(value)
     except Exception:
         log.exception(event, value=type(value).__name__)
+
+
+def _call_each(calls: Iterable[Callable[[], None]]) -> None:
+    for call in calls:
+        call_safely(lambda now: now(), call)
 
 
 def _all_failed(batch: list[Entry]) -> list[Decided]:

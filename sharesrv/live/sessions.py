@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from sharesrv.domain.outcome import AccountNotice
 from sharesrv.errors import Goodbye
@@ -30,7 +30,7 @@ class Socket(Protocol):
 
 
 class Session:
-    """A connection after its handshake. `id` is unique in this process."""
+    """A connection after its handshake. `id` is unique among all nodes, and later ones are larger."""
 
     __slots__ = ()
 
@@ -48,7 +48,8 @@ class AppSession(Session):
 
     `token_id` is the beginning of its token's digest, empty for another issuer's. `unreceived` are the shares whose answer
     was written here, with nothing heard from the client since. `waiting` is what the account has missed and has not been
-    pushed yet, and behind it what came meanwhile: `came_meanwhile` of them.
+    pushed yet, and behind it what came meanwhile: `came_meanwhile` of them. `pushed` are the ids of shares that it was
+    offered, and minus those of answered ones: the hub remembers them where other nodes may tell them again.
     """
 
     id: int
@@ -60,6 +61,7 @@ class AppSession(Session):
     unreceived: list[int] = field(default_factory=list)
     waiting: deque[AccountNotice] | None = None
     came_meanwhile: int = 0
+    pushed: dict[int, None] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -72,3 +74,26 @@ class DeviceSession(Session):
     _: KW_ONLY
     owner_id: str
     key_digest: str
+
+
+class Neighbours:
+    """The other nodes, which must know of the sessions here. This one is a node's that has none."""
+
+    exist = False
+
+    def opened(self, session: AppSession | DeviceSession) -> None:
+        """A session has begun here: older ones elsewhere end, if there is to be one."""
+
+    def gone(self, session: int) -> None:
+        """The session with this id has ended here."""
+
+    def elsewhere(self, device_ids: Sequence[str], then: Callable[[Set[str]], None]) -> None:  # noqa: ARG002
+        """Call back with those of these devices that other nodes reach."""
+        then(frozenset())
+
+    async def reached(self, device_ids: Sequence[str]) -> Set[str]:  # noqa: ARG002
+        """Those of these devices that other nodes reach. Raises StoreFailed."""
+        return frozenset()
+
+
+NOBODY: Final = Neighbours()

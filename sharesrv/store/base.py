@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from sharesrv.domain.outcome import Outcome
+from sharesrv.domain.outcome import Attached, Outcome
 from sharesrv.domain.share import Cause, Channel, Share, State
 from sharesrv.domain.source import Account, Device, Source, Token
 
 Value = TypeVar("Value")
+Work = Callable[[Source], Sequence[Outcome]]
+Foresee = Callable[[Source], tuple[bool, Sequence[Outcome]]]
+
+DEAD_MS: Final = 10_000  # a node of which nothing has been heard for so long is dead
+BURIED_MS: Final = DEAD_MS + 10_000  # then its devices that have not come back elsewhere are offline
 
 
 class StoreFailed(Exception):  # noqa: N818 - a batch answers 500 and the next one runs
@@ -23,14 +28,21 @@ class OutcomeUnknown(Exception):  # noqa: N818 - the process must end, nobody ma
 
 
 class Store(Protocol):
-    """What the ledger writes to."""
+    """What the ledger writes to. A batch has at most `batch_max` commands."""
 
-    async def transact(self, work: Callable[[Source], Sequence[Outcome]]) -> Sequence[Outcome]:
+    @property
+    def batch_max(self) -> int: ...
+
+    async def transact(self, work: Work, foresee: Foresee | None = None) -> Sequence[Outcome]:
         """Run `work`, write the changes of the outcomes that it returns, commit, and return the outcomes. All or nothing.
 
-        `work` runs in the store's thread; nobody else writes from its first question to the commit. It may run more than
-        once; its last outcomes count. Raises StoreFailed, OutcomeUnknown, what `work` raises, and what makes a change
-        unwritable. After all but OutcomeUnknown nothing was written and no lock is left.
+        `work` runs in the store's thread or in the event loop; nobody else writes what it asks about, from its first
+        question to the commit. It may run more than once; its last outcomes count. Raises StoreFailed, OutcomeUnknown,
+        what `work` raises, and what makes a change unwritable. After all but OutcomeUnknown nothing was written and no
+        lock is left.
+
+        `foresee` asks what `work` will probably ask. It says whether `work` will probably change anything, and with which
+        outcomes as far as that is known. A store that is a round trip away calls it first.
         """
         ...
 
@@ -124,4 +136,86 @@ class Reader(Protocol):
 
     async def next_due_ms(self) -> int | None:
         """The nearest deadline or end of use; None where there is none."""
+        ...
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A connection of an account or a device, and the node that holds it; `number` is that node's."""
+
+    session: int
+    account_id: str | None
+    device_id: str | None
+    node: int
+    number: int
+
+
+class NodeInfo(msgspec.Struct, frozen=True):
+    """A node that runs, or did a moment ago. `beat_ms` is when it was last heard of, `sessions` how many it holds."""
+
+    id: int
+    number: int
+    host: str
+    started_ms: int
+    beat_ms: int
+    leaves: bool
+    sessions: int
+
+
+class Directory(Protocol):
+    """Which nodes run, and which connections each of them holds. Nodes are named by their ids. Raises StoreFailed.
+
+    All of it may be lost with the database's process: each node finds its row gone then, and writes everything anew.
+    """
+
+    async def join(self, node: int, host: str, number: int = 0) -> int:
+        """Write the row of this node, or find it. Returns its number, 1 to 1023, which no other living node has.
+
+        It keeps the `number` that it had, if that is free: others that have lost their rows too still make ids with theirs.
+        Raises Trouble where all numbers are taken.
+        """
+        ...
+
+    async def beat(self, node: int) -> bool:
+        """Note that this node lives. False where its row is gone."""
+        ...
+
+    async def leave(self, node: int) -> None:
+        """This node ends in order: it counts as dead from now on."""
+        ...
+
+    async def dead(self) -> dict[int, bool]:
+        """Nodes of which nothing has been heard for DEAD_MS, each with whether it has left in order."""
+        ...
+
+    async def bury(self, nodes: Sequence[int]) -> list[str]:
+        """Remove those of these nodes that have been silent for BURIED_MS, and their connections. Returns their devices.
+
+        Of all nodes that ask one gets them.
+        """
+        ...
+
+    async def nodes(self) -> list[NodeInfo]: ...
+
+    async def held(self, account_ids: Sequence[str], device_ids: Sequence[str], but: int) -> list[Held]:
+        """The connections of these accounts and devices on nodes other than `but`."""
+        ...
+
+    async def links(self, device_ids: Sequence[str]) -> dict[str, int]:
+        """The node by whose connection each of these devices is reached: its own, or else its bridge's. Newer ones first."""
+        ...
+
+    async def reached(self, device_ids: Sequence[str], but: int) -> set[str]:
+        """Which of these devices have a connection, or their bridge has one, on a node other than `but`, dead ones too."""
+        ...
+
+    async def own(self, node: int) -> dict[int, str | None]:
+        """The sessions that this node holds, as the directory knows it, each with the device that it is of."""
+        ...
+
+    async def put(self, node: int, sessions: Sequence[Attached]) -> None: ...
+
+    async def forget(self, sessions: Sequence[int]) -> None: ...
+
+    async def superseded(self, node: int, *, single: bool) -> list[Attached]:
+        """Connections of this node whose device has a newer one; with `single` those whose account has, too."""
         ...

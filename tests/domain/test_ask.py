@@ -44,6 +44,12 @@ def test_an_offer_carries_what_the_sharer_wrote() -> None:
     assert (share.sharer_id, share.sharee_id, share.origin) == ("owner", "guest", Origin.OFFER)
 
 
+def test_a_refusal_does_not_hold_what_it_was_decided_on() -> None:
+    refused = World().decided(World().request(device="unknown")).reply
+    assert isinstance(refused, Refused)
+    assert refused.__traceback__ is None
+
+
 def test_an_offer_without_a_share_time_takes_the_servers() -> None:
     world = World()
     world.do(world.request())

@@ -10,6 +10,7 @@ import pytest
 from sharesrv.domain import connect
 from sharesrv.domain.connect import HANDSHAKES, FindAudience, Register, TellLeft
 from sharesrv.domain.outcome import (
+    Attached,
     Audience,
     Audiences,
     Connected,
@@ -38,6 +39,14 @@ def token(world: World, *, serial: int = 1, expires_ms: int = 0) -> None:
 def test_a_handshake_finds_the_account_of_the_token() -> None:
     world = World()
     assert world.do(world.connect("guest")) == Connected("guest", offers=[], answers=[])
+
+
+def test_a_handshake_says_which_connection_has_come_unless_it_is_refused() -> None:
+    world = World()
+    assert Attached(7, account_id="guest") in world.decided(world.connect("guest", session=7)).changes
+    assert world.decided(world.connect("guest", session=8, digest="none")).changes == []
+    world.device("lamp", key_digest="key")
+    assert world.decided(Register("lamp", "key", session=9)).changes == [Attached(9, device_id="lamp")]
 
 
 # What is wrong with a handshake, in the order in which it is looked for.

@@ -24,7 +24,7 @@ DEVICES = ("lamp", "bridge", "sub-1", "sub-2")
 class Counting:
     """A source that counts the questions that it is asked."""
 
-    unchanged = False
+    unchanged = incomplete = False
 
     def __init__(self, store: PlainStore) -> None:
         self._store = store

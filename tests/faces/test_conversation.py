@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from sharesrv.live.presence import Devices
 from tests.raw import close, dialled, frame, head, hello, opened, text
 from tests.wire import GUEST, OWNER, PATIENCE_S, QUICK, TestServer, Wire, answer, query, server, share, write_records
 
+SESSION_IDS = count(1)
 MULTI = "sessions.policy=multi"
 # Long enough for whoever is superseded to be asked things, and quick to close when asked to.
 PATIENT = QUICK._replace(superseded_s=600.0)
@@ -582,7 +584,7 @@ def services(ledger: SlowLedger, hub: Hub) -> Services:
     slow = cast("Ledger", ledger)
     devices = Devices(slow.submit, hub.tell)
     commands = DeviceCommands(slow, devices, 5.0, render=app.render)
-    return Services(slow, hub, devices, commands, Tokens(), 145)
+    return Services(slow, hub, devices, commands, Tokens(), 145, SESSION_IDS.__next__)
 
 
 def hear(conversation: Conversation, frame: object) -> None:

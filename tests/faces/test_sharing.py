@@ -339,12 +339,12 @@ async def test_a_code_of_a_device_that_has_become_the_recipients_own_is_5049(dat
         store = at_home.failing()
         transact = store.transact
 
-        async def given_away(work: Any) -> Any:
+        async def given_away(work: Any, *rest: Any) -> Any:
             store.transact = transact  # type: ignore[method-assign]
             write(database, "UPDATE device SET owner_id = ? WHERE id = 'lamp'", GUEST)
-            return await transact(work)
+            return await transact(work, *rest)
 
-        store.transact = given_away  # type: ignore[method-assign]
+        store.transact = given_away  # type: ignore[method-assign, assignment]
         assert await at_home.web.code("shareDevice", GUEST, shareCode=code) == 5049
 
 

@@ -37,8 +37,9 @@ from sharesrv.domain.take_back import Cancel, EndShare, Expire, Leave, Unshare
 from sharesrv.errors import Refused
 from sharesrv.live.ledger import Ledger
 from sharesrv.store.base import Store
+from sharesrv.store.rows import SHARE, share_of
 from sharesrv.store.sqlite.connection import open_database
-from sharesrv.store.sqlite.source import SHARE, SqliteSource, share_of
+from sharesrv.store.sqlite.source import SqliteSource
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.plain import PlainStore
 from tests.wire import UIDS, at, device_row, fill, query

@@ -7,8 +7,9 @@ import pytest
 from sharesrv.domain.outcome import AccountNotice, Ended, GrantChanged, Offered, Settled, TokenRevoked
 from sharesrv.domain.share import Asked, Cause, Origin, Share, State
 from sharesrv.errors import Goodbye
+from sharesrv.live import hub as hub_module
 from sharesrv.live.hub import BEHIND_MAX, Hub
-from sharesrv.live.sessions import AppSession
+from sharesrv.live.sessions import AppSession, DeviceSession, Neighbours
 from tests.sockets import FakeSocket
 
 
@@ -203,9 +204,9 @@ def test_what_waits_is_told_oldest_first_and_only_answers_must_be_received() -> 
     assert (session.unreceived, other.heard) == ([3, 4], [])
 
 
-def told_in_portions(hub: Hub) -> Fake:
+def told_in_portions(hub: Hub, id: int = 1) -> Fake:
     """A session that has taken the first of five things that wait for it."""
-    session = Fake(1)
+    session = Fake(id)
     session.takes = 1
     attached(hub, session)
     hub.tell_waiting(session, [share(3), share(1), share(2)], [share(5), share(4)])
@@ -260,7 +261,7 @@ def test_2_4_the_answer_about_a_share_does_not_wait_behind_what_was_missed(asks:
 def test_2_2_a_session_that_is_superseded_or_gone_is_told_no_more_of_what_waits() -> None:
     hub = portions_hub()
     older = told_in_portions(hub)
-    newer = told_in_portions(hub)
+    newer = told_in_portions(hub, 2)
     older.reads(100)
     assert older.heard == ["Offered 1"]
     hub.detach(newer)
@@ -314,3 +315,118 @@ def test_a_revoked_token_closes_the_connections_that_it_opened(revoked: TokenRev
     hub.end_sessions(revoked)
     assert [session.id for session in sessions if session.goodbyes == [Goodbye.UNAUTHORIZED]] == closed
     assert [len(session.goodbyes) for session in sessions if session.id not in closed] == [0] * (4 - len(closed))
+
+
+class FakeNeighbours(Neighbours):
+    """Note what they are told of sessions here."""
+
+    exist = True
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+
+    def opened(self, session: AppSession | DeviceSession) -> None:
+        self.begun.append(session.id)
+
+    def gone(self, session: int) -> None:
+        self.ended.append(session)
+
+
+def hub_among_others(*, single: bool = False) -> tuple[Hub, FakeNeighbours]:
+    neighbours = FakeNeighbours()
+    hub = Hub(single=single, render=by_id, count=lambda _notice: None, superseded_s=5.0, neighbours=neighbours)
+    return hub, neighbours
+
+
+def test_neighbours_hear_of_each_session_s_begin_and_end_once() -> None:
+    hub, neighbours = hub_among_others(single=True)
+    older, newer = Fake(1), Fake(2)
+    attached(hub, older, older, newer)
+    hub.detach(older)
+    hub.detach(newer)
+    hub.detach(newer)
+    assert (neighbours.begun, neighbours.ended) == ([1, 2], [1, 2])
+
+
+def test_a_session_elsewhere_supersedes_the_older_ones_alone() -> None:
+    hub, neighbours = hub_among_others(single=True)
+    session = Fake(5)
+    attached(hub, session)
+    hub.supersede("owner", 4)
+    hub.supersede("owner", 5)
+    hub.supersede("guest", 9)
+    assert session.attached
+    hub.supersede("owner", 6)
+    hub.supersede("owner", 7)
+    assert (session.attached, session.superseded, session.told_off) == (False, True, [5.0])
+    assert neighbours.ended == [5]
+
+
+def test_what_other_nodes_tell_once_more_is_pushed_once() -> None:
+    hub, _neighbours = hub_among_others()
+    first, second = Fake(1), Fake(2)
+    attached(hub, first)
+    hub.tell(Offered("owner", share(1)))
+    hub.tell(Settled("owner", share(1)))
+    attached(hub, second)
+    hub.tell_waiting(first, [share(1)], [share(1)])
+    hub.tell(Offered("owner", share(1)))
+    hub.tell(Settled("owner", share(1)))
+    assert first.heard == second.heard == ["Offered 1", "Settled 1"]
+    assert first.unreceived == [1]
+
+
+def test_an_answer_is_pushed_once_more_to_a_session_that_asks_for_it() -> None:
+    hub, _neighbours = hub_among_others()
+    session = Fake(1)
+    attached(hub, session)
+    hub.tell(Settled("owner", share(1)))
+    hub.asks(1, session)
+    hub.asks(1, session)
+    hub.tell(Settled("owner", share(1)))
+    assert session.heard == ["Settled 1"] * 3
+
+
+def test_what_waits_for_a_slow_peer_and_is_found_again_is_pushed_once() -> None:
+    hub, _neighbours = hub_among_others()
+    session = told_in_portions(hub)
+    hub.tell_waiting(session, [share(1), share(2), share(3)], [share(4), share(5)])
+    hub.tell(Offered("owner", share(2)))
+    session.reads(100)
+    assert session.heard == [*(f"Offered {id}" for id in (1, 2, 3)), "Settled 4", "Settled 5"]
+
+
+def test_a_session_remembers_the_latest_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "PUSHED_MAX", 2)
+    hub, _neighbours = hub_among_others()
+    session = Fake(1)
+    attached(hub, session)
+    for id in (1, 2, 3, 3, 2, 1):
+        hub.tell(Offered("owner", share(id)))
+    assert session.heard == [f"Offered {id}" for id in (1, 2, 3, 1)]
+    assert session.pushed is not None
+    assert len(session.pushed) == 2
+
+
+def test_where_there_are_no_neighbours_a_session_remembers_nothing() -> None:
+    hub = portions_hub()
+    session = Fake(1)
+    attached(hub, session)
+    hub.tell(Offered("owner", share(1)))
+    hub.tell(Offered("owner", share(1)))
+    assert (session.heard, session.pushed) == (["Offered 1"] * 2, None)
+
+
+def test_askers_that_are_gone_can_be_forgotten() -> None:
+    hub, _neighbours = hub_among_others()
+    gone, stays = Fake(1), Fake(2)
+    attached(hub, gone, stays)
+    for id, session in ((1, gone), (2, gone), (2, stays)):
+        hub.asks(id, session)
+    hub.detach(gone)
+    hub.forget_askers()
+    assert [hub.is_asked(id) for id in (1, 2)] == [False, True]
+    assert list(hub._asking) == [2]
+    hub.tell(Settled("owner", share(2)))
+    assert stays.heard == ["Settled 2"]

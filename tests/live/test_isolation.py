@@ -41,7 +41,7 @@ from sharesrv.domain.rules import Rules
 from sharesrv.domain.source import Device
 from sharesrv.domain.take_back import Cancel, EndShare, Expire, Leave, Unshare
 from sharesrv.errors import Refusal
-from sharesrv.live.ledger import BATCH_MAX, Ledger
+from sharesrv.live.ledger import Ledger
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.wire import GUEST, OTHER, OWNER, UIDS, at, device_row, fill, query
 from tests.world import START_MS, FakeClock, came_to
@@ -62,10 +62,12 @@ HARMLESS = {
     "Cancel.sharer_id",
     "CompleteUpdate.account_id",
     "CompleteUpdate.session",
+    "Connect.session",
     "CreateCode.auth_key",
     "Invite.auth_key",
     "Query.wanted",
     "QueryItself.wanted",
+    "Register.session",
     "Request.share_time",
     "UpdateDevice.sequence",
     "UpdateDevice.session",
@@ -205,9 +207,12 @@ async def desk_over(template: Path, path: Path) -> AsyncIterator[Desk]:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with the kit's accounts and devices, and `BATCH_MAX` plugs of the owner's."""
+    """A file with the kit's accounts and devices, and 512 plugs of the owner's."""
     path = tmp_path_factory.mktemp("template") / "share.db"
-    fill(path, devices=[device_row(f"plug-{number}", pk="P", dk=f"plug-{number}") for number in range(BATCH_MAX)])
+    fill(
+        path,
+        devices=[device_row(f"plug-{number}", pk="P", dk=f"plug-{number}") for number in range(SqliteStore.batch_max)],
+    )
     return path
 
 
@@ -261,13 +266,15 @@ async def test_a_hostile_command_of_each_kind_hurts_nobody(kind: type[Command], 
 @pytest.mark.parametrize("field", ["device_name", "device_id"])
 async def test_a_hostile_command_among_511_good_ones_hurts_nobody(field: str, template: Path, database: Path) -> None:
     """One that cannot be written, and one that cannot even be looked up."""
-    good: list[Command] = [ask(number) if number % 4 else GREET for number in range(BATCH_MAX - 1)]
+    good: list[Command] = [ask(number) if number % 4 else GREET for number in range(SqliteStore.batch_max - 1)]
     bad = msgspec.structs.replace(ask(511), **{field: SURROGATE})
     async with desk_over(template, database) as desk:
         with capture_logs() as logs:
             came = await desk.do([*good[:300], bad, *good[300:]])
         assert came[300] is Refusal.INTERNAL
-        assert came[:300] + came[301:] == [Waiting if number % 4 else Connected for number in range(BATCH_MAX - 1)]
+        assert came[:300] + came[301:] == [
+            Waiting if number % 4 else Connected for number in range(SqliteStore.batch_max - 1)
+        ]
         assert [(entry["command"], type(entry["exc_info"])) for entry in logs] == [("Request", UnicodeEncodeError)]
         assert query(database, "SELECT count(*) FROM share WHERE device_id LIKE 'plug-%' AND origin = 0") == [(383,)]
         assert await desk.do([ask(511), ask(1)]) == [Waiting, Waiting]

@@ -36,11 +36,10 @@ from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.domain.records import ChangeDevice
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import Cause, State
-from sharesrv.domain.source import Source
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live import ledger as ledger_module
 from sharesrv.live.ledger import Ledger
-from sharesrv.store.base import OutcomeUnknown, StoreFailed
+from sharesrv.store.base import Foresee, OutcomeUnknown, StoreFailed, Work
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.failing import FailingStore, Step
 from tests.plain import PlainStore
@@ -118,9 +117,9 @@ async def test_commands_that_queue_during_a_commit_go_through_as_one() -> None:
     assert [came_to(reply) for reply in later] == [Waiting, Done, Waiting]
 
 
-async def test_a_batch_has_at_most_so_many_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "BATCH_MAX", 2)
+async def test_a_batch_has_at_most_as_many_commands_as_the_store_says() -> None:
     desk = Desk()
+    desk.world.store.batch_max = 2
     await desk.do(*(desk.world.request(id) for id in ("lamp", "bridge", "sub-1", "sub-2", "lamp")))
     assert [len(batch) for batch in desk.store.batches] == [2, 2, 0]
 
@@ -361,9 +360,9 @@ async def test_each_time_at_which_something_comes_due_is_passed_on() -> None:
 
 
 async def test_a_queue_that_is_long_is_crowded_until_it_is_half_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "BATCH_MAX", 2)
     monkeypatch.setattr(ledger_module, "CROWDED", 8)
     desk = Desk()
+    desk.world.store.batch_max = 2
     left: list[int] = []
     replies = desk.submit(*[desk.world.cancel()] * 8)
     assert not desk.ledger.crowded
@@ -602,9 +601,9 @@ async def test_marks_need_nothing_else_to_be_queued() -> None:
     assert desk.told == []
 
 
-async def test_more_marks_than_a_batch_has_commands_ride_with_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "BATCH_MAX", 2)
+async def test_more_marks_than_a_batch_has_commands_ride_with_several() -> None:
     desk = Desk()
+    desk.world.store.batch_max = 2
     shares = [desk.world.row(State.REFUSED, told=False) for _ in range(5)]
     desk.ledger.received(share.id for share in shares)
     assert await desk.do(*(desk.world.request(id) for id in ("lamp", "bridge", "sub-1"))) == [Waiting] * 3
@@ -653,13 +652,43 @@ async def test_marks_that_could_not_be_written_leave_the_answer_owed() -> None:
 class Repeating:
     """A store that runs the work of each batch twice, as one may that meets another writer."""
 
+    batch_max = 512
+
     def __init__(self, inner: PlainStore) -> None:
         self.inner = inner
         inner.unchanged = True
 
-    async def transact(self, work: Callable[[Source], Sequence[Outcome]]) -> Sequence[Outcome]:
+    async def transact(self, work: Work, _foresee: Foresee | None = None) -> Sequence[Outcome]:
         work(self.inner)
         return await self.inner.transact(work)
+
+
+class Blind(Repeating):
+    """A store that lets the work run on a source without answers first, as one may that is a round trip away."""
+
+    async def transact(self, work: Work, foresee: Foresee | None = None) -> Sequence[Outcome]:
+        blind = PlainStore()
+        blind.incomplete = True
+        blind.device = bug  # type: ignore[assignment, method-assign]
+        work(blind)
+        assert foresee is not None
+        self.foreseen.append(foresee(blind)[0])
+        return await self.inner.transact(work)
+
+    foreseen: list[bool] = []
+
+
+def bug(_id: str) -> None:
+    raise LookupError("an answer is missing")
+
+
+async def test_what_fails_while_answers_are_missing_is_not_logged_and_does_not_count() -> None:
+    desk = Desk()
+    desk.ledger = Ledger(Blind(desk.world.store), desk.world.clock, desk.world.rules, tell=desk.told.append)
+    with capture_logs() as logs:
+        assert await desk.do(desk.world.cancel(), desk.world.cancel()) == [Done, Done]
+    assert logs == []
+    assert Blind.foreseen == [False]
 
 
 async def test_work_that_runs_again_has_the_same_outcome() -> None:
@@ -669,3 +698,27 @@ async def test_work_that_runs_again_has_the_same_outcome() -> None:
     assert await desk.do(desk.world.answer()) == [Acknowledged]
     assert desk.world.states() == [State.ACTIVE]
     assert [type(told) for told in desk.told] == [Waiting, Offered, Refused, Acknowledged, Settled, Ended]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_comes_from_elsewhere_during_a_batch_is_heard_behind_it(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk()
+    desk.ledger.after_batch(lambda: desk.told.append("at once"))
+    transact = desk.store.transact
+
+    async def interrupted(work: Work, _foresee: Foresee | None = None) -> Sequence[Outcome]:
+        outcomes = await transact(work)
+        desk.ledger.after_batch(lambda: desk.told.append(1 / 0))
+        desk.ledger.after_batch(lambda: desk.told.append("behind"))
+        if fails:
+            raise DISK_FULL
+        return outcomes
+
+    monkeypatch.setattr(desk.store, "transact", interrupted)
+    replies = desk.submit(desk.world.connect("owner"))
+    await desk.work()
+    assert desk.told == ["at once", *replies, "behind"]
+    desk.ledger.after_batch(lambda: desk.told.append("at once"))
+    assert desk.told[-1] == "at once"

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from itertools import count
 
 from sharesrv.domain.connect import FindAudience
 from sharesrv.domain.outcome import Audience, Audiences, DeviceMoved, Notice, Presence, Reply
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.presence import RETRY_MOST, RETRY_S, Devices, Timer
-from sharesrv.live.sessions import DeviceSession
+from sharesrv.live.sessions import AppSession, DeviceSession, Neighbours
 from tests.fake_timers import FakeTimers
 from tests.sockets import FakeSocket
 
@@ -249,3 +249,202 @@ def test_of_many_devices_at_most_a_batch_is_asked_about_again_at_once() -> None:
         while scene.asked:
             scene.asked.popleft()[1](Audiences([]))
     assert scene.later == []
+
+
+class FakeNeighbours(Neighbours):
+    """Other nodes that reach what a test says, when it says so."""
+
+    exist = True
+
+    def __init__(self) -> None:
+        self.reach: set[str] = set()
+        self.asked: list[tuple[Sequence[str], Callable[[Set[str]], None]]] = []
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+
+    def opened(self, session: AppSession | DeviceSession) -> None:
+        self.begun.append(session.id)
+
+    def gone(self, session: int) -> None:
+        self.ended.append(session)
+
+    def elsewhere(self, device_ids: Sequence[str], then: Callable[[Set[str]], None]) -> None:
+        self.asked.append((device_ids, then))
+
+    def answer(self) -> None:
+        """All that was asked."""
+        asked, self.asked = self.asked, []
+        for device_ids, then in asked:
+            then(self.reach.intersection(device_ids))
+
+    async def reached(self, device_ids: Sequence[str]) -> Set[str]:
+        return self.reach.intersection(device_ids)
+
+
+class ManyNodes(Scene):
+    """The devices of one node among several."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neighbours = FakeNeighbours()
+        self.devices = Devices(
+            lambda hear, answer: self.asked.append((hear, answer)),
+            self.notices.append,
+            self.call_later,
+            self.neighbours,
+        )
+
+    def heard(self) -> list[tuple[str, bool]]:
+        """What the owner hears, when the neighbours have answered."""
+        self.neighbours.answer()
+        return [(device, online) for account, device, online in self.told() if account == "owner"]
+
+
+def test_a_device_that_another_node_reaches_is_told_neither_as_come_nor_as_gone() -> None:
+    scene = ManyNodes()
+    scene.neighbours.reach = {"lamp"}
+    link = scene.attach("lamp", LAMP)
+    assert scene.heard() == []
+    scene.devices.detach(link)
+    scene.answer(LAMP, of="lamp")
+    assert scene.heard() == []
+    assert (scene.neighbours.begun, scene.neighbours.ended) == ([link.id], [link.id])
+
+
+def test_one_that_nobody_reaches_any_more_is_told_by_the_last() -> None:
+    scene = ManyNodes()
+    scene.neighbours.reach = {"lamp"}
+    link = scene.attach("lamp", LAMP)
+    assert scene.heard() == []
+    scene.neighbours.reach = set()
+    scene.devices.detach(link)
+    scene.answer(LAMP, of="lamp")
+    assert scene.heard() == [("lamp", False)]
+
+
+def test_one_that_is_back_when_the_neighbours_answer_was_never_gone() -> None:
+    scene = ManyNodes()
+    link = scene.attach("lamp", LAMP)
+    assert scene.heard() == [("lamp", True)]
+    scene.devices.detach(link)
+    scene.answer(LAMP, of="lamp")
+    scene.attach("lamp", LAMP)
+    assert scene.heard() == []
+
+
+def test_one_that_comes_and_goes_while_the_neighbours_are_asked_is_told_as_nothing() -> None:
+    scene = ManyNodes()
+    link = scene.attach("lamp", LAMP)
+    scene.devices.detach(link)
+    scene.answer(LAMP, of="lamp")
+    assert scene.heard() == []
+
+
+def test_of_several_questions_under_way_one_tells() -> None:
+    scene = ManyNodes()
+    scene.attach("lamp", LAMP)
+    scene.devices.recheck(DeviceMoved("lamp"))
+    scene.answer(LAMP, of="lamp")
+    assert len(scene.neighbours.asked) == 2
+    assert scene.heard() == [("lamp", True)]
+
+
+def test_sub_devices_that_others_reach_by_connections_of_their_own_stay_as_told() -> None:
+    scene = ManyNodes()
+    scene.neighbours.reach = {"sub-1"}
+    bridge = scene.attach("bridge", *BRIDGE)
+    assert scene.heard() == [("bridge", True), ("sub-2", True)]
+    scene.devices.detach(bridge)
+    scene.answer(*BRIDGE, of="bridge")
+    assert scene.heard() == [("bridge", False), ("sub-2", False)]
+
+
+def test_what_has_not_changed_needs_no_question() -> None:
+    scene = ManyNodes()
+    scene.attach("lamp", LAMP)
+    scene.heard()
+    scene.devices.recheck(DeviceMoved("lamp"))
+    scene.answer(LAMP, of="lamp")
+    assert scene.neighbours.asked == []
+
+
+def test_the_devices_of_a_dead_node_are_told_as_offline_unless_somebody_reaches_them() -> None:
+    scene = ManyNodes()
+    scene.neighbours.reach = {"sub-2"}
+    scene.attach("sub-1", SUB_1)
+    scene.heard()
+    scene.devices.bury("bridge")
+    scene.answer(*BRIDGE, of="bridge")
+    assert scene.heard() == [("bridge", False)]
+
+
+def test_a_burial_is_told_when_the_ledger_can_say_whom_to_tell() -> None:
+    scene = ManyNodes()
+    scene.devices.bury("lamp")
+    scene.asked.popleft()[1](Refused(Refusal.INTERNAL))
+    [(_delay_s, call)] = scene.later
+    call()
+    scene.answer(LAMP, of="lamp")
+    assert scene.heard() == [("lamp", False)]
+    scene.devices.recheck(DeviceMoved("lamp"))
+    scene.answer(LAMP, of="lamp")
+    assert scene.heard() == []
+
+
+def test_a_node_that_was_taken_for_dead_tells_again_what_is_online() -> None:
+    scene = ManyNodes()
+    scene.attach("bridge", *BRIDGE)
+    lamp = scene.attach("lamp", LAMP)
+    scene.heard()
+    scene.devices.tell_again()
+    [(delay_s, call)] = scene.later
+    assert delay_s == RETRY_S
+    call()
+    scene.answer(*BRIDGE, of="bridge")
+    scene.answer(LAMP, of="lamp")
+    assert scene.heard() == [("bridge", True), ("sub-1", True), ("sub-2", True), ("lamp", True)]
+    scene.devices.detach(lamp)
+    scene.answer(LAMP, of="lamp")
+    assert scene.heard() == [("lamp", False)]
+
+
+def test_one_that_goes_before_it_is_told_again_is_told_as_gone() -> None:
+    scene = ManyNodes()
+    lamp = scene.attach("lamp", LAMP)
+    scene.heard()
+    scene.devices.tell_again()
+    scene.devices.detach(lamp)
+    scene.answer(LAMP, of="lamp")
+    assert scene.heard() == [("lamp", False)]
+    scene.later.pop()[1]()
+    assert not scene.asked
+
+
+def test_a_newer_connection_elsewhere_supersedes_an_older_one_alone() -> None:
+    scene = ManyNodes()
+    link = scene.attach("lamp", LAMP)
+    assert scene.devices.supersede("lamp", link.id - 1) is None
+    assert scene.devices.supersede("lamp", link.id) is None
+    assert scene.devices.supersede("other", link.id + 1) is None
+    assert scene.devices.supersede("lamp", link.id + 1) is link
+    assert scene.devices.link("lamp", None) is None
+    assert scene.neighbours.ended == [link.id]
+    scene.devices.detach(link)
+    assert scene.neighbours.ended == [link.id]
+
+
+def test_a_connection_that_is_replaced_here_has_ended_for_the_others() -> None:
+    scene = ManyNodes()
+    older = scene.attach("lamp", LAMP)
+    newer, _older = scene.replace("lamp", LAMP)
+    scene.devices.detach(older)
+    assert (scene.neighbours.begun, scene.neighbours.ended) == ([older.id, newer.id], [older.id])
+
+
+async def test_online_is_what_is_reached_here_or_by_another_node() -> None:
+    scene = ManyNodes()
+    scene.attach("bridge", *BRIDGE)
+    scene.neighbours.reach = {"lamp"}
+    asked = [("bridge", None), ("sub-1", "bridge"), ("lamp", None), ("other", None)]
+    assert await scene.devices.online(asked) == {"bridge", "sub-1", "lamp"}
+    assert await scene.devices.online([]) == set()

@@ -16,8 +16,8 @@ from sharesrv.domain.outcome import MARK, Put, Written
 from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.domain.records import ChangeDevice, DeleteAccount, DeleteDevice, RevokeToken
 from sharesrv.domain.share import LIVE, MOVES, Cause, Channel, Event, Origin, Share, State, move, moved_fields
+from sharesrv.store.rows import SHARE, share_of
 from sharesrv.store.sqlite.connection import open_database
-from sharesrv.store.sqlite.source import SHARE, share_of
 from sharesrv.store.sqlite.write import write
 from tests.store.test_contract import changed, made, make, moved
 from tests.wire import GUEST, OTHER, OWNER, at, fill, query, write_records

@@ -6,8 +6,8 @@ For every command: 400 unreadable, 412 rate, 401 no handshake, 406, 400 malforme
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
-from itertools import count
 from typing import Final, NamedTuple
 
 import structlog
@@ -34,7 +34,6 @@ IN_HAND_MAX: Final = 16  # commands of one connection that wait for the ledger; 
 AT_DEVICES_MAX: Final = 64  # those that wait for devices, which may take seconds; then the same
 HANDSHAKES: Final = frozenset({"userOnline", "register"})
 
-_ids = count(1)
 log = structlog.get_logger()
 
 
@@ -47,6 +46,7 @@ class Services(NamedTuple):
     device_commands: DeviceCommands
     tokens: Tokens
     hb_interval_s: int
+    new_session_id: Callable[[], int]
 
 
 class Conversation:
@@ -171,9 +171,9 @@ class Conversation:
         self.begun = True
         self._connection.hold()
         if isinstance(frame, RegisterFrame):
-            self._present(heading, Register(frame.deviceid, digest(frame.apikey)))
+            self._present(heading, Register(frame.deviceid, digest(frame.apikey), self._new_id()))
         elif (own := self._services.tokens.own(frame.at)) is not None:
-            self._present(heading, Connect(digest=own.digest, account_id=frame.apikey))
+            self._present(heading, Connect(digest=own.digest, account_id=frame.apikey, session=self._new_id()))
         else:
             self._verifying = asyncio.get_running_loop().create_task(self._verify(heading, frame))
 
@@ -189,7 +189,11 @@ class Conversation:
             log.exception("a token could not be verified")
             self._shaken(heading, None, Refused(Refusal.INTERNAL))
         else:
-            self._present(heading, Connect(verified=who.account_id, account_id=frame.apikey))
+            self._present(heading, Connect(verified=who.account_id, account_id=frame.apikey, session=self._new_id()))
+
+    def _new_id(self) -> int:
+        """The id of this connection's session. A new one is made as the ledger is asked: of two, the later is larger."""
+        return self._session.id if self._session else self._services.new_session_id()
 
     def _present(self, heading: Heading, command: Connect | Register) -> None:
         self._services.ledger.submit(command, partial(self._shaken, heading, command))
@@ -203,7 +207,7 @@ class Conversation:
             elif isinstance(reply, Refused):
                 self._refuse(heading, reply)
             elif not self._connection.is_open:
-                return
+                self._came_too_late(command)
             elif isinstance(reply, Connected):
                 assert isinstance(command, Connect)
                 self._welcome_app(heading, reply, command)
@@ -213,12 +217,20 @@ class Conversation:
         finally:
             self._connection.release()
 
+    def _came_too_late(self, command: Connect | Register | None) -> None:
+        """Undo the handshake of a connection that has gone meanwhile."""
+        if self._session is None:
+            if isinstance(command, Register):
+                self._services.devices.missed(command.session, command.device_id)
+            elif command is not None:
+                self._services.hub.missed(command.session)
+
     def _welcome_app(self, heading: Heading, connected: Connected, command: Connect) -> None:
         """The handshake's answer, and only then what waits for this account, each thing once."""
         session, again = self._session, self._session is not None
         if not isinstance(session, AppSession):
             token_id = command.digest[:16]
-            session = self._session = AppSession(next(_ids), connected.account_id, self._connection, token_id)
+            session = self._session = AppSession(command.session, connected.account_id, self._connection, token_id)
         elif session.account_id != connected.account_id:
             self._refuse(heading, Refused(Refusal.WRONG_SESSION))
             return
@@ -240,7 +252,7 @@ class Conversation:
         self._connection.send(outbound.registered(heading, registered.owner_id, self._services.hb_interval_s))
         if session is None:
             session = self._session = DeviceSession(
-                next(_ids),
+                command.session,
                 registered.device_id,
                 self._connection,
                 owner_id=registered.owner_id,

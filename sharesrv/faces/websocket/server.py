@@ -122,13 +122,24 @@ class Door:
     # What the composition root calls.
 
     @asynccontextmanager
-    async def listening(self, host: str, port: int, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
-        """Take connections; gives the port. On leaving, no new ones, and nothing more is read. Raises Trouble."""
+    async def listening(
+        self, host: str, port: int, tls: ssl.SSLContext | None, *, shared: bool = False
+    ) -> AsyncIterator[int]:
+        """Take connections; gives the port, which other processes may listen on too if it is `shared`. Raises Trouble.
+
+        On leaving, no new ones, and nothing more is read.
+        """
         loop = asyncio.get_running_loop()
         limit_s = TLS_HANDSHAKE_S if tls else None
         try:
             server = await loop.create_server(
-                lambda: Connection(self), host, port, ssl=tls, ssl_handshake_timeout=limit_s, backlog=BACKLOG
+                lambda: Connection(self),
+                host,
+                port,
+                ssl=tls,
+                ssl_handshake_timeout=limit_s,
+                backlog=BACKLOG,
+                reuse_port=shared,
             )
         except OSError as error:
             raise Trouble(f"cannot listen on {host}:{port}: {error.strerror or error}") from error

@@ -1,24 +1,19 @@
-"""Looks up what is stored for the rules, a row or a list at a time; and makes values of rows."""
+"""Looks up what is stored for the rules, a row or a list at a time."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-import msgspec
-
-from sharesrv.domain.share import Asked, Cause, Origin, Share, State
+from sharesrv.domain.share import Share
 from sharesrv.domain.source import Account, Device, Token
 from sharesrv.store.base import StoreFailed
+from sharesrv.store.rows import SHARE, TOKEN, Row, account_of, device_of, first, share_of, token_of
 
-Row = tuple[Any, ...]
 Value = TypeVar("Value")
 
-SHARE_COLUMNS: Final = Share.__struct_fields__
-SHARE: Final = ", ".join(f"s.{column}" for column in SHARE_COLUMNS)
 _ACCOUNT: Final = "SELECT id, uid, nickname, token_serial FROM account"
-TOKEN: Final = "SELECT digest, account_id, serial, expires_ms FROM token"
 _DEVICE: Final = f"SELECT {', '.join(Device.__struct_fields__)} FROM device"
 _FROM: Final = f"SELECT {SHARE} FROM share s"
 _ON_TREE: Final = (
@@ -66,24 +61,21 @@ STATEMENTS: Final = {
     "left_notices": "SELECT id, notice FROM left_notice ORDER BY id LIMIT ?",
 }
 
-_STATES: Final = tuple(State)
-_ORIGINS: Final = tuple(Origin)
-_CAUSES: Final = tuple(Cause)
-_ASKED: Final = msgspec.json.Decoder(Asked)
-
 
 class SqliteSource:
     """See `domain.source.Source`. Raises StoreFailed where the database cannot be read."""
+
+    incomplete = False
 
     def __init__(self, connection: sqlite3.Connection, *, unchanged: bool = False) -> None:
         self._execute = connection.execute
         self.unchanged = unchanged
 
     def account(self, id: str) -> Account | None:
-        return self._one("account", _account, id)
+        return self._one("account", account_of, id)
 
     def account_of_login(self, uid: str) -> Account | None:
-        return self._one("account_of_login", _account, uid)
+        return self._one("account_of_login", account_of, uid)
 
     def token(self, digest: str) -> Token | None:
         return self._one("token", token_of, digest)
@@ -169,32 +161,3 @@ class SqliteSource:
             return [make(row) for row in self._execute(STATEMENTS[name], values)]
         except sqlite3.OperationalError as error:
             raise StoreFailed(str(error)) from error
-
-
-def first(row: Row) -> Any:
-    return row[0]
-
-
-def _account(row: Row) -> Account:
-    return Account(*row)
-
-
-def token_of(row: Row) -> Token:
-    return Token(*row)
-
-
-def device_of(row: tuple[Any, ...]) -> Device:
-    id, owner_id, name, bridge_id, verified, shareable, *rest = row
-    return Device(id, owner_id, name, bridge_id, verified == 1, shareable == 1, *rest)
-
-
-def share_of(row: tuple[Any, ...]) -> Share:
-    (
-        id, code, origin, state, device_id, sharer_id, sharee_id, asked, created_ms, deadline_ms, sequence, cause, permit,
-        note, cover_mark, accepted_ms, ends_ms, settled_ms, updated_ms, told, bridge_offer_id, device_name, version,
-    ) = row  # fmt: skip
-    return Share(
-        id, code, _ORIGINS[origin], _STATES[state], device_id, sharer_id, sharee_id, _ASKED.decode(asked), created_ms,
-        deadline_ms, sequence, _CAUSES[cause], permit, note, cover_mark, accepted_ms, ends_ms, settled_ms, updated_ms,
-        told == 1, bridge_offer_id, device_name, version,
-    )  # fmt: skip

@@ -7,7 +7,7 @@ no statement of another batch or process can come between.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,9 @@ from typing import IO, Final, Self
 
 from sharesrv import metrics
 from sharesrv.clock import Clock
-from sharesrv.domain.outcome import Counted, Outcome, packed
-from sharesrv.domain.source import Source
+from sharesrv.domain.outcome import FLEETING, Outcome, packed
 from sharesrv.errors import Trouble
-from sharesrv.store.base import OutcomeUnknown, StoreFailed
+from sharesrv.store.base import Foresee, OutcomeUnknown, StoreFailed, Work
 from sharesrv.store.sqlite.connection import FILE_MODE, Connection, connect, roll_back, unusable
 from sharesrv.store.sqlite.lists import SqliteReader
 from sharesrv.store.sqlite.source import SqliteSource
@@ -41,6 +40,8 @@ class SqliteStore(SqliteReader):
     the server, if one runs. `create` as for `connect`. Entering raises Trouble.
     """
 
+    batch_max: Final = 512
+
     def __init__(self, path: Path, clock: Clock, *, serves: bool = True, create: bool = True) -> None:
         self._path = path
         self._clock = clock
@@ -53,7 +54,7 @@ class SqliteStore(SqliteReader):
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             if self._serves:
-                stack.enter_context(_lock(self._path))
+                stack.enter_context(lock(self._path))
             self._writer = await connect(self._path, create=self._create)
             stack.push_async_callback(self._writer.close)
             self._reader = await connect(self._path, create=False)
@@ -72,16 +73,14 @@ class SqliteStore(SqliteReader):
     ) -> None:
         await self._stack.aclose()
 
-    async def transact(self, work: Callable[[Source], Sequence[Outcome]]) -> Sequence[Outcome]:
+    async def transact(self, work: Work, _foresee: Foresee | None = None) -> Sequence[Outcome]:
         return await self._writer.run(partial(self._transact, work))
 
-    def _transact(
-        self, work: Callable[[Source], Sequence[Outcome]], connection: sqlite3.Connection
-    ) -> Sequence[Outcome]:
+    def _transact(self, work: Work, connection: sqlite3.Connection) -> Sequence[Outcome]:
         connection.execute("BEGIN IMMEDIATE")
         try:
             outcomes = work(SqliteSource(connection, unchanged=self._is_unchanged(connection)))
-            changes = [change for outcome in outcomes for change in outcome.changes if not isinstance(change, Counted)]
+            changes = [each for outcome in outcomes for each in outcome.changes if not isinstance(each, FLEETING)]
             if changes:
                 write(connection, changes, self._clock.now_ms())
             if not self._serves and is_served(self._path):
@@ -118,7 +117,7 @@ def _lock_file(path: Path) -> Path:
     return path.with_name(f"{path.name}-lock")
 
 
-def _lock(path: Path) -> IO[bytes]:
+def lock(path: Path) -> IO[bytes]:
     """Lock the file for one server until the result is closed or the process ends. Raises Trouble."""
     try:
         _lock_file(path).touch(FILE_MODE)

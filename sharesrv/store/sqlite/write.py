@@ -26,13 +26,11 @@ from sharesrv.domain.outcome import (
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
 from sharesrv.domain.source import Device
 from sharesrv.names import fold
-from sharesrv.store.sqlite.source import SHARE_COLUMNS
+from sharesrv.store.rows import SHARE_COLUMNS, journal_columns, share_columns
 
 for _kind in (State, Origin, Cause, Channel, bool):
     sqlite3.register_adapter(_kind, int)
 
-_ASKED_AT: Final = SHARE_COLUMNS.index("asked")
-_ENCODER: Final = msgspec.json.Encoder()
 _INSERT: Final = f"INSERT INTO share ({', '.join(SHARE_COLUMNS)}) VALUES ({', '.join('?' * len(SHARE_COLUMNS))})"
 _JOURNAL: Final = (
     "INSERT INTO journal (at_ms, share_id, device_id, sharer_id, sharee_id, from_state, to_state, cause, by, channel) "
@@ -97,8 +95,8 @@ def _write_shares(connection: sqlite3.Connection, changes: Sequence[Put], now_ms
     for fields, rows in updates.items():
         connection.executemany(_update_of(fields), rows)
     if made:
-        connection.executemany(_INSERT, [_columns(share) for share in made.values()])
-    entries = [_entry(change, now_ms) for change in changes if not change.is_mark]
+        connection.executemany(_INSERT, [share_columns(share) for share in made.values()])
+    entries = [journal_columns(change, now_ms) for change in changes if not change.is_mark]
     if entries:
         connection.executemany(_JOURNAL, entries)
 
@@ -111,19 +109,6 @@ def _update_of(fields: tuple[str, ...]) -> str:
 @cache
 def _values_of(fields: tuple[str, ...]) -> attrgetter[tuple[Any, ...]]:
     return attrgetter(*fields, "id")
-
-
-def _columns(share: Share) -> tuple[Any, ...]:
-    values = msgspec.structs.astuple(share)
-    return (*values[:_ASKED_AT], _ENCODER.encode(share.asked).decode(), *values[_ASKED_AT + 1 :])
-
-
-def _entry(change: Put, now_ms: int) -> tuple[Any, ...]:
-    share, old = change.new, change.old
-    return (
-        now_ms, share.id, share.device_id, share.sharer_id, share.sharee_id, None if old is None else old.state,
-        share.state, share.cause, change.by, change.channel,
-    )  # fmt: skip
 
 
 def _write_records(connection: sqlite3.Connection, kinds: dict[type, list[Any]], now_ms: int) -> None:
