@@ -10,19 +10,27 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 
 from sharesrv.errors import Trouble, unreadable
 
 PREFIX: Final = "SHARESRV_"
+SECRETIVE: Final = ("auth", "database", "bus")  # sections whose values are in no error
+PERCENT: Final = "in a password, write what is no letter or digit as %XX"
 
 Text = Annotated[str, msgspec.Meta(description="text")]
-DatabaseUrl = Annotated[str, msgspec.Meta(pattern="^sqlite:///.", description="sqlite:///FILE")]
+URLS: Final = "sqlite:///FILE or postgresql://USER@HOST:PORT/DATABASE"
+DatabaseUrl = Annotated[str, msgspec.Meta(pattern="^(sqlite:///.|postgresql://.)", description=URLS)]
+BusUrl = Annotated[
+    str, msgspec.Meta(pattern="^((nats|tls)://.+)?$", description="nats://HOST:PORT or tls://HOST:PORT, or empty")
+]
 Switch = Annotated[bool, msgspec.Meta(description="true or false")]
 Policy = Annotated[Literal["single", "multi"], msgspec.Meta(description="single or multi")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535, description="a whole number 0…65535")]
 Limit = Annotated[int, msgspec.Meta(ge=0, le=2**31, description="a whole number, 0 (no limit) or more")]
+Batch = Annotated[int, msgspec.Meta(ge=1, le=512, description="a whole number 1…512")]
 WholeSeconds = Annotated[int, msgspec.Meta(gt=0, le=10**9, description="a whole number of seconds above 0")]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9, description="a number of seconds, 0 or more")]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of seconds above 0")]
@@ -41,6 +49,11 @@ class Server(msgspec.Struct, frozen=True):
 
 class Database(msgspec.Struct, frozen=True):
     url: DatabaseUrl = "sqlite:///sharesrv.db"
+    batch: Batch = 64  # commands in one transaction, on PostgreSQL: those of many nodes overlap where they are short
+
+
+class Bus(msgspec.Struct, frozen=True):
+    url: BusUrl = ""  # by which nodes on PostgreSQL reach one another
 
 
 class Sessions(msgspec.Struct, frozen=True):
@@ -91,6 +104,7 @@ class Auth(msgspec.Struct, frozen=True):
 class Settings(msgspec.Struct, frozen=True, dict=True):
     server: Server = msgspec.field(default_factory=Server)
     database: Database = msgspec.field(default_factory=Database)
+    bus: Bus = msgspec.field(default_factory=Bus)
     sessions: Sessions = msgspec.field(default_factory=Sessions)
     sharing: Sharing = msgspec.field(default_factory=Sharing)
     devices: Devices = msgspec.field(default_factory=Devices)
@@ -172,7 +186,7 @@ def _set(found: dict[str, dict[str, Any]], section: str, key: str, value: object
         found[section][key] = msgspec.convert(value, kinds[key], strict=False)
     except msgspec.ValidationError as error:
         (meta,) = kinds[key].__metadata__
-        given = "" if section in ("auth", "database") else f", not {value!r}"  # no secret in a log
+        given = "" if section in SECRETIVE else f", not {value!r}"
         raise Trouble(f"{origin}: {section}.{key} must be {meta.description}{given}") from error
 
 
@@ -184,6 +198,39 @@ def _check(settings: Settings) -> None:
             raise Trouble(f"{settings.origin(f'server.{name}')}: server.{name} needs server.{other}")
     if server.ws_port == server.http_port != 0:
         raise Trouble(f"server.ws_port and server.http_port are both {server.ws_port}")
+    for setting, url in (("database.url", settings.database.url), ("bus.url", settings.bus.url)):
+        if not is_clear(url):
+            raise Trouble(f"{settings.origin(setting)}: {setting} is not understood; {PERCENT}")
+
+
+def checked_url(name: str, url: str) -> str:
+    """A database's URL that is given beside the settings. Raises Trouble."""
+    try:
+        msgspec.convert(url, DatabaseUrl)
+    except msgspec.ValidationError as error:
+        raise Trouble(f"{name} must be {URLS}") from error
+    if not is_clear(url):
+        raise Trouble(f"{name} is not understood; {PERCENT}")
+    return url
+
+
+def is_clear(url: str) -> bool:
+    """Whether it is clear where in a URL the host and the port stand: an unescaped password makes others of them."""
+    if url.startswith("sqlite:"):
+        return True
+    try:
+        parts = urlsplit(url)
+        return (parts.port is None or parts.port > 0) and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
+    except ValueError:
+        return False
+
+
+def shown(url: str) -> str:
+    """A URL as people may see it: without user, password and parameters."""
+    if url.startswith("sqlite:"):
+        return url
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _admin_token(auth: Auth) -> str:

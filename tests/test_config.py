@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from sharesrv.cli.options import rules_of
-from sharesrv.config import SECTIONS, Settings, load
+from sharesrv.config import SECTIONS, Settings, load, shown
 from sharesrv.domain.rules import Rules
 from sharesrv.errors import Trouble
 
@@ -23,7 +23,8 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "tls_key": "",
         "trusted_proxies": "",
     },
-    "database": {"url": "sqlite:///sharesrv.db"},
+    "database": {"url": "sqlite:///sharesrv.db", "batch": 64},
+    "bus": {"url": ""},
     "sessions": {"policy": "single", "heartbeat": 145},
     "sharing": {
         "confirm_timeout": 180.0,
@@ -148,7 +149,15 @@ WRONG: dict[str, list[str]] = {
     "a number of days above 0": ["0", "inf", *WRONG_NUMBERS],
     "true or false": ["", "maybe", "2", "yes"],
     "single or multi": ["", "both", "Single"],
-    "sqlite:///FILE": ["", "sharesrv.db", "sqlite:///", "postgres://user:hush@host/db"],
+    "a whole number 1…512": ["0", "513", "1.5", *WRONG_NUMBERS],
+    "sqlite:///FILE or postgresql://USER@HOST:PORT/DATABASE": [
+        "",
+        "sharesrv.db",
+        "sqlite:///",
+        "postgresql:",
+        "postgres://user:hush@host/db",
+    ],
+    "nats://HOST:PORT or tls://HOST:PORT, or empty": ["nats://", "127.0.0.1:4222", "http://hush@host"],
     "text": [],
 }
 WRONG_IN_TOML = ["[1]", "{a = 1}", "1979-05-27T07:32:00Z"]
@@ -170,7 +179,7 @@ def test_a_wrong_value_is_said_with_its_setting_what_it_must_be_and_where_it_was
 ) -> None:
     variable = f"SHARESRV_{section.upper()}__{key.upper()}"
     must = f"{section}.{key} must be {description(section, key)}"
-    given = "" if section in ("auth", "database") else f", not {text!r}"
+    given = "" if section in ("auth", "database", "bus") else f", not {text!r}"
     for origin, environment, assignments in (
         (variable, {variable: text}, []),
         (f"--set {section}.{key}", {}, [f"{section}.{key}={text}"]),
@@ -228,7 +237,7 @@ def test_an_unknown_section_is_said_with_those_that_there_are(path: str) -> None
     section = path.partition(".")[0]
     assert str(trouble.value) == (
         f"--set {path}: there is no section {section!r}; there are "
-        "server, database, sessions, sharing, devices, limits, auth"
+        "server, database, bus, sessions, sharing, devices, limits, auth"
     )
 
 
@@ -253,6 +262,30 @@ def test_settings_know_where_they_were_given(file: Path, tmp_path: Path) -> None
     assert settings.origin("server.tls_key") == "SHARESRV_SERVER__TLS_KEY"
     assert settings.origin("server.host") == "--set server.host"
     assert settings.origin("server.ws_port") == "default"
+
+
+@pytest.mark.parametrize("setting", ["database.url=postgresql", "bus.url=nats"])
+@pytest.mark.parametrize("password", ["hu/sh", "1/2", "hu#sh", "1#2", "1?2", "hu?sh", "[hush"])
+def test_a_password_that_must_be_escaped_is_said_without_it(setting: str, password: str) -> None:
+    name = setting.partition("=")[0]
+    with pytest.raises(Trouble) as trouble:
+        load(None, {}, [f"{setting}://user:{password}@host:1/db"])
+    said = f"--set {name}: {name} is not understood; in a password, write what is no letter or digit as %XX"
+    assert str(trouble.value) == said
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:////a@b/c?d", "sqlite:////a@b/c?d"),
+        ("postgresql://user:hush@host:5432/db?password=hush", "postgresql://host:5432/db"),
+        ("postgresql://a:b@[::1]/db", "postgresql://[::1]/db"),
+        ("postgresql:///db", "postgresql:///db"),
+        ("nats://hush@host:4222", "nats://host:4222"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, said: str) -> None:
+    assert shown(url) == said
 
 
 def test_two_ports_that_are_the_same() -> None:

@@ -10,7 +10,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "sharesrv"
 LEAVES = {"errors", "names", "clock", "metrics", "config"}
-DOMAIN_NEVER = {"asyncio", "time", "random", "secrets", "logging", "sqlite3", "aiosqlite", "structlog", "socket"}
+DOMAIN_NEVER = {
+    "asyncio",
+    "time",
+    "random",
+    "secrets",
+    "logging",
+    "sqlite3",
+    "aiosqlite",
+    "asyncpg",
+    "structlog",
+    "socket",
+}
 MAY: dict[str, set[str]] = {
     "errors": set(),
     "names": {"errors"},
@@ -32,8 +43,8 @@ MAY: dict[str, set[str]] = {
 NEVER = {
     "domain": DOMAIN_NEVER,
     "protocol": {"asyncio"},
-    "live": {"sqlite3", "aiosqlite"},
-    "faces": {"sqlite3", "aiosqlite"},
+    "live": {"sqlite3", "aiosqlite", "asyncpg"},
+    "faces": {"sqlite3", "aiosqlite", "asyncpg"},
 }
 MODULES = sorted(ROOT.rglob("*.py"))
 

@@ -70,17 +70,21 @@ def write_records(path: Path, command: Command) -> None:
 
 
 def fill(path: Path, *, devices: Iterable[DeviceRecord] = (), grants: Iterable[GrantRecord] = ()) -> None:
+    """Write the kit's records to a file, as an import does."""
+    write_records(path, kit(devices=devices, grants=grants))
+
+
+def kit(*, devices: Iterable[DeviceRecord] = (), grants: Iterable[GrantRecord] = ()) -> WriteRecords:
     """Owner, guest and other with a token each; a lamp, and a bridge with two sub-devices; and what else is wanted."""
     own = [device_row("lamp"), device_row("bridge")]
     own += [device_row(id, bridge_id="bridge") for id in ("sub-1", "sub-2")]
-    records = WriteRecords(
+    return WriteRecords(
         accounts=[AccountRecord(id, uid, id.title()) for id, uid in UIDS.items()],
         tokens=[TokenRecord(id, digest(at(id)), 0) for id in UIDS],
         devices=[*own, *devices],
         grants=[*grants],
         imported=True,
     )
-    write_records(path, records)
 
 
 def query(path: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:

@@ -41,10 +41,14 @@ from sharesrv.store.rows import SHARE, share_of
 from sharesrv.store.sqlite.connection import open_database
 from sharesrv.store.sqlite.source import SqliteSource
 from sharesrv.store.sqlite.store import SqliteStore
+from tests.on_postgres import Database, SameIds
 from tests.plain import PlainStore
-from tests.wire import UIDS, at, device_row, fill, query
+from tests.services import Postgres
+from tests.wire import UIDS, at, device_row, fill, kit, query
 from tests.world import START_MS, FakeClock
 
+BRIDGES = {"lamp": None, "bridge": None, "sub-1": "bridge", "sub-2": "bridge"}
+KEYED = [device_row(id, bridge_id=bridge, pk="P", dk=id, key_digest="") for id, bridge in BRIDGES.items()]
 RULES = Rules(open_offers=3, offers_per_minute=5, unknown_uids_per_minute=3, handshakes_per_minute=3, open_codes=3)
 DEVICES = ("lamp", "bridge", "sub-1", "lamp", "bridge", "sub-1", "sub-2", "none")
 IDS = st.one_of(st.sampled_from([1, 3, 5, 7]), st.sampled_from([1, 3, 5, 7]), st.integers(1, 24))
@@ -329,10 +333,7 @@ def on_disk(template: Path, run: list[Command | Wait], sizes: list[int], others:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database file with the kit's accounts and devices, each with keys of its own."""
     path = tmp_path_factory.mktemp("template") / "share.db"
-    bridges = {"lamp": None, "bridge": None, "sub-1": "bridge", "sub-2": "bridge"}
-    fill(
-        path, devices=[device_row(id, bridge_id=bridge, pk="P", dk=id, key_digest="") for id, bridge in bridges.items()]
-    )
+    fill(path, devices=KEYED)
     return path
 
 
@@ -355,3 +356,25 @@ def test_and_over_sqlite_it_is_the_same_as_in_memory(
     assert on_disk(template, run, [1], [False]) == one_by_one
     assert on_disk(template, run, sizes, others) == one_by_one
     assert on_disk(template, run, [512], [False]) == one_by_one
+
+
+def on_postgres(database: Database, run: list[Command | Wait], sizes: list[int]) -> Seen:
+    clock = FakeClock()
+    database.begin(clock, kit(devices=KEYED))
+    clock = database.store._clock = FakeClock()
+    told = database.run(carry_out(SameIds(database.store, clock), clock, run, sizes))
+    shares = [share_of(row) for row in database.query(f"SELECT {SHARE} FROM share s ORDER BY id")]
+    columns = "share_id, from_state, to_state, cause, by, channel"
+    journal = database.query(f"SELECT {columns} FROM journal ORDER BY id")
+    return Seen(told, list(shares), list(journal), database.run(database.store.look(records_in)))
+
+
+def test_and_over_postgresql_it_is_the_same_as_in_memory(template: Path, postgres_server: Postgres) -> None:
+    with Database(postgres_server) as database:
+
+        @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @given(run=steps, sizes=cuts)
+        def is_the_same(run: list[Command | Wait], sizes: list[int]) -> None:
+            assert on_postgres(database, run, sizes) == in_memory(template, run, [1])
+
+        is_the_same()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -57,10 +57,13 @@ from sharesrv.domain.share import State
 from sharesrv.domain.take_back import Cancel, EndShare, Expire
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.ledger import Ledger
+from sharesrv.store.base import Store
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.model import ACCOUNTS, Model, Thing
 from tests.model_records import Grant, RecordModel
-from tests.wire import UIDS, at, device_row, fill
+from tests.on_postgres import Database
+from tests.services import Postgres
+from tests.wire import UIDS, at, device_row, fill, kit
 from tests.world import FakeClock
 
 LIMITS = Rules(open_offers=3, offers_per_minute=6, unknown_uids_per_minute=3)
@@ -96,6 +99,28 @@ def raw(found: dict[str, Any]) -> dict[str, msgspec.Raw]:
     return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in found.items()}
 
 
+def came_to(reply: Reply, number: Callable[[int], int]) -> Any:
+    """A reply in the words of the model, which numbers the shares."""
+    match reply:
+        case Refused(refusal=Refusal.TOO_SOON, retry_after_ms=left):
+            return ("too soon", left)
+        case Refused(refusal=refusal):
+            return refusal
+        case Result(result=result):
+            return f"result {result}"
+        case Waiting(share_id=id):
+            return f"waiting {number(id)}"
+        case Acknowledged(share=share, accepted=accepted):
+            return ("acknowledged", number(share.id), accepted)
+        case Connected(offers=offers, answers=answers):
+            return ("connected", [number(it.id) for it in offers], [number(it.id) for it in answers])
+        case Forward():
+            return "forward"
+        case Responded(error=error):
+            return f"responded {error}"
+    return "done"
+
+
 class LedgerBesideModel(RuleBasedStateMachine):
     """Ids of shares are those of the model, 0 for the first: the ledger's count the same way, with a code behind each."""
 
@@ -106,14 +131,8 @@ class LedgerBesideModel(RuleBasedStateMachine):
     )
     def start(self, asked: list[str]) -> None:
         """With a grant; or with a sub-device's request that waits for the answer to its bridge's."""
-        self.folder = TemporaryDirectory()
-        self.path = Path(shutil.copy(self.template, self.folder.name))
         self.clock, self.model = FakeClock(), RecordModel()
-        self.runner = asyncio.Runner()
-        self.store = SqliteStore(self.path, self.clock)
-        self.runner.run(self.store.__aenter__())
-        self.runner.run(self.store._writer.run(lambda connection: connection.execute("PRAGMA synchronous = OFF")))
-        self.reader = sqlite3.connect(self.path)
+        self.open()
         self.told: list[tuple[Any, ...]] = []
         self.ledger = Ledger(self.store, self.clock, LIMITS, tell=self.heard)
         self.model.now = self.clock.now_ms()
@@ -123,8 +142,20 @@ class LedgerBesideModel(RuleBasedStateMachine):
         if len(asked) == 1:
             self.answer_by_sequence("guest", True, asked[0], "0", None)
 
+    def open(self) -> None:
+        """Open the store on the kit's records."""
+        self.folder = TemporaryDirectory()
+        path = Path(shutil.copy(self.template, self.folder.name))
+        self.runner = asyncio.Runner()
+        self.store: Store
+        self.store = store = SqliteStore(path, self.clock)
+        self.runner.run(store.__aenter__())
+        self.runner.run(store._writer.run(lambda connection: connection.execute("PRAGMA synchronous = OFF")))
+        self.reader = sqlite3.connect(path)
+
     def teardown(self) -> None:
         if hasattr(self, "runner"):
+            assert isinstance(self.store, SqliteStore)
             self.reader.close()
             self.runner.run(self.store.__aexit__(None, None, None))
             self.runner.close()
@@ -164,26 +195,6 @@ class LedgerBesideModel(RuleBasedStateMachine):
                 return ("revoked", account, TOKEN_IDS[token_id] if token_id else "")
         raise AssertionError(notice)
 
-    def came_to(self, reply: Reply) -> Any:
-        match reply:
-            case Refused(refusal=Refusal.TOO_SOON, retry_after_ms=left):
-                return ("too soon", left)
-            case Refused(refusal=refusal):
-                return refusal
-            case Result(result=result):
-                return f"result {result}"
-            case Waiting(share_id=id):
-                return f"waiting {self.number(id)}"
-            case Acknowledged(share=share, accepted=accepted):
-                return ("acknowledged", self.number(share.id), accepted)
-            case Connected(offers=offers, answers=answers):
-                return ("connected", [self.number(it.id) for it in offers], [self.number(it.id) for it in answers])
-            case Forward():
-                return "forward"
-            case Responded(error=error):
-                return f"responded {error}"
-        return "done"
-
     def both(self, command: Command, expected: Any) -> None:
         """What the ledger answers and tells is what the model expects, in the same order of each kind for each account."""
         replies: list[Reply] = []
@@ -192,7 +203,7 @@ class LedgerBesideModel(RuleBasedStateMachine):
         self.runner.run(self.ledger.run())
         for (id,) in self.query("SELECT id FROM share ORDER BY id"):
             self.number(id)
-        assert [self.came_to(reply) for reply in replies] == [expected]
+        assert [came_to(reply, self.number) for reply in replies] == [expected]
         assert sorted(self.told, key=repr) == sorted(self.model.told, key=repr)
         assert [it[:2] for it in self.told if it[0] != "ended"] == [
             it[:2] for it in self.model.told if it[0] != "ended"
@@ -421,7 +432,7 @@ class LedgerBesideModel(RuleBasedStateMachine):
 
     @invariant()
     def the_tables_are_the_same(self) -> None:
-        if hasattr(self, "path"):
+        if hasattr(self, "ledger"):
             columns = "id, device_id, sharer_id, sharee_id, state, permit, note, ends_ms, told = 0 AND state >= 2"
             stored = sorted(
                 (self.number(id), *who, State(state).word, *rest, bool(owed))
@@ -434,7 +445,7 @@ class LedgerBesideModel(RuleBasedStateMachine):
 
     @invariant()
     def the_records_are_the_same(self) -> None:
-        if hasattr(self, "path"):
+        if hasattr(self, "ledger"):
             devices = self.query("SELECT id, owner_id, bridge_id, verified, shareable FROM device")
             assert {id: seen for id, *seen in devices} == {
                 id: [*thing.seen()] for id, thing in self.model.devices.items()
@@ -468,3 +479,35 @@ def test_the_ledger_does_what_the_protocol_says(template: Path, number: int) -> 
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+class PostgresBesideModel(LedgerBesideModel):
+    """The same on PostgreSQL. One store serves all searches, after one another: what it guesses is of the one before."""
+
+    database: ClassVar[Database]
+
+    def open(self) -> None:
+        self.store = self.database.store
+        self.database.begin(self.clock, kit(devices=[device_row("fan", owner_id="other")]))
+        self.runner = self.database.runner
+
+    def teardown(self) -> None:
+        """The database stays."""
+
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        return self.database.query(sql.replace("?", "$1"), *values)
+
+
+def test_the_ledger_does_so_on_postgresql(postgres_server: Postgres) -> None:
+    with Database(postgres_server) as database:
+        machine = seed(0)(type("PostgresBesideModel", (PostgresBesideModel,), {"database": database}))
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=8,
+                stateful_step_count=50,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
+import pytest_asyncio
 
 from sharesrv.domain.outcome import (
     MARK,
@@ -30,11 +32,16 @@ from sharesrv.domain.share import Asked, Cause, Channel, Origin, Share, State
 from sharesrv.domain.source import Account, Device, Source, Token
 from sharesrv.names import fold
 from sharesrv.store.base import Store
+from sharesrv.store.postgres.store import PostgresStore
 from sharesrv.store.sqlite.connection import open_database
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.plain import PlainStore
-from tests.wire import query
+from tests.services import Postgres
 from tests.world import FakeClock
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Query = Callable[[str], Awaitable[list[tuple[Any, ...]]]]
 
 WEBSOCKET, HTTP = Channel.WEBSOCKET, Channel.HTTP
 
@@ -110,10 +117,11 @@ MANY = ALL + [
 
 
 class Kept:
-    """A store under test, and what it holds."""
+    """A store under test, and what it holds. `query` asks the database itself."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, query: Query | None = None) -> None:
         self.store = store
+        self.query = query or no_database
 
     async def put(self, *changes: Written) -> None:
         """A batch that writes."""
@@ -136,21 +144,68 @@ class Kept:
         return [share for share in found if share is not None]
 
 
+async def no_database(_sql: str) -> list[tuple[Any, ...]]:
+    raise NotImplementedError
+
+
+class Places:
+    """Where databases are kept: a file, and PostgreSQL, where one store serves all tests of a module after one another."""
+
+    def __init__(self, server: Callable[[], Postgres], stack: AsyncExitStack) -> None:
+        self.path = Path()
+        self._server = server
+        self._stack = stack
+        self._postgres: PostgresStore | None = None
+
+    async def postgres(self) -> PostgresStore:
+        if self._postgres is None:
+            server = self._server()
+            url = await server.shared()
+            self._stack.push_async_callback(server.empty, url)
+            self._postgres = await self._stack.enter_async_context(PostgresStore(url, FakeClock(4242)))
+        return self._postgres
+
+
 @asynccontextmanager
-async def plain(_path: Path) -> AsyncIterator[Store]:
+async def plain(_places: Places) -> AsyncIterator[Kept]:
     store = PlainStore()
     store.accounts = {account.id: account for account in ACCOUNTS}
     store.tokens = {token.digest: token for token in TOKENS}
     store.devices = {device.id: device for device in DEVICES}
     store.states = dict(PARAMS)
-    yield store
+    yield Kept(store)
 
 
 @asynccontextmanager
-async def sqlite(path: Path) -> AsyncIterator[Store]:
-    stock(path)
-    async with SqliteStore(path, FakeClock(4242)) as store:
-        yield store
+async def sqlite(places: Places) -> AsyncIterator[Kept]:
+    stock(places.path)
+
+    async def ask(sql: str) -> list[tuple[Any, ...]]:
+        with closing(open_database(places.path)) as connection:
+            return connection.execute(sql).fetchall()
+
+    async with SqliteStore(places.path, FakeClock(4242)) as store:
+        yield Kept(store, ask)
+
+
+@asynccontextmanager
+async def postgres(places: Places) -> AsyncIterator[Kept]:
+    store = await places.postgres()
+
+    async def ask(sql: str) -> list[tuple[Any, ...]]:
+        async with store._readers.acquire() as connection:
+            return [tuple(row) for row in await connection.fetch(sql)]
+
+    kept = Kept(store, ask)
+    await kept.put(*(PutAccount(None, account) for account in ACCOUNTS))
+    await kept.put(
+        *(PutToken(token) for token in TOKENS),
+        *(PutDevice(None, device) for device in DEVICES),
+        *(PutParams(id, params) for id, params in PARAMS.items()),
+    )
+    yield kept
+    for table in ("left_notice", "journal", "share", "device_params", "device", "token", "account"):
+        await ask(f"DELETE FROM {table}")
 
 
 def stock(path: Path) -> None:
@@ -173,13 +228,17 @@ def lay(connection: sqlite3.Connection) -> None:
     connection.executemany("INSERT INTO device_params VALUES (?, ?)", list(PARAMS.items()))
 
 
-STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[Store]]] = {"plain": plain, "sqlite": sqlite}
+STORES: dict[str, Callable[[Places], AbstractAsyncContextManager[Kept]]] = {
+    "plain": plain,
+    "sqlite": sqlite,
+    "postgres": postgres,
+}
 
 
-@pytest.fixture(params=STORES)
-async def kept(request: pytest.FixtureRequest, database: Path) -> AsyncIterator[Kept]:
-    async with STORES[request.param](database) as store:
-        yield Kept(store)
+@pytest_asyncio.fixture(params=STORES, loop_scope="module")
+async def kept(request: pytest.FixtureRequest, places: Places) -> AsyncIterator[Kept]:
+    async with STORES[request.param](places) as kept:
+        yield kept
 
 
 def made(*shares: Share) -> list[Put]:
@@ -370,22 +429,21 @@ EVERYTHING: dict[str, list[Sequence[Any]]] = {
 }
 
 
-def test_every_question_of_the_contract_is_asked() -> None:
+async def test_every_question_of_the_contract_is_asked() -> None:
     questions = {name for name, value in vars(Source).items() if callable(value) and not name.startswith("_")}
     assert questions == EVERYTHING.keys()
 
 
 @pytest.mark.parametrize("question", EVERYTHING)
-async def test_every_store_gives_the_same_answers(database: Path, question: str) -> None:
+async def test_every_store_gives_the_same_answers(places: Places, question: str) -> None:
     answers: list[list[object]] = []
     for opened in STORES.values():
-        async with opened(database) as store:
-            kept = Kept(store)
+        async with opened(places) as kept:
             await kept.put(*made(*MANY))
             values = list(product(*EVERYTHING[question]))
             found = await kept.ask(lambda source: [getattr(source, question)(*each) for each in values])  # noqa: B023
             answers.append(found)
-    assert answers[0] == answers[1]
+    assert answers[0] == answers[1] == answers[2]
 
 
 async def test_every_field_of_a_share_comes_back(kept: Kept) -> None:
@@ -489,16 +547,18 @@ async def test_a_device_comes_and_goes_with_its_state(kept: Kept) -> None:
     assert await kept.ask(lambda source: (source.device("new"), source.params("new"))) == (None, None)
 
 
-async def test_notices_that_were_left_are_deleted_once_they_are_told(kept: Kept, database: Path) -> None:
+async def test_notices_that_were_left_are_deleted_once_they_are_told(kept: Kept) -> None:
     assert await kept.ask(lambda source: source.left_notices(10)) == []
     if isinstance(kept.store, PlainStore):
         kept.store.left = [(1, b"a"), (2, b"b"), (3, b"c")]
     else:
-        with closing(open_database(database)) as other:
-            other.executemany("INSERT INTO left_notice (notice) VALUES (?)", [(b"a",), (b"b",), (b"c",)])
-    assert await kept.ask(lambda source: source.left_notices(2)) == [(1, b"a"), (2, b"b")]
-    await kept.put(ForgetNotices(2))
-    assert await kept.ask(lambda source: source.left_notices(2)) == [(3, b"c")]
+        bytes_ = "bytea" if isinstance(kept.store, PostgresStore) else "BLOB"
+        values = ", ".join(f"(CAST('{notice}' AS {bytes_}))" for notice in "abc")
+        await kept.query(f"INSERT INTO left_notice (notice) VALUES {values}")
+    found = await kept.ask(lambda source: source.left_notices(2))
+    assert [notice for _id, notice in found] == [b"a", b"b"]
+    await kept.put(ForgetNotices(found[-1][0]))
+    assert [notice for _id, notice in await kept.ask(lambda source: source.left_notices(2))] == [b"c"]
 
 
 async def test_an_exception_of_the_work_fails_the_batch_and_the_next_one_runs(kept: Kept) -> None:
@@ -515,13 +575,13 @@ async def test_an_exception_of_the_work_fails_the_batch_and_the_next_one_runs(ke
 # What only a store on disk can show.
 
 
-@pytest.fixture
-async def stored(database: Path) -> AsyncIterator[Kept]:
-    async with sqlite(database) as store:
-        yield Kept(store)
+@pytest_asyncio.fixture(params=["sqlite", "postgres"], loop_scope="module")
+async def stored(request: pytest.FixtureRequest, places: Places) -> AsyncIterator[Kept]:
+    async with STORES[request.param](places) as kept:
+        yield kept
 
 
-async def test_every_transition_goes_to_the_journal_but_not_the_mark_of_receipt(stored: Kept, database: Path) -> None:
+async def test_every_transition_goes_to_the_journal_but_not_the_mark_of_receipt(stored: Kept) -> None:
     offer = ALL[2]
     accepted = moved(offer, state=State.ACTIVE)
     received = Put(accepted.new, changed(accepted.new, told=True), "server", WEBSOCKET, MARK)
@@ -530,19 +590,19 @@ async def test_every_transition_goes_to_the_journal_but_not_the_mark_of_receipt(
         await stored.put(change)
     assert await stored.shares() == [permitted.new]
     columns = "at_ms, share_id, from_state, to_state, cause, by, channel"
-    assert query(database, f"SELECT {columns} FROM journal ORDER BY id") == [
+    assert await stored.query(f"SELECT {columns} FROM journal ORDER BY id") == [
         (4242, 12, None, State.OPEN, Cause.NONE, "owner", WEBSOCKET),
         (4242, 12, State.OPEN, State.ACTIVE, Cause.NONE, "guest", WEBSOCKET),
         (4242, 12, State.ACTIVE, State.ACTIVE, Cause.NONE, "owner", WEBSOCKET),
     ]
 
 
-async def test_a_share_that_is_there_cannot_be_made_and_nothing_is_written(stored: Kept, database: Path) -> None:
+async def test_a_share_that_is_there_cannot_be_made_and_nothing_is_written(stored: Kept) -> None:
     await stored.put(*made(SHARES[2]))
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises((sqlite3.IntegrityError, asyncpg.IntegrityConstraintViolationError)):
         await stored.put(*made(SHARES[3], SHARES[2]))
     assert await stored.shares() == [SHARES[2]]
-    assert query(database, "SELECT share_id FROM journal") == [(12,)]
+    assert await stored.query("SELECT share_id FROM journal") == [(12,)]
 
 
 UNWRITABLE: list[Written] = [
@@ -564,28 +624,43 @@ UNWRITABLE: list[Written] = [
 ]
 
 
+async def nobody_holds_a_lock(kept: Kept, path: Path) -> None:
+    if isinstance(kept.store, SqliteStore):
+        with closing(sqlite3.connect(path, timeout=0)) as other:
+            other.execute("BEGIN IMMEDIATE")
+    else:
+        [(ours, open_ones)] = await kept.query(
+            "SELECT count(*), count(*) FILTER (WHERE state LIKE 'idle in%') FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name = 'sharesrv'"
+        )
+        assert (ours, open_ones) == (3, 0)
+
+
 @pytest.mark.parametrize("change", UNWRITABLE, ids=range(len(UNWRITABLE)))
 async def test_a_value_that_cannot_be_written_leaves_nothing_and_no_lock(
     stored: Kept, database: Path, change: Written
 ) -> None:
-    with pytest.raises((UnicodeEncodeError, OverflowError)):
+    with pytest.raises((UnicodeEncodeError, OverflowError, asyncpg.DataError)):
         await stored.put(*made(SHARES[3]), change)
-    with closing(sqlite3.connect(database, timeout=0)) as other:
-        other.execute("BEGIN IMMEDIATE")  # nobody holds it
+    await nobody_holds_a_lock(stored, database)
     assert await stored.shares() == []
     await stored.put(*made(SHARES[3]))
     assert await stored.shares() == [SHARES[3]]
 
 
 async def test_a_question_that_cannot_be_asked_leaves_no_lock(stored: Kept, database: Path) -> None:
-    with pytest.raises(UnicodeEncodeError):
+    with pytest.raises((UnicodeEncodeError, asyncpg.DataError)):
         await stored.ask(lambda source: source.device("\ud800"))
-    with closing(sqlite3.connect(database, timeout=0)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    await nobody_holds_a_lock(stored, database)
     assert await stored.ask(lambda source: source.device("lamp")) == DEVICES[0]
 
 
-async def test_a_source_says_whether_anybody_else_has_written(stored: Kept, database: Path) -> None:
+async def test_a_source_says_whether_anybody_else_has_written(places: Places) -> None:
+    async with sqlite(places) as stored:
+        await _writes_of_others_are_noticed(stored, places.path)
+
+
+async def _writes_of_others_are_noticed(stored: Kept, database: Path) -> None:
     await stored.put(*made(SHARES[2]))
     assert await stored.ask(lambda source: source.unchanged)
     with closing(sqlite3.connect(database, isolation_level=None)) as other:

@@ -7,38 +7,56 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import pytest_asyncio
 
 from sharesrv.domain.outcome import Put
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
 from sharesrv.domain.source import Token
 from sharesrv.store.base import AccountInfo, DeviceInfo, DeviceShares, JournalFilter, JournalRow, StoreFailed
+from sharesrv.store.choice import StoreAndReader
+from sharesrv.store.postgres.store import PostgresStore
 from sharesrv.store.sqlite.connection import open_database
 from sharesrv.store.sqlite.store import SqliteStore
-from tests.store.test_contract import ACCOUNTS, DEVICES, SHARES, TOKENS, Kept, made, make, moved, stock
-from tests.world import FakeClock
+from tests.store.test_contract import ACCOUNTS, DEVICES, SHARES, STORES, TOKENS, Kept, Places, made, make, moved
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NOW_MS = 4242
 LAST = 2**63 - 1
 
 
-@pytest.fixture
-async def store(database: Path) -> AsyncIterator[SqliteStore]:
+async def stocked(kept: Kept) -> Kept:
     """Three accounts, five devices, and a share in every state."""
-    stock(database)
-    connection = open_database(database)
-    connection.execute("UPDATE account SET created_ms = 77 WHERE id = 'guest'")
-    connection.execute("UPDATE device SET created_ms = 88, uiid = 6 WHERE id = 'lamp'")
-    connection.execute("INSERT INTO token VALUES ('0123456789abcdef0123', 'guest', 2, 0)")
-    connection.close()
-    async with SqliteStore(database, FakeClock(NOW_MS)) as store:
-        await Kept(store).put(*made(*SHARES))
-        yield store
+    await kept.query("UPDATE account SET created_ms = CASE id WHEN 'guest' THEN 77 ELSE 0 END")
+    await kept.query("UPDATE device SET created_ms = 88, uiid = 6 WHERE id = 'lamp'")
+    await kept.query("INSERT INTO token VALUES ('0123456789abcdef0123', 'guest', 2, 0)")
+    await kept.put(*made(*SHARES))
+    return kept
+
+
+def both_of(kept: Kept) -> StoreAndReader:
+    assert isinstance(kept.store, SqliteStore | PostgresStore)
+    return kept.store
+
+
+@pytest_asyncio.fixture(params=["sqlite", "postgres"], loop_scope="module")
+async def store(request: pytest.FixtureRequest, places: Places) -> AsyncIterator[StoreAndReader]:
+    async with STORES[request.param](places) as kept:
+        yield both_of(await stocked(kept))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def sqlite_store(places: Places) -> AsyncIterator[SqliteStore]:
+    async with STORES["sqlite"](places) as kept:
+        assert isinstance(kept.store, SqliteStore)
+        await stocked(kept)
+        yield kept.store
 
 
 pages = pytest.mark.parametrize("limit", [1, 2, 3, 100])
 
 
-async def test_accounts_in_the_order_of_their_ids(store: SqliteStore) -> None:
+async def test_accounts_in_the_order_of_their_ids(store: StoreAndReader) -> None:
     assert await store.accounts("", 100) == [
         AccountInfo("guest", "Guest@Example.org", "Guest", 77),
         AccountInfo("other", "straße@example.org", "", 0),
@@ -47,7 +65,7 @@ async def test_accounts_in_the_order_of_their_ids(store: SqliteStore) -> None:
 
 
 @pages
-async def test_accounts_page_by_page(store: SqliteStore, limit: int) -> None:
+async def test_accounts_page_by_page(store: StoreAndReader, limit: int) -> None:
     ids, after = [], ""
     while page := await store.accounts(after, limit):
         assert len(page) <= limit
@@ -56,7 +74,7 @@ async def test_accounts_page_by_page(store: SqliteStore, limit: int) -> None:
     assert ids == sorted(account.id for account in ACCOUNTS)
 
 
-async def test_tokens_of_an_account_in_the_order_of_their_digests(store: SqliteStore) -> None:
+async def test_tokens_of_an_account_in_the_order_of_their_digests(store: StoreAndReader) -> None:
     assert await store.tokens("guest", "", 100) == [Token("0123456789abcdef0123", "guest", 2, 0), TOKENS[1]]
     assert await store.tokens("owner", "", 100) == [TOKENS[0]]
     assert await store.tokens("other", "", 100) == []
@@ -71,11 +89,11 @@ async def test_tokens_of_an_account_in_the_order_of_their_digests(store: SqliteS
         ("d2", 1, []),
     ],
 )
-async def test_3_3_tokens_page_by_page(store: SqliteStore, after: str, limit: int, ids: list[str]) -> None:
+async def test_3_3_tokens_page_by_page(store: StoreAndReader, after: str, limit: int, ids: list[str]) -> None:
     assert [token.digest[:16] for token in await store.tokens("guest", after, limit)] == ids
 
 
-async def test_a_device_with_all_that_is_known_of_it(store: SqliteStore) -> None:
+async def test_a_device_with_all_that_is_known_of_it(store: StoreAndReader) -> None:
     assert await store.device("lamp") == DeviceInfo(
         msgspec.structs.replace(DEVICES[0], uiid=6),
         created_ms=88,
@@ -84,7 +102,7 @@ async def test_a_device_with_all_that_is_known_of_it(store: SqliteStore) -> None
     assert await store.device("none") is None
 
 
-async def test_a_device_that_has_told_nothing_has_empty_params(store: SqliteStore) -> None:
+async def test_a_device_that_has_told_nothing_has_empty_params(store: StoreAndReader) -> None:
     sub = await store.device("sub-2")
     assert sub is not None
     assert (sub.device, sub.params) == (DEVICES[3], "{}")
@@ -92,7 +110,7 @@ async def test_a_device_that_has_told_nothing_has_empty_params(store: SqliteStor
 
 @pytest.mark.parametrize(("id", "verified", "shareable"), [("bridge", True, False), ("sub-1", False, True)])
 async def test_flags_of_a_device_are_true_or_false(
-    store: SqliteStore, id: str, verified: bool, shareable: bool
+    store: StoreAndReader, id: str, verified: bool, shareable: bool
 ) -> None:
     found = await store.device(id)
     assert found is not None
@@ -103,7 +121,7 @@ async def test_flags_of_a_device_are_true_or_false(
 
 
 @pages
-async def test_devices_page_by_page(store: SqliteStore, limit: int) -> None:
+async def test_devices_page_by_page(store: StoreAndReader, limit: int) -> None:
     ids, after = [], ""
     while page := await store.devices(after, limit):
         assert len(page) <= limit
@@ -124,7 +142,7 @@ async def test_devices_page_by_page(store: SqliteStore, limit: int) -> None:
 )
 @pages
 async def test_devices_that_an_account_owns_or_has_a_grant_on(
-    store: SqliteStore, account: str, ids: list[str], limit: int
+    store: StoreAndReader, account: str, ids: list[str], limit: int
 ) -> None:
     found, after = [], ""
     while page := await store.devices_of(account, after, limit):
@@ -134,7 +152,7 @@ async def test_devices_that_an_account_owns_or_has_a_grant_on(
     assert found == ids
 
 
-async def test_a_grant_on_a_bridge_lists_what_is_below_it(store: SqliteStore) -> None:
+async def test_a_grant_on_a_bridge_lists_what_is_below_it(store: StoreAndReader) -> None:
     grant = make(30, State.ACTIVE, "bridge", "owner", "other", "")
     await Kept(store).put(*made(grant))
     assert [info.device.id for info in await store.devices_of("other", "", 100)] == [
@@ -148,13 +166,13 @@ async def test_a_grant_on_a_bridge_lists_what_is_below_it(store: SqliteStore) ->
     assert [info.device.id for info in await store.devices_of("other", "", 100)] == ["cellar", "lamp"]
 
 
-async def test_a_device_is_listed_once_however_many_grants_there_are(store: SqliteStore) -> None:
+async def test_a_device_is_listed_once_however_many_grants_there_are(store: StoreAndReader) -> None:
     await Kept(store).put(*made(*(make(id, State.ACTIVE, "lamp", "owner", "other", "") for id in (30, 31))))
     assert [info.device.id for info in await store.devices_of("other", "", 100)] == ["cellar", "lamp"]
 
 
 @pages
-async def test_shares_page_by_page(store: SqliteStore, limit: int) -> None:
+async def test_shares_page_by_page(store: StoreAndReader, limit: int) -> None:
     found: list[Share] = []
     while page := await store.shares(found[-1].id if found else 0, limit):
         assert len(page) <= limit
@@ -177,7 +195,7 @@ async def test_shares_page_by_page(store: SqliteStore, limit: int) -> None:
     ],
 )
 async def test_shares_of_a_device_the_newest_first(
-    store: SqliteStore, device: str, ended: bool, ids: list[int]
+    store: StoreAndReader, device: str, ended: bool, ids: list[int]
 ) -> None:
     shares = await store.shares_of(DeviceShares(device, None, 0, ended), LAST, 100)
     assert [share for share, _sharee in shares] == [share for id in ids for share in SHARES if share.id == id]
@@ -187,7 +205,7 @@ async def test_shares_of_a_device_the_newest_first(
 
 @pages
 @pytest.mark.parametrize("ended", [False, True])
-async def test_3_1_shares_of_a_device_page_by_page(store: SqliteStore, limit: int, ended: bool) -> None:
+async def test_3_1_shares_of_a_device_page_by_page(store: StoreAndReader, limit: int, ended: bool) -> None:
     wanted = DeviceShares("lamp", None, 0, ended)
     ids, before = list[int](), LAST
     while page := await store.shares_of(wanted, before, limit):
@@ -198,14 +216,14 @@ async def test_3_1_shares_of_a_device_page_by_page(store: SqliteStore, limit: in
 
 
 @pytest.mark.parametrize(("now_ms", "ids"), [(6999, [23, 13, 12]), (7000, [23, 12]), (8999, [23, 12]), (9000, [])])
-async def test_shares_of_a_device_without_what_is_overdue(store: SqliteStore, now_ms: int, ids: list[int]) -> None:
+async def test_shares_of_a_device_without_what_is_overdue(store: StoreAndReader, now_ms: int, ids: list[int]) -> None:
     shares = await store.shares_of(DeviceShares("lamp", None, now_ms), LAST, 100)
     assert [share.id for share, _sharee in shares] == ids
 
 
 @pytest.mark.parametrize("ended", [False, True])
 async def test_3_1_shares_of_a_sub_device_have_the_grants_of_its_bridge_that_cover_it(
-    store: SqliteStore, ended: bool
+    store: StoreAndReader, ended: bool
 ) -> None:
     """Of the guest `sub-2` has a row that was set apart; `sub-1` is barred from the other, and has the guest's request."""
     grants = [
@@ -228,7 +246,7 @@ async def test_3_1_shares_of_a_sub_device_have_the_grants_of_its_bridge_that_cov
     assert await ids("sub-2") == [34, 30]
 
 
-async def test_3_1_an_invitation_that_has_joined_waits_until_its_deadline(store: SqliteStore) -> None:
+async def test_3_1_an_invitation_that_has_joined_waits_until_its_deadline(store: StoreAndReader) -> None:
     """A request that has joined is not listed, nor what stays out."""
     shares = [
         make(30 + n, State.JOINED, "sub-1", "owner", "guest", "", origin=Origin(o)) for n, o in enumerate((0, 1, 4))
@@ -239,7 +257,7 @@ async def test_3_1_an_invitation_that_has_joined_waits_until_its_deadline(store:
         assert [share.id for share, _sharee in found] == ids
 
 
-async def history(store: SqliteStore) -> list[JournalRow]:
+async def history(store: StoreAndReader) -> list[JournalRow]:
     """A share of the lamp to the guest that was accepted and left, behind what was made before."""
     offer = make(40, State.OPEN, "lamp", "owner", None, "", origin=Origin.CODE)
     accepted = moved(offer, "guest", Channel.HTTP, state=State.ACTIVE, sharee_id="guest")
@@ -255,7 +273,7 @@ async def history(store: SqliteStore) -> list[JournalRow]:
     return rows
 
 
-async def test_a_row_of_the_journal(store: SqliteStore) -> None:
+async def test_a_row_of_the_journal(store: StoreAndReader) -> None:
     first, second, third = await history(store)
     assert second == JournalRow(
         id=first.id + 1,
@@ -291,7 +309,9 @@ FILTERS: list[tuple[JournalFilter, Wanted]] = [
 
 @pytest.mark.parametrize(("wanted", "holds"), FILTERS, ids=[str(wanted) for wanted, _holds in FILTERS])
 @pages
-async def test_the_journal_page_by_page(store: SqliteStore, wanted: JournalFilter, holds: Wanted, limit: int) -> None:
+async def test_the_journal_page_by_page(
+    store: StoreAndReader, wanted: JournalFilter, holds: Wanted, limit: int
+) -> None:
     rows: list[JournalRow] = []
     while page := await store.journal(wanted, rows[-1].id if rows else 0, limit):
         assert len(page) <= limit
@@ -300,7 +320,7 @@ async def test_the_journal_page_by_page(store: SqliteStore, wanted: JournalFilte
     assert all((row.from_state, row.by, row.channel) == (None, "owner", Channel.WEBSOCKET) for row in rows)
 
 
-Ask = Callable[[SqliteStore], Awaitable[object]]
+Ask = Callable[[StoreAndReader], Awaitable[object]]
 ASKED: dict[str, Ask] = {
     "accounts": lambda store: store.accounts("", 1),
     "account": lambda store: store.account("owner"),
@@ -323,11 +343,11 @@ asked = pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
 
 
 @asked
-async def test_no_list_reads_a_whole_table(store: SqliteStore, database: Path, ask: Ask) -> None:
+async def test_no_list_reads_a_whole_table(sqlite_store: SqliteStore, database: Path, ask: Ask) -> None:
     ran: list[str] = []
-    await store._reader.set_trace_callback(ran.append)
-    await ask(store)
-    await store._reader.set_trace_callback(None)  # type: ignore[arg-type]
+    await sqlite_store._reader.set_trace_callback(ran.append)
+    await ask(sqlite_store)
+    await sqlite_store._reader.set_trace_callback(None)  # type: ignore[arg-type]
     with closing(open_database(database)) as connection:
         plan = [str(row[3]) for sql in ran for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
     read = [step for step in plan if step.startswith(("SCAN", "SEARCH"))]
@@ -368,35 +388,37 @@ async def steps(store: SqliteStore, ask: Ask) -> int:
     ids=["3.1 a page of the history of a device", "3.3 open offers beside share codes"],
 )
 async def test_what_a_list_reads_does_not_grow_with_what_it_does_not_show(
-    store: SqliteStore, ask: Ask, rows: list[Share]
+    sqlite_store: SqliteStore, ask: Ask, rows: list[Share]
 ) -> None:
-    await Kept(store).put(*made(*rows[:40]))
-    before = await steps(store, ask)
-    await Kept(store).put(*made(*rows[40:]))
-    assert await steps(store, ask) == before
+    await Kept(sqlite_store).put(*made(*rows[:40]))
+    before = await steps(sqlite_store, ask)
+    await Kept(sqlite_store).put(*made(*rows[40:]))
+    assert await steps(sqlite_store, ask) == before
 
 
-async def test_open_offers_are_counted_up_to_a_deadline(store: SqliteStore) -> None:
+async def test_open_offers_are_counted_up_to_a_deadline(store: StoreAndReader) -> None:
     await Kept(store).put(*made(make(30, State.OPEN, "lamp", "owner", "guest", "", deadline_ms=9001)))
     assert [await store.open_offers(until_ms) for until_ms in (8999, 9000, 9001)] == [0, 3, 4]
 
 
-async def test_a_look_does_not_wait_for_a_writer(store: SqliteStore, database: Path) -> None:
+async def test_a_look_does_not_wait_for_a_writer(sqlite_store: SqliteStore, database: Path) -> None:
     other = sqlite3.connect(database, isolation_level=None)
     try:
         other.execute("BEGIN IMMEDIATE")
         other.execute("DELETE FROM token")
-        assert await store.tokens("owner", "", 1) == [TOKENS[0]]
+        assert await sqlite_store.tokens("owner", "", 1) == [TOKENS[0]]
     finally:
         other.close()
 
 
 @asked
-async def test_a_list_that_cannot_be_read_is_a_failed_store(store: SqliteStore, database: Path, ask: Ask) -> None:
+async def test_a_list_that_cannot_be_read_is_a_failed_store(
+    sqlite_store: SqliteStore, database: Path, ask: Ask
+) -> None:
     other = sqlite3.connect(database)
     other.execute("PRAGMA foreign_keys = OFF")
     for table in ("journal", "share", "device_params", "device", "token", "account"):
         other.execute(f"DROP TABLE {table}")
     other.close()
     with pytest.raises(StoreFailed):
-        await ask(store)
+        await ask(sqlite_store)

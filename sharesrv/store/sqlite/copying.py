@@ -1,0 +1,61 @@
+"""A SQLite file as a side of a copy."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+from sharesrv.errors import Trouble
+from sharesrv.store.copying import CHUNK
+from sharesrv.store.rows import Row
+from sharesrv.store.sqlite.connection import open_database, roll_back, unusable
+from sharesrv.store.sqlite.store import lock
+
+
+class SqliteSide:
+    """See `store.copying.Side`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    async def columns(self, table: str) -> list[str]:
+        return [name for _place, name, *_rest in self._connection.execute(f"PRAGMA table_info({table})")]
+
+    async def count(self, table: str) -> int:
+        [number] = self._connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+        return int(number)
+
+    async def read(self, table: str, columns: Sequence[str], order: str) -> AsyncIterator[Sequence[Row]]:
+        cursor = self._connection.execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY {order}")
+        while chunk := cursor.fetchmany(CHUNK):
+            yield chunk
+
+    async def write(self, table: str, columns: Sequence[str], chunks: AsyncIterator[Sequence[Row]]) -> None:
+        places = ", ".join("?" * len(columns))
+        async for chunk in chunks:
+            self._connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", chunk)
+
+
+@asynccontextmanager
+async def sqlite_side(path: Path, *, create: bool) -> AsyncIterator[SqliteSide]:
+    """The file, as its one server would have it. With `create`, make one that does not exist. Raises Trouble."""
+    if not create and not path.exists():
+        raise Trouble(f"database {path}: there is no such file")
+    with lock(path), closing(_opened(path)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield SqliteSide(connection)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise Trouble(f"database {path}: {error}; nothing was written") from error
+        finally:
+            roll_back(connection)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    try:
+        return open_database(path)
+    except (sqlite3.Error, OSError) as error:
+        raise unusable(path, error) from error
