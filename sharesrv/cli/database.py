@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from sharesrv.cli.options import rules_of
-from sharesrv.clock import SystemClock
+from sharesrv.clock import Clock
 from sharesrv.config import Settings
 from sharesrv.domain.draft import Command, Draft, decide
 from sharesrv.domain.facts import Facts
@@ -15,8 +15,7 @@ from sharesrv.domain.outcome import Outcome
 from sharesrv.domain.source import Source
 from sharesrv.errors import Refused, Trouble
 from sharesrv.store.base import OutcomeUnknown, Reader, StoreFailed
-from sharesrv.store.sqlite.connection import path_of
-from sharesrv.store.sqlite.store import SqliteStore
+from sharesrv.store.choice import StoreAndReader, clock_of, name_of, store_of
 
 Value = TypeVar("Value")
 
@@ -26,7 +25,7 @@ async def carry_out(settings: Settings, command: Command, *, create: bool) -> No
 
     With `create`, make the database where there is none. Raises Refused and Trouble; then nothing was written.
     """
-    clock = SystemClock()
+    clock = clock_of(settings.database.url)
 
     def work(source: Source) -> list[Outcome]:
         draft = Draft(Facts(source, rules_of(settings), clock.now_ms()), clock, channel=command.channel)
@@ -35,25 +34,31 @@ async def carry_out(settings: Settings, command: Command, *, create: bool) -> No
             raise outcome.reply
         return [*draft.lapsed, outcome]
 
-    async with _store(settings, create=create, on_failure="; nothing was written") as store:
-        await store.transact(work)
+    def foresee(source: Source) -> tuple[bool, list[Outcome]]:
+        command.foresee(Facts(source, rules_of(settings), clock.now_ms()))
+        return True, work(source)
+
+    async with _store(settings, clock, create=create, on_failure="; nothing was written") as store:
+        await store.transact(work, foresee)
 
 
 async def ask(settings: Settings, question: Callable[[Reader], Awaitable[Value]]) -> Value:
     """Ask the database one question. Raises Trouble."""
-    async with _store(settings) as store:
+    async with _store(settings, clock_of(settings.database.url)) as store:
         return await question(store)
 
 
 @asynccontextmanager
-async def _store(settings: Settings, *, create: bool = False, on_failure: str = "") -> AsyncIterator[SqliteStore]:
-    path = path_of(settings.database.url)
+async def _store(
+    settings: Settings, clock: Clock, *, create: bool = False, on_failure: str = ""
+) -> AsyncIterator[StoreAndReader]:
+    name = name_of(settings.database.url)
     try:
-        async with SqliteStore(path, SystemClock(), serves=False, create=create) as store:
+        async with store_of(settings.database, clock, serves=False, create=create) as store:
             yield store
     except StoreFailed as error:
-        raise Trouble(f"database {path}: {error}{on_failure}") from error
+        raise Trouble(f"{name}: {error}{on_failure}") from error
     except OutcomeUnknown as error:
-        raise Trouble(f"database {path}: {error}; look whether it was written") from error
+        raise Trouble(f"{name}: {error}; look whether it was written") from error
     except UnicodeEncodeError as error:
         raise Trouble("one of the arguments is not UTF-8") from error

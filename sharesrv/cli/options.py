@@ -1,13 +1,15 @@
-"""What the verbs share: the options for settings, the settings as the domain's rules, the log, the event loop."""
+"""What the verbs share: the options for settings, the settings as the domain's rules, the log, event loop and signals."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -47,9 +49,13 @@ def rules_of(settings: Settings) -> Rules:
     )
 
 
-def log_to_stderr() -> None:
-    """Log readably in a terminal, as JSON elsewhere; so do libraries that use `logging`. No traceback prints locals."""
+def log_to_stderr(**always: int) -> None:
+    """Log readably in a terminal, as JSON elsewhere; so do libraries that use `logging`. No traceback prints locals.
+
+    What is given is said in every line.
+    """
     first: list[Processor] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso")]
+    first.append(lambda _logger, _method, event: {**event, **always})
     last: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     if sys.stderr.isatty():
         last = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
@@ -72,3 +78,24 @@ def run(work: Coroutine[Any, Any, Value]) -> Value:
         return asyncio.run(work)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(work)
+
+
+def ending_signal() -> asyncio.Future[str]:
+    """The name of the signal that ends a server. One that comes during the start ends it as soon as it is up."""
+    loop = asyncio.get_running_loop()
+    ending: asyncio.Future[str] = loop.create_future()
+
+    def note(name: str) -> None:
+        if not ending.done():
+            ending.set_result(name)
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(note, signal.Signals(number).name)
+
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        is_nohup = name == "SIGHUP" and number and signal.getsignal(number) == signal.SIG_IGN
+        if number and not is_nohup:
+            signal.signal(number, handle)
+    return ending

@@ -4,42 +4,71 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
-from types import FrameType
-from typing import Final
+import os
+import sys
+from typing import Annotated, Final
 
 import structlog
+import typer
 
 from sharesrv import metrics
 from sharesrv.cli.composition import Running, serving
-from sharesrv.cli.options import Assignments, Config, log_to_stderr, run, settings
-from sharesrv.config import Limits, Settings
+from sharesrv.cli.options import Assignments, Config, ending_signal, log_to_stderr, run, settings
+from sharesrv.cli.workers import held_ports, supervise, worker_command
+from sharesrv.config import Limits, Settings, shown
 from sharesrv.faces.websocket.opening import PATH
 
 log = structlog.get_logger()
 
 OTHER_FILES: Final = 64  # that a server has open besides its connections, with room to spare
+STDIN: Final = 0
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="So many processes on the same ports, each a node of the cluster. A request to /metrics or /readyz reaches one"
+        " of them: sharesrv_worker_restarts says which.",
+    ),
+]
 
 
-def serve(config: Config = None, assignments: Assignments = None) -> None:
+def serve(
+    config: Config = None,
+    assignments: Assignments = None,
+    workers: Workers = 1,
+    worker: Annotated[int, typer.Option(hidden=True)] = 0,
+    restarts: Annotated[int, typer.Option(hidden=True)] = 0,
+) -> None:
     """Run the server until SIGTERM, SIGINT (Ctrl-C) or SIGHUP.
 
     A secret does not belong on a command line, where `ps` shows it: set auth.admin_token_file, a file with the operators'
-    token, or the environment variable SHARESRV_AUTH__ADMIN_TOKEN.
+    token, or the environment variable SHARESRV_AUTH__ADMIN_TOKEN; and for a database with a password SHARESRV_DATABASE__URL.
     """
-    log_to_stderr()
-    run(_serve(settings(config, assignments)))
+    log_to_stderr(**({"worker": worker} if worker else {}))
+    found = settings(config, assignments)
+    if workers == 1:
+        run(_serve(found, worker, restarts))
+        return
+    with held_ports(found) as (ws_port, http_port):
+        ports = [f"server.ws_port={ws_port}", f"server.http_port={http_port}"]
+        command = worker_command(config, [*(assignments or []), *ports])
+        code = run(supervise(workers, command))
+    sys.exit(code)
 
 
-async def _serve(settings: Settings) -> None:
-    ending = _ending()
+async def _serve(settings: Settings, worker: int, restarts: int) -> None:
+    ending = ending_signal()
     _raise_file_limit(settings.limits)
-    async with serving(settings) as running:
+    if worker:
+        _end_with_supervisor(ending)
+        metrics.WORKER.labels(str(worker)).set(restarts)
+    async with serving(settings, shares_ports=worker > 0) as running:
         gc.collect()  # what the start has made is exempt from collection, the rest seldom garbage: collect less often
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         where = f"{address(settings, running)} and {http_address(settings, running)}"
-        print(f"sharesrv listens on {where}, database {settings.database.url}", flush=True)
+        print(f"sharesrv listens on {where}, database {shown(settings.database.url)}", flush=True)
         log.info("going down", signal=await ending)
         connections = int(metrics.REGISTRY.get_sample_value("sharesrv_connections") or 0)
     log.info("stopped", connections=connections)
@@ -60,25 +89,17 @@ def _origin(settings: Settings, port: int) -> str:
     return f"{'s' if settings.server.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _ending() -> asyncio.Future[str]:
-    """The name of the signal that ends the server. One that comes during the start ends it as soon as it is up."""
+def _end_with_supervisor(ending: asyncio.Future[str]) -> None:
+    """Note it when a worker's supervisor is gone, however it ended: it holds the other end of this process's stdin."""
     loop = asyncio.get_running_loop()
-    ending: asyncio.Future[str] = loop.create_future()
 
-    def note(name: str) -> None:
-        if not ending.done():
-            ending.set_result(name)
+    def read() -> None:
+        if not os.read(STDIN, 4096):
+            loop.remove_reader(STDIN)
+            if not ending.done():
+                ending.set_result("none, its supervisor is gone")
 
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(note, signal.Signals(number).name)
-
-    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        is_nohup = name == "SIGHUP" and number and signal.getsignal(number) == signal.SIG_IGN
-        if number and not is_nohup:
-            signal.signal(number, handle)
-    return ending
+    loop.add_reader(STDIN, read)
 
 
 def _raise_file_limit(limits: Limits) -> None:

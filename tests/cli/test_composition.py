@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sharesrv.auth import digest
-from sharesrv.cli import composition
+from sharesrv.cli import composition, live
 from sharesrv.cli.database import carry_out
 from sharesrv.domain.connect import LEFT_AT_ONCE, TellLeft
 from sharesrv.domain.draft import Command
@@ -236,5 +236,5 @@ class Heard:
 def test_each_notice_goes_to_the_part_that_acts_on_it(notice: Notice, called: str, told: object) -> None:
     heard: list[tuple[str, object]] = []
     hub, devices, deadlines = (Heard(name, heard) for name in ("hub", "devices", "deadlines"))
-    composition._tell(hub, devices, deadlines, notice)  # type: ignore[arg-type]
+    live.tell_here(hub, devices, deadlines, notice)  # type: ignore[arg-type]
     assert heard == [(called, told)]

@@ -252,7 +252,7 @@ def test_a_certificate_that_is_not_there(database: Path) -> None:
 
 def test_a_database_url_that_is_none_is_said_with_where_it_was_given(database: Path) -> None:
     ended = run("serve", path=None, SHARESRV_DATABASE__URL="postgres://user:hush@host/db")
-    said = "sharesrv: SHARESRV_DATABASE__URL: database.url must be sqlite:///FILE\n"
+    said = "sharesrv: SHARESRV_DATABASE__URL: database.url must be sqlite:///FILE or postgresql://USER@HOST:PORT/DATABASE\n"
     assert (ended.returncode, ended.stderr) == (2, said)
 
 

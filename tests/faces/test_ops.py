@@ -25,7 +25,9 @@ NAMES = {
     "sharesrv_commit_seconds",
     "sharesrv_queue_commands",
     "sharesrv_share_push_seconds",
+    "sharesrv_told_seconds",
     "sharesrv_grant_end_seconds",
+    "sharesrv_worker_restarts",
 }
 
 
@@ -104,6 +106,7 @@ async def test_metrics_move(database: Path) -> None:
             assert await moved("sharesrv_frames_in_total['share']") == 1
             assert await moved("sharesrv_frames_out_total['share']") == 1
             assert await moved("sharesrv_share_push_seconds_count[]") == 1
+            assert await moved("sharesrv_told_seconds_count[]") == 1
             await guest.ask(answer(offer, 2))
             assert (await owner.heard())["result"] == 2
             assert await moved("sharesrv_open_offers[]") == 0

@@ -294,32 +294,43 @@ class ShownDevice(msgspec.Struct, rename="camel"):
     params: msgspec.Raw
 
 
-def _device(info: DeviceInfo | None, backend: Backend) -> ShownDevice:
+async def _one_device(device_id: str, backend: Backend) -> ShownDevice:
+    info = await backend.reader.device(device_id)
     if info is None:
         raise NotFoundException(Refusal.NO_SUCH_DEVICE.value)
+    [shown] = await _devices([info], backend)
+    return shown
+
+
+async def _devices(infos: list[DeviceInfo], backend: Backend) -> list[ShownDevice]:
+    online = await backend.devices.online([(info.device.id, info.device.bridge_id) for info in infos])
+    return [_device(info, info.device.id in online) for info in infos]
+
+
+def _device(info: DeviceInfo, online: bool) -> ShownDevice:
     device = info.device
     return ShownDevice(
         id=device.id, deviceid=device.id, owner=device.owner_id, name=device.name, pk=device.pk, dk=device.dk,
         uiid=device.uiid, bridge=device.bridge_id, verified=device.verified, shareable=device.shareable,
-        created_at=info.created_ms, online=backend.devices.link(device.id, device.bridge_id) is not None,
+        created_at=info.created_ms, online=online,
         params=msgspec.Raw(info.params.encode()),
     )  # fmt: skip
 
 
 @get("/devices", summary="List devices")
 async def devices(backend: TheBackend, limit: Limit = 100, after: After = "") -> Page[ShownDevice]:
-    return page([_device(each, backend) for each in await backend.reader.devices(after, limit + 1)], limit)
+    return page(await _devices(await backend.reader.devices(after, limit + 1), backend), limit)
 
 
 @post("/devices", summary="Create or replace a device")
 async def save_device(backend: TheBackend, data: JSONBody[NewDevice]) -> ShownDevice:
     await carry_out(backend, write_command([record_of(data)]))
-    return _device(await backend.reader.device(data.deviceid), backend)
+    return await _one_device(data.deviceid, backend)
 
 
 @get("/devices/{device_id:str}", summary="Show a device")
 async def show_device(backend: TheBackend, device_id: FromPath[str]) -> ShownDevice:
-    return _device(await backend.reader.device(device_id), backend)
+    return await _one_device(device_id, backend)
 
 
 @patch("/devices/{device_id:str}", summary="Change a device; another owner ends its shares")
@@ -328,7 +339,7 @@ async def change_device(backend: TheBackend, device_id: FromPath[str], data: JSO
     if "devicekey" in fields:
         fields["key_digest"] = digest(fields.pop("devicekey"))
     await carry_out(backend, ChangeDevice(device_id=device_id, fields=fields))
-    return _device(await backend.reader.device(device_id), backend)
+    return await _one_device(device_id, backend)
 
 
 @delete("/devices/{device_id:str}", summary="Delete a device; its shares end")

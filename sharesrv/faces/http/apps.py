@@ -138,6 +138,7 @@ async def device(request: AnyRequest, backend: TheBackend, device_id: FromPath[s
 async def _show_devices(found: list[DeviceInfo], account: Account, backend: Backend) -> list[AppDevice]:
     """Those of the devices that this account may see, as it sees them."""
     by_id = {info.device.id: info for info in found}
+    online = await backend.devices.online([(info.device.id, info.device.bridge_id) for info in found])
 
     def look(source: Source) -> list[AppDevice]:
         facts = backend.draft(source).facts
@@ -147,7 +148,7 @@ async def _show_devices(found: list[DeviceInfo], account: Account, backend: Back
             info = by_id[device.id]
             entry = AppDevice(
                 name=device.name, deviceid=device.id, apikey=device.owner_id, created_at=info.created_ms, uiid=device.uiid,
-                online=backend.devices.link(device.id, device.bridge_id) is not None,
+                online=device.id in online,
                 params=msgspec.Raw(info.params.encode()),
             )  # fmt: skip
             if device.owner_id == account.id:

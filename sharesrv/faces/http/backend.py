@@ -22,8 +22,10 @@ from sharesrv.domain.parties import Called
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.source import Account, Source
 from sharesrv.errors import Refusal, Refused
+from sharesrv.live.bus import Bus
 from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
+from sharesrv.live.nodes import Nodes
 from sharesrv.live.presence import Devices
 from sharesrv.protocol import quectel
 from sharesrv.protocol.faults import Wrong
@@ -43,6 +45,8 @@ class Backend:
     reader: Reader
     hub: Hub
     devices: Devices
+    nodes: Nodes | None
+    bus: Bus | None
     tokens: Tokens
     ws_port: int
 

@@ -34,6 +34,10 @@ async def readyz(backend: TheBackend) -> Response[Status]:
         status = f"commits fail: {ledger.failure}"
     elif ledger.waiting_s > OLD_S:
         status = f"the oldest command has waited for {ledger.waiting_s:.1f} s"
+    elif backend.bus is not None and not backend.bus.is_up:
+        status = "the bus is away"
+    elif backend.nodes is not None and backend.nodes.failure:
+        status = f"this node cannot say that it lives: {backend.nodes.failure}"
     else:
         return Response(Status("ready"))
     return Response(Status(status), status_code=503)

@@ -24,7 +24,7 @@ from sharesrv.names import check_note
 from sharesrv.protocol import importing
 from sharesrv.protocol.coolkit.codes import ERRORS
 from sharesrv.protocol.quectel import LAST_ID
-from sharesrv.store.base import JournalFilter, JournalRow
+from sharesrv.store.base import DEAD_MS, JournalFilter, JournalRow, NodeInfo
 
 AfterNumber = Annotated[int, QueryParameter(ge=0, description="The last id of the page before")]
 Key = Annotated[str, QueryParameter(max_length=128)]
@@ -127,7 +127,7 @@ async def close(backend: TheBackend, share_id: FromPath[int]) -> None:
 class ShownSession(msgspec.Struct, omit_defaults=True):
     """`account` of an app's, `device` of a device's."""
 
-    id: int
+    id: str
     kind: Literal["app", "device"]
     account: str | None = None
     device: str | None = None
@@ -135,8 +135,8 @@ class ShownSession(msgspec.Struct, omit_defaults=True):
 
 def _shown(session: AppSession | DeviceSession) -> ShownSession:
     if isinstance(session, AppSession):
-        return ShownSession(session.id, "app", account=session.account_id)
-    return ShownSession(session.id, "device", device=session.device_id)
+        return ShownSession(str(session.id), "app", account=session.account_id)
+    return ShownSession(str(session.id), "device", device=session.device_id)
 
 
 def _sessions(backend: Backend) -> dict[int, AppSession | DeviceSession]:
@@ -163,6 +163,38 @@ async def show_session(backend: TheBackend, session_id: FromPath[int]) -> ShownS
 @delete("/sessions/{session_id:int}", summary="Close a connection")
 async def end_session(backend: TheBackend, session_id: FromPath[int]) -> None:
     _session(backend, session_id).goodbye(Goodbye.UNAUTHORIZED)
+
+
+# Nodes.
+
+
+class ShownNode(msgspec.Struct):
+    """A node: `started_at` and `heard_at` in ms, `sessions` how many connections it holds, `here` whether it is this one."""
+
+    id: str
+    number: int
+    host: str
+    state: Literal["alive", "leaving", "dead"]
+    started_at: int
+    heard_at: int
+    sessions: int
+    here: bool
+
+
+@get("/nodes", summary="List the nodes of the cluster; a server that is alone has none")
+async def nodes(backend: TheBackend) -> Page[ShownNode]:
+    found = await backend.nodes.everyone() if backend.nodes is not None else []
+    dead_ms = backend.clock.now_ms() - DEAD_MS
+    here = backend.nodes.node if backend.nodes is not None else 0
+    return Page([_node(each, dead_ms, here) for each in found], None)
+
+
+def _node(info: NodeInfo, dead_ms: int, here: int) -> ShownNode:
+    state: Literal["alive", "leaving", "dead"] = "alive" if info.beat_ms > dead_ms else "dead"
+    return ShownNode(
+        id=str(info.id), number=info.number, host=info.host, state="leaving" if info.leaves else state,
+        started_at=info.started_ms, heard_at=info.beat_ms, sessions=info.sessions, here=info.id == here,
+    )  # fmt: skip
 
 
 # What happened, and what would.
@@ -249,6 +281,6 @@ async def explain_access(backend: TheBackend, account: Key, device: Key, action:
 
 
 HANDLERS: Final = [
-    shares, grant, show_share, amend, close, sessions, show_session, end_session, journal, show_transition,
+    shares, grant, show_share, amend, close, sessions, show_session, end_session, nodes, journal, show_transition,
     explain_access,
 ]  # fmt: skip

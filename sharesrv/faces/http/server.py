@@ -24,7 +24,6 @@ from litestar.types import ASGIApp, ControllerRouterHandler, Receive, Scope, Sen
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from sharesrv.config import Settings
 from sharesrv.domain.explain import ACTIONS
 from sharesrv.errors import Trouble
 from sharesrv.faces.http import admin, apps, openapi, ops, oversight, sharing
@@ -245,14 +244,15 @@ async def listening(
             await sweep
 
 
-def bind(settings: Settings) -> socket.socket:
-    """The socket of the HTTP port; port 0 takes a free one. Raises Trouble."""
-    host, port = settings.server.host, settings.server.http_port
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket at a port, which other processes may bind too if it is `shared`; port 0 is a free one. Raises Trouble."""
     sock: socket.socket | None = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(*found[:3])
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(found[4])
     except OSError as error:
         if sock is not None:
