@@ -6,12 +6,16 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import Self
 
 from sharesrv import cli
+
+CLOCK_OFF_S = "TESTS_CLOCK_OFF_S"  # an environment variable: by how much the machine's clock of a process is wrong
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.loaded"])
@@ -29,8 +33,7 @@ class Forked:
         reader.close()
 
     def send_signal(self, number: signal.Signals) -> None:
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         self._process.kill()
@@ -40,8 +43,14 @@ class Forked:
 
     def wait(self, timeout_s: float) -> int:
         self._process.join(timeout_s)
-        assert self._process.exitcode is not None, "it still runs"
+        if self._process.exitcode is None:
+            raise TimeoutExpired("sharesrv", timeout_s)
         return self._process.exitcode
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
 
     def __enter__(self) -> Self:
         return self
@@ -62,5 +71,13 @@ def _run(stdout: Connection, log: Path, arguments: list[str], environment: dict[
     os.environ.clear()
     os.environ.update(environment)
     warnings.simplefilter("error")
+    if off_s := int(environment.get(CLOCK_OFF_S, 0)):
+        _set_clock_off(off_s)
     sys.argv = ["sharesrv", *arguments]
     cli.main()
+
+
+def _set_clock_off(off_s: int) -> None:
+    right_s, right_ns = time.time, time.time_ns
+    time.time = lambda: right_s() + off_s
+    time.time_ns = lambda: right_ns() + off_s * 10**9

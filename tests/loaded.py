@@ -8,6 +8,7 @@ import pytest  # noqa: F401  each process imports the main module again, which i
 
 import tests.forked  # noqa: F401
 from sharesrv.cli import app_for
+from sharesrv.cli import node as _  # noqa: F401
 from sharesrv.faces.http.backend import Backend
 from sharesrv.faces.http.server import application
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -20,6 +19,7 @@ from tests.wire import (
     OWNER,
     PATIENCE_S,
     QUICK,
+    Place,
     TestServer,
     Wire,
     at,
@@ -186,9 +186,9 @@ def envelope(answer: Answer) -> Any:
     return said
 
 
-def add(path: Path, **rows: Any) -> None:
+def add(place: Place, **rows: Any) -> None:
     """Write more rows of the kinds that a batch has."""
-    write_records(path, WriteRecords(**rows, imported=True))
+    write_records(place, WriteRecords(**rows, imported=True))
 
 
 def coded(id: str, **fields: Any) -> DeviceRecord:
@@ -198,7 +198,7 @@ def coded(id: str, **fields: Any) -> DeviceRecord:
 
 @asynccontextmanager
 async def house(
-    path: Path,
+    place: Place,
     *assignments: str,
     devices: Iterable[DeviceRecord] = (),
     grants: Iterable[GrantRecord] = (),
@@ -207,13 +207,13 @@ async def house(
     """A server whose devices have product keys, with so many accounts more, and a client of its HTTP port."""
     own = [coded("lamp", name="Lamp"), coded("bridge")]
     own += [coded(id, bridge_id="bridge") for id in ("sub-1", "sub-2")]
-    fill(path, devices=[*own, *devices], grants=grants)
+    fill(place, devices=[*own, *devices], grants=grants)
     more = [f"guest-{number}" for number in range(accounts)]
     people = [AccountRecord(id, f"{id}@example.org", id.title()) for id in (LATE, *more)]
     tokens = [TokenRecord(id, digest(at(id)), 0) for id in more]
-    add(path, accounts=people, tokens=[*tokens, TokenRecord(LATE, digest(at(LATE)), 1)])
+    add(place, accounts=people, tokens=[*tokens, TokenRecord(LATE, digest(at(LATE)), 1)])
     clock = ShiftedClock()
-    async with server(path, *assignments, filled=False, clock=clock, times=QUICK) as running:
+    async with server(place, *assignments, filled=False, clock=clock, times=QUICK) as running:
         base = f"http://127.0.0.1:{running.running.http_port}"
         timeout = aiohttp.ClientTimeout(total=6 * PATIENCE_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from unittest.mock import patch
 
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -55,10 +55,26 @@ def device_row(id: str, *, params: str | None = None, **fields: Any) -> DeviceRe
     return DeviceRecord(Device(id, **(defaults | {"key_digest": digest(f"key-{id}")} | fields)), params)
 
 
-def write_records(path: Path, command: Command) -> None:
-    """Carry out a command on a file, as an import does, without a loop."""
+class Site(Protocol):
+    """What several nodes have instead of a file: see tests/nodes.py."""
+
+    def write_records(self, command: Command) -> None: ...
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]: ...
+    def serving(
+        self, *assignments: str, clock: Clock | None, times: Times | None
+    ) -> AbstractAsyncContextManager[TestServer]: ...
+
+
+Place = Path | Site  # of a server's rows
+
+
+def write_records(place: Place, command: Command) -> None:
+    """Carry out a command, as an import does, without a loop."""
+    if not isinstance(place, Path):
+        place.write_records(command)
+        return
     clock = SystemClock()
-    with closing(open_database(path)) as connection:
+    with closing(open_database(place)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         facts = Facts(SqliteSource(connection), Rules(), clock.now_ms())
         draft = Draft(facts, clock, channel=command.channel)
@@ -69,9 +85,9 @@ def write_records(path: Path, command: Command) -> None:
         connection.execute("COMMIT")
 
 
-def fill(path: Path, *, devices: Iterable[DeviceRecord] = (), grants: Iterable[GrantRecord] = ()) -> None:
-    """Write the kit's records to a file, as an import does."""
-    write_records(path, kit(devices=devices, grants=grants))
+def fill(place: Place, *, devices: Iterable[DeviceRecord] = (), grants: Iterable[GrantRecord] = ()) -> None:
+    """Write the kit's records, as an import does."""
+    write_records(place, kit(devices=devices, grants=grants))
 
 
 def kit(*, devices: Iterable[DeviceRecord] = (), grants: Iterable[GrantRecord] = ()) -> WriteRecords:
@@ -87,9 +103,11 @@ def kit(*, devices: Iterable[DeviceRecord] = (), grants: Iterable[GrantRecord] =
     )
 
 
-def query(path: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
-    """What the file says, read beside the server."""
-    connection = sqlite3.connect(path)
+def query(place: Place, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    """What is stored, read beside the server."""
+    if not isinstance(place, Path):
+        return place.query(sql, *values)
+    connection = sqlite3.connect(place)
     try:
         return connection.execute(sql, values).fetchall()
     finally:
@@ -101,50 +119,59 @@ def settings_for(path: Path, *assignments: str) -> Settings:
 
 
 class TestServer:
-    """A server of this process. `path` is its database; `app` connects."""
+    """A server of this process. `app` connects."""
 
     __test__ = False
 
-    def __init__(self, running: Running, path: Path) -> None:
+    def __init__(self, running: Running, settled: Callable[[], Awaitable[None]] | None = None) -> None:
         self.running = running
-        self.path = path
         self.url = f"ws://127.0.0.1:{running.ws_port}/api/ws"
+        self._settled = settled
+
+    async def url_for(self, name: str) -> str:
+        """Where an account or a device connects."""
+        return self.url
 
     @asynccontextmanager
-    async def wire(self) -> AsyncIterator[Wire]:
+    async def wire(self, name: str = "") -> AsyncIterator[Wire]:
         """A connection before its handshake."""
-        async with connect(self.url, compression=None, proxy=None, ping_interval=None) as connection:
-            yield Wire(connection)
+        url = await self.url_for(name)
+        async with connect(url, compression=None, proxy=None, ping_interval=None) as connection:
+            yield Wire(connection, self._settled)
 
     @asynccontextmanager
     async def app(self, account: str) -> AsyncIterator[Wire]:
         """A connection of an account, its handshake done."""
-        async with self.wire() as wire:
+        async with self.wire(account) as wire:
             await wire.online(account)
             yield wire
 
     @asynccontextmanager
     async def device(self, device: str = "lamp") -> AsyncIterator[Wire]:
         """A connection of a device, its handshake done."""
-        async with self.wire() as wire:
+        async with self.wire(device) as wire:
             assert (await wire.ask(register(device)))["error"] == 0
             yield wire
 
 
 @asynccontextmanager
 async def server(
-    path: Path, *assignments: str, clock: Clock | None = None, times: Times | None = QUICK, filled: bool = True
+    place: Place, *assignments: str, clock: Clock | None = None, times: Times | None = QUICK, filled: bool = True
 ) -> AsyncIterator[TestServer]:
-    """A server on the database file `path`, filled with the kit's accounts and devices."""
+    """A server, or several nodes, on a place filled with the kit's accounts and devices."""
     if filled:
-        fill(path)
+        fill(place)
     with (
         patch.object(http_server, "application", _on_demand),
         patch.object(openapi, "document", _document),
         patch.multiple(websocket_server, SWEEP_S=0.05, WAVE_GAP_S=0.005),  # a tenth
     ):
-        async with serving(settings_for(path, *assignments), clock=clock, times=times) as running:
-            yield TestServer(running, path)
+        if isinstance(place, Path):
+            async with serving(settings_for(place, *assignments), clock=clock, times=times) as running:
+                yield TestServer(running)
+        else:
+            async with place.serving(*assignments, clock=clock, times=times) as nodes:
+                yield nodes
 
 
 _build, _describe = http_server.application, openapi.document
@@ -171,9 +198,10 @@ def _document(handlers: Any, dependencies: Any) -> openapi.Schema:
 class Wire:
     """Frames as dicts, in the order in which they come."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, settled: Callable[[], Awaitable[None]] | None = None) -> None:
         self.connection = connection
         self.account = ""
+        self._settled = settled  # waits until nodes have told one another all that they know
 
     async def send(self, frame: object) -> None:
         """Send a frame; text as it is, anything else as JSON."""
@@ -187,6 +215,8 @@ class Wire:
 
     async def silence(self) -> None:
         """Nothing has come by the time the server answers a ping."""
+        if self._settled is not None:
+            await self._settled()
         await self.send("ping")
         assert await self.heard() == "pong"
 
@@ -194,6 +224,7 @@ class Wire:
         """Nothing has come by the time the ledger has done all that was sent to it before. After the handshake."""
         nothing = share(action="cancelShare", apikey=self.account, uid="nobody", sequence="nothing")
         assert (await self.ask(nothing))["sequence"] == "nothing"
+        await self.silence()
 
     async def ask(self, frame: object) -> Any:
         """Send, and take the next frame for the answer."""

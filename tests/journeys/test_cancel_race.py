@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.faces.websocket.transport import Connection
-from tests.wire import GUEST, OWNER, PATIENCE_S, Wire, control, fill, said, server, share
+from tests.wire import GUEST, OWNER, PATIENCE_S, Place, Wire, control, fill, said, server, share
 
 UPDATES: Final = 200
 LAST: Final = {"last": True}
@@ -99,13 +98,13 @@ def timers(number: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("frame", [own, same, timers])
 async def test_nothing_of_the_sharee_s_reaches_the_device_behind_the_answer(
-    database: Path, monkeypatch: pytest.MonkeyPatch, frame: Callable[[int], dict[str, Any]]
+    place: Place, monkeypatch: pytest.MonkeyPatch, frame: Callable[[int], dict[str, Any]]
 ) -> None:
     written = Written(monkeypatch)
-    fill(database, grants=[GrantRecord("lamp", GUEST, 15, "", 0)])
+    fill(place, grants=[GrantRecord("lamp", GUEST, 15, "", 0)])
     limits = ("limits.frames_per_second=0", "devices.response_timeout=60")
     async with (
-        server(database, *limits, filled=False) as running,
+        server(place, *limits, filled=False) as running,
         running.app(OWNER) as owner,
         running.app(GUEST) as guest,
         running.device() as wire,

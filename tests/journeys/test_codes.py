@@ -6,20 +6,20 @@ from pathlib import Path
 
 from sharesrv.domain.share import State
 from tests.web import HOUR_MS, controls, ended, house, may_not_control, updated
-from tests.wire import GUEST, OTHER, OWNER, UIDS, answer, control, query, share
+from tests.wire import GUEST, OTHER, OWNER, UIDS, Place, answer, control, query, share
 
 UID = UIDS[GUEST]
 
 
-async def test_of_fifty_who_accept_one_code_at_the_same_moment_one_gets_it(database: Path) -> None:
-    async with house(database, accounts=50) as at_home:
+async def test_of_fifty_who_accept_one_code_at_the_same_moment_one_gets_it(place: Place) -> None:
+    async with house(place, accounts=50) as at_home:
         code = await at_home.web.made()
         guests = [f"guest-{number}" for number in range(50)]
         calls = (at_home.web.code("shareDevice", guest, shareCode=code) for guest in guests)
         codes = await asyncio.gather(*calls)
         assert Counter(codes) == {200: 1, 5137: 49}
         winner = guests[codes.index(200)]
-        assert query(database, "SELECT sharee_id, state FROM share") == [(winner, State.ACTIVE)]
+        assert query(place, "SELECT sharee_id, state FROM share") == [(winner, State.ACTIVE)]
         again = await asyncio.gather(*(at_home.web.code("shareDevice", guest, shareCode=code) for guest in guests))
         assert again == codes
 
@@ -32,8 +32,8 @@ async def test_one_account_that_accepts_fifty_times_at_the_same_moment_has_one_g
         assert query(database, "SELECT sharee_id, state FROM share") == [(GUEST, State.ACTIVE)]
 
 
-async def test_a_code_accepted_over_http_shows_on_the_sockets_at_once(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.device() as lamp, at_home.sides() as (owner, guest):
+async def test_a_code_accepted_over_http_shows_on_the_sockets_at_once(place: Place) -> None:
+    async with house(place) as at_home, at_home.server.device() as lamp, at_home.sides() as (owner, guest):
         code = await at_home.web.made()
         await may_not_control(guest, lamp)
         await at_home.web.done("shareDevice", GUEST, shareCode=code)
@@ -88,8 +88,8 @@ async def test_an_invitation_waits_for_its_account_to_connect(database: Path) ->
             assert (await guest.heard())["s_seq"] == code
 
 
-async def test_an_invitation_accepted_by_an_answer_is_used(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.device() as lamp, at_home.sides() as (owner, guest):
+async def test_an_invitation_accepted_by_an_answer_is_used(place: Place) -> None:
+    async with house(place) as at_home, at_home.server.device() as lamp, at_home.sides() as (owner, guest):
         code = await at_home.web.invited()
         offer = await guest.heard()
         assert (await guest.ask(answer(offer, 2)))["error"] == 0
@@ -101,8 +101,8 @@ async def test_an_invitation_accepted_by_an_answer_is_used(database: Path) -> No
         await owner.quiet()
 
 
-async def test_an_invitation_accepted_by_its_code_takes_the_dialog_down(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.device() as lamp, at_home.sides() as (owner, guest):
+async def test_an_invitation_accepted_by_its_code_takes_the_dialog_down(place: Place) -> None:
+    async with house(place) as at_home, at_home.server.device() as lamp, at_home.sides() as (owner, guest):
         code = await at_home.web.invited()
         offer = await guest.heard()
         assert await at_home.web.code("shareDevice", OTHER, shareCode=code) == 5137
@@ -125,8 +125,8 @@ async def test_an_invitation_refused_by_an_answer_is_over(database: Path) -> Non
         await guest.quiet()
 
 
-async def test_an_invitation_refused_over_http_takes_the_dialog_down(database: Path) -> None:
-    async with house(database) as at_home, at_home.sides() as (owner, guest):
+async def test_an_invitation_refused_over_http_takes_the_dialog_down(place: Place) -> None:
+    async with house(place) as at_home, at_home.sides() as (owner, guest):
         code = await at_home.web.invited()
         offer = await guest.heard()
         await at_home.web.done("shareUserUnshareDevice", GUEST, shareCode=code)
@@ -147,8 +147,8 @@ async def test_an_invitation_taken_back_takes_the_dialog_down(database: Path) ->
         await owner.quiet()
 
 
-async def test_an_invitation_and_its_dialog_end_with_its_time(database: Path) -> None:
-    async with house(database, "sharing.invitation_seconds=0.3") as at_home, at_home.sides() as (owner, guest):
+async def test_an_invitation_and_its_dialog_end_with_its_time(place: Place) -> None:
+    async with house(place, "sharing.invitation_seconds=0.3") as at_home, at_home.sides() as (owner, guest):
         code = await at_home.web.invited()
         offer = await guest.heard()
         assert await guest.heard() == ended("timeout", uid=UID)
@@ -158,8 +158,8 @@ async def test_an_invitation_and_its_dialog_end_with_its_time(database: Path) ->
         assert await at_home.web.stands(code) == (2, 3)
 
 
-async def test_a_share_over_the_socket_replaces_the_invitation(database: Path) -> None:
-    async with house(database) as at_home, at_home.sides() as (owner, guest):
+async def test_a_share_over_the_socket_replaces_the_invitation(place: Place) -> None:
+    async with house(place) as at_home, at_home.sides() as (owner, guest):
         code = await at_home.web.invited()
         assert (await guest.heard())["s_seq"] == code
         await owner.send(share(sequence="live"))
@@ -172,8 +172,8 @@ async def test_a_share_over_the_socket_replaces_the_invitation(database: Path) -
         assert await at_home.web.stands(code) == (2, 5)
 
 
-async def test_a_grant_ends_at_its_time_on_every_socket(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.device() as lamp, at_home.sides() as (owner, guest):
+async def test_a_grant_ends_at_its_time_on_every_socket(place: Place) -> None:
+    async with house(place) as at_home, at_home.server.device() as lamp, at_home.sides() as (owner, guest):
         code = await at_home.web.made()
         await at_home.web.done("shareDevice", GUEST, shareCode=code)
         for app in (guest, owner):
@@ -188,8 +188,8 @@ async def test_a_grant_ends_at_its_time_on_every_socket(database: Path) -> None:
         await guest.quiet()
 
 
-async def test_a_grant_is_over_at_its_time_though_no_alarm_has_rung(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.device() as lamp, at_home.server.app(GUEST) as guest:
+async def test_a_grant_is_over_at_its_time_though_no_alarm_has_rung(place: Place) -> None:
+    async with house(place) as at_home, at_home.server.device() as lamp, at_home.server.app(GUEST) as guest:
         code = await at_home.web.made(sharingExpireAt=at_home.web.after(2 * HOUR_MS))
         await at_home.web.done("shareDevice", GUEST, shareCode=code)
         assert await guest.heard() == updated(uid=UID)
@@ -201,8 +201,8 @@ async def test_a_grant_is_over_at_its_time_though_no_alarm_has_rung(database: Pa
         await lamp.silence()
 
 
-async def test_a_code_of_a_bridge_covers_its_sub_devices(database: Path) -> None:
-    async with house(database) as at_home, at_home.server.device("bridge") as bridge, at_home.sides() as (owner, guest):
+async def test_a_code_of_a_bridge_covers_its_sub_devices(place: Place) -> None:
+    async with house(place) as at_home, at_home.server.device("bridge") as bridge, at_home.sides() as (owner, guest):
         code = await at_home.web.made("bridge")
         await at_home.web.done("shareDevice", GUEST, shareCode=code)
         for app in (guest, owner):

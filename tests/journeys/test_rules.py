@@ -11,35 +11,47 @@ from typing import Any
 import pytest
 
 from sharesrv.domain.share import Cause, State
-from tests.wire import GUEST, OTHER, OWNER, UIDS, TestServer, Wire, answer, device_row, fill, query, server, share
+from tests.wire import (
+    GUEST,
+    OTHER,
+    OWNER,
+    UIDS,
+    Place,
+    TestServer,
+    Wire,
+    answer,
+    device_row,
+    fill,
+    query,
+    server,
+    share,
+)
 from tests.world import START_MS, FakeClock
 
 Frame = dict[str, Any]
 SHORT = ("sharing.confirm_timeout=0.05",)
 
 
-class Table(TestServer):
+class Table:
     """A server with its owner and its guest at it."""
 
-    owner: Wire
-    guest: Wire
-    clock: FakeClock
+    def __init__(self, server: TestServer, owner: Wire, guest: Wire, clock: FakeClock) -> None:
+        self.app = server.app
+        self.owner = owner
+        self.guest = guest
+        self.clock = clock
 
 
 @asynccontextmanager
-async def table(path: Path, *assignments: str, still: bool = False) -> AsyncIterator[Table]:
+async def table(place: Place, *assignments: str, still: bool = False) -> AsyncIterator[Table]:
     """`still`: time moves when the test moves it."""
-    clock = FakeClock() if still else None
+    clock = FakeClock()
     async with (
-        server(path, *assignments, clock=clock) as running,
+        server(place, *assignments, clock=clock if still else None) as running,
         running.app(OWNER) as owner,
         running.app(GUEST) as guest,
     ):
-        laid = Table(running.running, path)
-        laid.owner, laid.guest = owner, guest
-        if clock is not None:
-            laid.clock = clock
-        yield laid
+        yield Table(running, owner, guest, clock)
 
 
 def result(number: int | None, device: str = "lamp", sequence: str = "1", apikey: str = OWNER) -> Frame:
@@ -103,9 +115,9 @@ async def granted(at: Table, device: str = "lamp", *, sequence: str = "1", **fie
     ("number", "sent", "state"),
     [(2, {}, State.ACTIVE), (3, {}, State.REFUSED), (2, {"sequence": 15452192511000}, State.ACTIVE)],
 )
-async def test_an_offer_is_asked_and_its_answer_told(database: Path, number: int, sent: Frame, state: State) -> None:
+async def test_an_offer_is_asked_and_its_answer_told(place: Place, number: int, sent: Frame, state: State) -> None:
     before_ms = time.time_ns() // 1_000_000
-    async with table(database) as at:
+    async with table(place) as at:
         fields: dict[str, Any] = {
             "permit": 11,
             "note": "厨房的灯",
@@ -146,7 +158,7 @@ async def test_an_offer_is_asked_and_its_answer_told(database: Path, number: int
         assert await at.guest.ask(said) == result(number, sequence=sequence, apikey=GUEST) | {"s_seq": s_seq}
         await at.owner.quiet()
         await at.guest.quiet()
-    assert query(database, "SELECT state FROM share") == [(state,)]
+    assert query(place, "SELECT state FROM share") == [(state,)]
 
 
 @pytest.mark.parametrize("share_time", [1700000000000, None])
@@ -276,8 +288,8 @@ async def test_checks_5_and_6_nobody_and_oneself(database: Path) -> None:
         await at.owner.silence()
 
 
-async def test_check_7_the_same_request_again_while_open(database: Path) -> None:
-    async with table(database) as at:
+async def test_check_7_the_same_request_again_while_open(place: Place) -> None:
+    async with table(place) as at:
         offer = await asked(at)
         await at.owner.send(share())
         await at.owner.quiet()
@@ -289,7 +301,7 @@ async def test_check_7_the_same_request_again_while_open(database: Path) -> None
         await at.guest.ask(answer(again, 2))
         assert await at.owner.heard() == result(2)
         await at.owner.quiet()
-    assert query(database, "SELECT count(*) FROM share") == [(2,)]
+    assert query(place, "SELECT count(*) FROM share") == [(2,)]
 
 
 async def test_check_8_already_shared(database: Path) -> None:
@@ -300,8 +312,8 @@ async def test_check_8_already_shared(database: Path) -> None:
         await at.guest.silence()
 
 
-async def test_check_9_open_then_cooling_then_free(database: Path) -> None:
-    async with table(database, "sharing.resend_cooldown=60", still=True) as at:
+async def test_check_9_open_then_cooling_then_free(place: Place) -> None:
+    async with table(place, "sharing.resend_cooldown=60", still=True) as at:
         offer = await asked(at)
         at.clock.advance(ms=500)
         told = await at.owner.ask(share(sequence="2"))
@@ -369,8 +381,8 @@ async def test_check_10_offers_a_minute(database: Path) -> None:
         await asked(at, "sub-1", sequence="5")
 
 
-async def test_no_answer_is_504_though_nobody_was_there_to_give_one(database: Path) -> None:
-    async with server(database, *SHORT) as running, running.app(OWNER) as owner:
+async def test_no_answer_is_504_though_nobody_was_there_to_give_one(place: Place) -> None:
+    async with server(place, *SHORT) as running, running.app(OWNER) as owner:
         await owner.send(share())
         assert is_refusal(await owner.heard(), 504)
         assert await owner.heard() == ended("timeout")
@@ -378,8 +390,8 @@ async def test_no_answer_is_504_though_nobody_was_there_to_give_one(database: Pa
             await guest.silence()
 
 
-async def test_an_answer_goes_to_the_connection_that_asked_else_to_all(database: Path) -> None:
-    async with server(database, "sessions.policy=multi") as running, running.app(OWNER) as two:
+async def test_an_answer_goes_to_the_connection_that_asked_else_to_all(place: Place) -> None:
+    async with server(place, "sessions.policy=multi") as running, running.app(OWNER) as two:
         async with running.app(OWNER) as one, running.app(GUEST) as guest:
             await one.send(share())
             await guest.ask(answer(await guest.heard(), 2))
@@ -397,8 +409,8 @@ async def test_an_answer_goes_to_the_connection_that_asked_else_to_all(database:
 # 2.5: the offer and its answer.
 
 
-async def test_an_offer_waits_for_the_sharee_until_it_is_answered(database: Path) -> None:
-    async with server(database) as running, running.app(OWNER) as owner:
+async def test_an_offer_waits_for_the_sharee_until_it_is_answered(place: Place) -> None:
+    async with server(place) as running, running.app(OWNER) as owner:
         await owner.send(share(sequence="1"))
         await owner.send(share("bridge", sequence="2"))
         await owner.quiet()
@@ -474,8 +486,8 @@ async def test_a_second_answer(database: Path, first: int, then: int, error: int
         await at.owner.quiet()
 
 
-async def test_an_answer_to_what_was_withdrawn_and_to_a_grant_that_has_ended(database: Path) -> None:
-    async with table(database) as at:
+async def test_an_answer_to_what_was_withdrawn_and_to_a_grant_that_has_ended(place: Place) -> None:
+    async with table(place) as at:
         offer = await asked(at)
         await at.owner.send(cancel())
         assert await at.guest.heard() == ended("cancelled")
@@ -488,8 +500,8 @@ async def test_an_answer_to_what_was_withdrawn_and_to_a_grant_that_has_ended(dat
         assert (await at.guest.ask(answer(offer, 3)))["error"] == 403
 
 
-async def test_the_other_sessions_of_the_sharee_see_the_dialog_go(database: Path) -> None:
-    async with table(database, "sessions.policy=multi") as at, at.app(GUEST) as tablet:
+async def test_the_other_sessions_of_the_sharee_see_the_dialog_go(place: Place) -> None:
+    async with table(place, "sessions.policy=multi") as at, at.app(GUEST) as tablet:
         await at.owner.send(share())
         offers = [await at.guest.heard(), await tablet.heard()]
         assert offers[0] == offers[1]
@@ -536,15 +548,15 @@ async def test_what_cannot_be_changed(database: Path) -> None:
         await at.guest.silence()
 
 
-async def test_a_grant_is_ended_by_its_owner(database: Path) -> None:
-    async with table(database) as at:
+async def test_a_grant_is_ended_by_its_owner(place: Place) -> None:
+    async with table(place) as at:
         await granted(at)
         assert await at.owner.ask(cancel(uid=UIDS[GUEST].upper())) == result(None, sequence="c")
         assert await at.guest.heard() == ended("cancelled")
         await at.owner.silence()
         assert await at.owner.ask(update()) == result(0, sequence="u")
         await asked(at, sequence="2")
-    assert query(database, "SELECT state, cause FROM share ORDER BY id") == [
+    assert query(place, "SELECT state, cause FROM share ORDER BY id") == [
         (State.ENDED, Cause.CANCELLED),
         (State.OPEN, Cause.NONE),
     ]
@@ -577,8 +589,8 @@ async def test_a_bridges_grant_covers_its_sub_devices_now_and_later(database: Pa
         await asked(at, "lamp", sequence="3")
 
 
-async def test_a_sub_device_joins_the_open_offer_of_its_bridge(database: Path) -> None:
-    async with table(database, still=True) as at:
+async def test_a_sub_device_joins_the_open_offer_of_its_bridge(place: Place) -> None:
+    async with table(place, still=True) as at:
         offer = await asked(at, "bridge", sequence="1")
         for sequence, device in (("2", "sub-1"), ("3", "sub-2"), ("2", "sub-1")):
             await at.owner.send(share(device, sequence=sequence))
@@ -592,8 +604,8 @@ async def test_a_sub_device_joins_the_open_offer_of_its_bridge(database: Path) -
         await at.owner.quiet()
 
 
-async def test_an_open_offer_of_a_sub_device_joins_when_its_bridge_is_offered(database: Path) -> None:
-    async with table(database) as at:
+async def test_an_open_offer_of_a_sub_device_joins_when_its_bridge_is_offered(place: Place) -> None:
+    async with table(place) as at:
         sub = await asked(at, "sub-1", sequence="1")
         await at.owner.send(share("bridge", sequence="2"))
         pushed = [await at.guest.heard(), await at.guest.heard()]
@@ -606,8 +618,8 @@ async def test_an_open_offer_of_a_sub_device_joins_when_its_bridge_is_offered(da
         assert in_any_order(*told) == in_any_order(result(3, "sub-1", "1"), result(3, "bridge", "2"))
 
 
-async def test_a_sub_device_can_be_set_apart_until_the_bridge_is_changed_or_ended(database: Path) -> None:
-    async with table(database) as at:
+async def test_a_sub_device_can_be_set_apart_until_the_bridge_is_changed_or_ended(place: Place) -> None:
+    async with table(place) as at:
         await granted(at, "bridge", permit=5)
         assert await at.owner.ask(update("sub-1", permit=1)) == result(2, "sub-1", "u")
         assert (await at.guest.heard())["params"]["permit"] == 1
@@ -621,11 +633,11 @@ async def test_a_sub_device_can_be_set_apart_until_the_bridge_is_changed_or_ende
         assert await at.owner.ask(update("bridge", permit=8)) == result(2, "bridge", "u")
         assert (await at.guest.heard())["params"]["permit"] == 8
     permits = "SELECT device_id, permit FROM share WHERE state = 2 ORDER BY device_id"
-    assert query(database, permits) == [("bridge", 8), ("sub-1", 8), ("sub-2", 8)]
+    assert query(place, permits) == [("bridge", 8), ("sub-1", 8), ("sub-2", 8)]
 
 
-async def test_ending_a_bridges_grant_ends_all_of_it(database: Path) -> None:
-    async with table(database) as at:
+async def test_ending_a_bridges_grant_ends_all_of_it(place: Place) -> None:
+    async with table(place) as at:
         await granted(at, "bridge")
         await at.owner.ask(update("sub-1", permit=1))
         await at.guest.heard()
@@ -635,11 +647,11 @@ async def test_ending_a_bridges_grant_ends_all_of_it(database: Path) -> None:
         for device in ("bridge", "sub-1", "sub-2"):
             assert await at.owner.ask(update(device)) == result(0, device, "u")
         await at.guest.silence()
-    assert query(database, "SELECT count(*) FROM share WHERE state IN (2, 3)") == [(0,)]
+    assert query(place, "SELECT count(*) FROM share WHERE state IN (2, 3)") == [(0,)]
 
 
-async def test_withdrawing_a_bridges_offer_answers_all_that_joined_it(database: Path) -> None:
-    async with table(database) as at:
+async def test_withdrawing_a_bridges_offer_answers_all_that_joined_it(place: Place) -> None:
+    async with table(place) as at:
         await asked(at, "bridge", sequence="1")
         await at.owner.send(share("sub-1", sequence="2"))
         await at.owner.send(cancel("bridge"))
@@ -650,8 +662,8 @@ async def test_withdrawing_a_bridges_offer_answers_all_that_joined_it(database: 
         await at.guest.silence()
 
 
-async def test_a_bridges_timeout_is_that_of_all_that_joined_it(database: Path) -> None:
-    async with table(database, still=True) as at:
+async def test_a_bridges_timeout_is_that_of_all_that_joined_it(place: Place) -> None:
+    async with table(place, still=True) as at:
         offer = await asked(at, "bridge", sequence="1")
         at.clock.advance(ms=60_000)
         await at.owner.send(share("sub-1", sequence="2"))

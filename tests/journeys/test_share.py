@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-from tests.wire import GUEST, OWNER, answer, server, share
+from tests.wire import GUEST, OWNER, Place, answer, server, share
 
 
-async def test_an_offer_is_accepted(database: Path) -> None:
-    async with server(database) as running, running.app(OWNER) as owner, running.app(GUEST) as guest:
+async def test_an_offer_is_accepted(place: Place) -> None:
+    async with server(place) as running, running.app(OWNER) as owner, running.app(GUEST) as guest:
         await owner.send(share(sequence=15452192511000, permit=11))
         offer = await guest.heard()
         assert offer["action"] == "share"

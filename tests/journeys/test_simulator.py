@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.wire import GUEST, OWNER, PATIENCE_S, TestServer, Wire, answer, control, server, share
+from tests.wire import GUEST, OWNER, PATIENCE_S, Place, TestServer, Wire, answer, control, server, share
 
 SIMULATOR = Path(__file__).with_name("simulator.py")
 SHORT = "devices.response_timeout=0.5"
@@ -28,7 +28,7 @@ async def registered(process: Process) -> None:
 @asynccontextmanager
 async def simulator(running: TestServer, *behaviours: str) -> AsyncIterator[Process]:
     """A lamp that behaves so, one behaviour for each command."""
-    arguments = (running.url, "lamp", "key-lamp", *behaviours)
+    arguments = (await running.url_for("lamp"), "lamp", "key-lamp", *behaviours)
     process = await asyncio.create_subprocess_exec(sys.executable, SIMULATOR, *arguments, stdout=PIPE)
     try:
         await registered(process)
@@ -76,8 +76,8 @@ async def test_a_device_that_does_not_say_yes_in_time(database: Path, behaviour:
         await still_serves(running, owner)
 
 
-async def test_a_device_that_answers_twice(database: Path) -> None:
-    async with server(database) as running, running.app(OWNER) as owner:
+async def test_a_device_that_answers_twice(place: Place) -> None:
+    async with server(place) as running, running.app(OWNER) as owner:
         async with simulator(running, "twice"):
             await owner_hears(owner, online=True)
             assert [await ask(owner, number) for number in range(5)] == [0] * 5
@@ -87,8 +87,8 @@ async def test_a_device_that_answers_twice(database: Path) -> None:
         await still_serves(running, owner)
 
 
-async def test_a_device_that_drops_its_connection_in_the_middle_of_a_command(database: Path) -> None:
-    async with server(database) as running, running.app(OWNER) as owner:
+async def test_a_device_that_drops_its_connection_in_the_middle_of_a_command(place: Place) -> None:
+    async with server(place) as running, running.app(OWNER) as owner:
         async with simulator(running, "answer", "drop", "answer") as process:
             await owner_hears(owner, online=True)
             assert await ask(owner, 1) == 0
@@ -107,8 +107,8 @@ async def until_online(owner: Wire, number: int) -> Any:
     return await stored(owner)
 
 
-async def test_a_device_whose_process_is_killed_in_the_middle_of_a_command(database: Path) -> None:
-    async with server(database) as running, running.app(OWNER) as owner:
+async def test_a_device_whose_process_is_killed_in_the_middle_of_a_command(place: Place) -> None:
+    async with server(place) as running, running.app(OWNER) as owner:
         async with simulator(running, "hang") as process:
             await owner_hears(owner, online=True)
             await owner.send(control(OWNER, {"x": 1}))
