@@ -41,6 +41,7 @@ class Server(NamedTuple):
     url: str
     http_url: str = ""
     pid: int | None = None
+    others: tuple[str, ...] = ()  # where further nodes listen
 
     def cpu_s(self) -> float | None:
         """User and system time so far."""

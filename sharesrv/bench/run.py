@@ -60,13 +60,13 @@ class Run:
         self._failed = asyncio.Event()
         self._connections: list[Connection] = []
 
-    async def connect(self, hellos: Iterable[bytes]) -> list[Connection]:
-        """Connections, each with its handshake done, 64 at a time. Raises Wrong."""
-        room = asyncio.Semaphore(64)
+    async def connect(self, hellos: Iterable[bytes], place: int = 0) -> list[Connection]:
+        """Connections, each with its handshake done, 64 at a time, the first to node `place`. Raises Wrong."""
+        room, urls = asyncio.Semaphore(64), (self.server.url, *self.server.others)
 
-        async def open_one(hello: bytes) -> Connection:
+        async def open_one(node: int, hello: bytes) -> Connection:
             async with room:
-                connection = Connection(self.server.url)
+                connection = Connection(urls[node % len(urls)])
                 self.stack.callback(connection.abort)
                 await connection.open(hello)
                 connection.on_error = self.fail
@@ -74,7 +74,7 @@ class Run:
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(open_one(hello)) for hello in hellos]
+                tasks = [group.create_task(open_one(*each)) for each in enumerate(hellos, place)]
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         self._connections += (opened := [task.result() for task in tasks])

@@ -83,10 +83,10 @@ class Pair:
 
 
 async def connect_pairs(run: Run, accounts: Accounts) -> list[Pair]:
-    """All pairs of the accounts, and a connection of every idle account."""
+    """All pairs of the accounts, each on two nodes where there are several, and a connection of every idle account."""
     numbers = range(accounts.pairs)
     owners = await run.connect(accounts.app_hello(accounts.owner(number)) for number in numbers)
-    sharees = await run.connect(accounts.app_hello(accounts.sharee(number)) for number in numbers)
+    sharees = await run.connect((accounts.app_hello(accounts.sharee(number)) for number in numbers), place=1)
     await hold(run, accounts)
     return [Pair(run, accounts, number, owners[number], sharees[number]) for number in numbers]
 
