@@ -1,4 +1,4 @@
-"""The bus: what nodes tell one another, and what every bus promises. The local one is that of a single process.
+"""The bus: what nodes tell one another, and what it promises. A server that is alone has none (see `sessions.NOBODY`).
 
 What goes over it is a hint, the store is the truth: a message may be lost, and a node that may have missed some is told to
 look into the store. Messages are msgpack; what holds `msgspec.Raw`, which is JSON, travels as JSON inside.
@@ -164,20 +164,3 @@ class Bus(Protocol):
         Raises NodeAway at once where nobody hears the address or the bus is away, TooLarge, and TimeoutError: then nobody
         knows whether it was done.
         """
-
-
-class LocalBus:
-    """The bus of a single process: there is nobody to reach."""
-
-    address: Address = "local"
-    is_up = True
-
-    def listen(self, hear: Hear, answer: Answer, resumed: Callable[[], None]) -> None:
-        """Nothing ever comes in."""
-
-    def send(self, to: Address, message: Message) -> None:
-        """Nobody hears it."""
-
-    async def ask(self, to: Address, message: Message, timeout_s: float) -> Message:  # noqa: ARG002
-        """Nobody answers."""
-        raise NodeAway(to)

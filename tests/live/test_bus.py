@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,13 +9,10 @@ from sharesrv.domain.outcome import DeviceUpdated, Notice, Presence, Responded, 
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.bus import (
     Abandon,
-    Bus,
     Control,
     Controlled,
     DeviceOpened,
-    LocalBus,
     Message,
-    NodeAway,
     Notices,
     SessionOpened,
 )
@@ -97,12 +93,3 @@ def test_a_refusal_of_a_newer_version_is_an_internal_error_with_its_reason() -> 
 def test_small_messages_arrive_as_they_were_sent(name: str, session: int) -> None:
     for message in (Abandon(session), SessionOpened(name, session), DeviceOpened(name, session)):
         over_the_wire(message)
-
-
-async def test_on_a_local_bus_there_is_nobody_to_reach() -> None:
-    bus: Bus = LocalBus()
-    bus.listen(lambda _message: None, lambda _message, _reply: None, lambda: None)
-    bus.send("other", Abandon(1))
-    with pytest.raises(NodeAway):
-        await bus.ask("other", Abandon(1), 1)
-    assert bus.is_up
