@@ -31,6 +31,7 @@ from sharesrv.live.limits import Recents
 from sharesrv.store.base import OutcomeUnknown, Store, StoreFailed
 
 CROWDED: Final = 4096  # commands in the queue; beyond that, sources should stop reading
+AFTER_BATCH_MAX: Final = 10_000  # messages of other nodes, while the store does not answer
 ROWS_MAX: Final = 16 * 1024  # rows kept from batch to batch; beyond that, all are read anew
 TRACEBACK_EVERY_S: Final = 1.0
 
@@ -107,12 +108,15 @@ class Ledger:
         came_s = min((entry.came_s for entry in (*self._batch, *islice(self._queue, 1))), default=None)
         return 0.0 if came_s is None else monotonic() - came_s
 
-    def after_batch(self, call: Callable[[], None]) -> None:
-        """Call when the batch in hand is told; at once where there is none."""
-        if self._batch:
+    def after_batch(self, call: Callable[[], None]) -> bool:
+        """Call when the batch in hand is told; at once where there is none. False, and never, where too many wait."""
+        if not self._batch:
+            call()
+        elif len(self._after_batch) < AFTER_BATCH_MAX:
             self._after_batch.append(call)
         else:
-            call()
+            return False
+        return True
 
     def when_relieved(self, call: Callable[[], None]) -> None:
         """Call back once, when the queue is short again."""

@@ -117,12 +117,18 @@ class Relay(Neighbours):
         """Hear the bus, for these.
 
         It is heard behind the batch that is under way: a handshake in it may be committed already, but has no session yet.
+        Where that takes so long that too much waits, it is lost, and `resumed` is called.
         """
         self._ledger, self._hub, self._devices, self._commands = ledger, hub, devices, commands
+
+        def behind_batch(call: Callable[[], None]) -> None:
+            if not ledger.after_batch(call):
+                resumed()
+
         self._bus.listen(
-            lambda message: ledger.after_batch(partial(self.hear, message)),
-            lambda message, reply: ledger.after_batch(partial(self.answer, message, reply)),
-            lambda: ledger.after_batch(resumed),
+            lambda message: behind_batch(partial(self.hear, message)),
+            lambda message, reply: behind_batch(partial(self.answer, message, reply)),
+            lambda: behind_batch(resumed),
         )
 
     # What happens here.

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -722,3 +723,20 @@ async def test_what_comes_from_elsewhere_during_a_batch_is_heard_behind_it(
     assert desk.told == ["at once", *replies, "behind"]
     desk.ledger.after_batch(lambda: desk.told.append("at once"))
     assert desk.told[-1] == "at once"
+
+
+async def test_what_waits_for_the_end_of_a_batch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "AFTER_BATCH_MAX", 2)
+    desk = Desk()
+    transact = desk.store.transact
+    taken: list[bool] = []
+
+    async def interrupted(work: Work, _foresee: Foresee | None = None) -> Sequence[Outcome]:
+        taken.extend(desk.ledger.after_batch(partial(desk.told.append, number)) for number in range(4))
+        return await transact(work)
+
+    monkeypatch.setattr(desk.store, "transact", interrupted)
+    replies = desk.submit(desk.world.connect("owner"))
+    await desk.work()
+    assert taken == [True, True, False, False]
+    assert desk.told == [*replies, 0, 1]
