@@ -54,7 +54,7 @@ async def _store(
 ) -> AsyncIterator[StoreAndReader]:
     name = name_of(settings.database.url)
     try:
-        async with store_of(settings.database, clock, serves=False, create=create) as store:
+        async with store_of(settings.database.url, clock, create=create) as store:
             yield store
     except StoreFailed as error:
         raise Trouble(f"{name}: {error}{on_failure}") from error

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from sharesrv.clock import Clock, SharedClock, SystemClock
-from sharesrv.config import Database, shown
+from sharesrv.config import shown
 from sharesrv.errors import Trouble
 from sharesrv.store.base import Reader, Store
 from sharesrv.store.copying import Side
@@ -34,14 +34,12 @@ def name_of(url: str) -> str:
     return f"database {shown(url) if is_postgres(url) else path_of(url)}"
 
 
-def store_of(
-    database: Database, clock: Clock, *, serves: bool = True, create: bool = True
-) -> AbstractAsyncContextManager[StoreAndReader]:
-    """The store that `database` names; see `SqliteStore` and `PostgresStore`. Entering raises Trouble."""
-    if not is_postgres(database.url):
-        return SqliteStore(path_of(database.url), clock, serves=serves, create=create)
+def store_of(url: str, clock: Clock, *, create: bool) -> AbstractAsyncContextManager[StoreAndReader]:
+    """The store that `url` names, for a process that serves nobody. Entering raises Trouble."""
+    if not is_postgres(url):
+        return SqliteStore(path_of(url), clock, serves=False, create=create)
     made: AbstractAsyncContextManager[StoreAndReader] = optional("sharesrv.store.postgres.store").PostgresStore(
-        database.url, clock, serves=serves, create=create, batch_max=database.batch
+        url, clock, serves=False, create=create
     )
     return made
 

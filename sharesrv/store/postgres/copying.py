@@ -10,11 +10,10 @@ import asyncpg
 
 from sharesrv.config import shown
 from sharesrv.errors import Trouble
-from sharesrv.store.base import StoreFailed
+from sharesrv.store.base import DEAD_MS, StoreFailed
 from sharesrv.store.copying import CHUNK, TABLES
 from sharesrv.store.postgres.connection import Connection, apply_schema, connect, failures
 from sharesrv.store.postgres.questions import NOW_MS
-from sharesrv.store.postgres.store import DEAD_MS
 from sharesrv.store.rows import Row
 
 CLOSE_S: Final = 5.0
@@ -45,9 +44,8 @@ class PostgresSide:
         more = [name for name in await self.columns(table) if name == "node"]
         rows = ((*row, 0) if more else row async for chunk in chunks for row in chunk)
         await self._connection.copy_records_to_table(table, records=rows, columns=[*columns, *more])
-        await self._connection.execute(
-            f"ANALYZE {table}"
-        )  # or the first questions would be planned without any knowledge
+        # Or the first questions would be planned without any knowledge.
+        await self._connection.execute(f"ANALYZE {table}")
         if table == "journal":
             await self._connection.execute("SELECT setval('journal_id_seq', max(id)) FROM journal HAVING count(*) > 0")
 

@@ -10,20 +10,21 @@ import msgspec
 
 from sharesrv.domain.outcome import Attached
 from sharesrv.errors import Trouble
+from sharesrv.names import NODE_MAX
 from sharesrv.store.base import BURIED_MS, DEAD_MS, Held, NodeInfo, StoreFailed
 from sharesrv.store.postgres.connection import Pool, failures
+from sharesrv.store.postgres.questions import NOW_MS
 
-_NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _JOIN: Final = (
     "INSERT INTO node (id, number, host, started_ms, beat_ms) "
     "SELECT $1, coalesce((SELECT number FROM node WHERE id = $1), "
     "(SELECT $3::smallint WHERE $3 > 0 AND NOT EXISTS (SELECT FROM node WHERE number = $3)), "
-    "(SELECT min(free) FROM generate_series(1, 1023) free WHERE NOT EXISTS (SELECT FROM node WHERE number = free))), "
-    f"$2, {_NOW}, {_NOW} "
-    f"ON CONFLICT (id) DO UPDATE SET beat_ms = {_NOW} RETURNING number"
+    f"(SELECT min(free) FROM generate_series(1, {NODE_MAX}) free WHERE NOT EXISTS (SELECT FROM node WHERE number = free))), "
+    f"$2, {NOW_MS}, {NOW_MS} "
+    f"ON CONFLICT (id) DO UPDATE SET beat_ms = {NOW_MS} RETURNING number"
 )
 _BURY: Final = (
-    f"WITH buried AS (DELETE FROM node WHERE id = ANY ($1) AND beat_ms <= {_NOW} - {BURIED_MS} RETURNING id) "
+    f"WITH buried AS (DELETE FROM node WHERE id = ANY ($1) AND beat_ms <= {NOW_MS} - {BURIED_MS} RETURNING id) "
     "DELETE FROM session USING buried WHERE node_id = buried.id RETURNING device_id"
 )
 _NODES: Final = (
@@ -42,7 +43,7 @@ _HELD_BY: Final = {
 _LINKS: Final = (
     "SELECT DISTINCT ON (wanted.id) wanted.id, s.node_id FROM unnest($1::text[]) wanted (id) "
     "JOIN device d ON d.id = wanted.id JOIN session s ON s.device_id IN (d.id, d.bridge_id) "
-    f"JOIN node n ON n.id = s.node_id AND n.beat_ms > {_NOW} - {DEAD_MS} "
+    f"JOIN node n ON n.id = s.node_id AND n.beat_ms > {NOW_MS} - {DEAD_MS} "
     "ORDER BY wanted.id, s.device_id = d.id DESC, s.id DESC"
 )
 _REACHED: Final = (
@@ -83,18 +84,18 @@ class PostgresDirectory:
             except asyncpg.UniqueViolationError:
                 continue
             except asyncpg.NotNullViolationError as error:
-                raise Trouble("this cluster has 1023 nodes already") from error
+                raise Trouble(f"this cluster has {NODE_MAX} nodes already") from error
             return int(row[0])
         raise StoreFailed("other nodes took the same number each time")
 
     async def beat(self, node: int) -> bool:
-        return bool(await self._fetch(f"UPDATE node SET beat_ms = {_NOW} WHERE id = $1 RETURNING id", node))
+        return bool(await self._fetch(f"UPDATE node SET beat_ms = {NOW_MS} WHERE id = $1 RETURNING id", node))
 
     async def leave(self, node: int) -> None:
-        await self._fetch(f"UPDATE node SET leaves = true, beat_ms = {_NOW} - {DEAD_MS} WHERE id = $1", node)
+        await self._fetch(f"UPDATE node SET leaves = true, beat_ms = {NOW_MS} - {DEAD_MS} WHERE id = $1", node)
 
     async def dead(self) -> dict[int, bool]:
-        rows = await self._fetch(f"SELECT id, leaves FROM node WHERE beat_ms <= {_NOW} - {DEAD_MS}")
+        rows = await self._fetch(f"SELECT id, leaves FROM node WHERE beat_ms <= {NOW_MS} - {DEAD_MS}")
         return {row[0]: row[1] for row in rows}
 
     async def bury(self, nodes: Sequence[int]) -> list[str]:

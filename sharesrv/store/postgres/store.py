@@ -24,7 +24,7 @@ from sharesrv.config import shown
 from sharesrv.domain.outcome import Attached, Counted, Outcome, Put, Written, packed
 from sharesrv.domain.source import Source
 from sharesrv.errors import Trouble
-from sharesrv.store.base import Foresee, OutcomeUnknown, StoreFailed, Work
+from sharesrv.store.base import DEAD_MS, Foresee, OutcomeUnknown, StoreFailed, Work
 from sharesrv.store.postgres.connection import (
     CONFLICTS,
     DIRECTORY_MAX,
@@ -47,7 +47,6 @@ BATCH_MAX: Final = 64  # large ones overlap with those of other nodes
 TRIES: Final = 5  # of a batch that conflicts with another node's; and of locking a larger set
 GUESSES_MAX: Final = 16 * 1024
 LOOK_UP_EVERY_S: Final = 0.2
-DEAD_MS: Final = 10_000  # a node that has not beaten for so long holds no connections
 DAY_MS: Final = 86_400_000
 BATCH_BITS: Final = 20  # of a batch's number, below its time
 
