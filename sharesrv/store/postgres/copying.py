@@ -66,13 +66,27 @@ async def postgres_side(url: str, *, create: bool) -> AsyncIterator[PostgresSide
         await connection.close(timeout=CLOSE_S)
 
 
+@asynccontextmanager
+async def postgres_snapshot(url: str) -> AsyncIterator[PostgresSide]:
+    """The database as of one moment, to be read beside its nodes. Raises Trouble."""
+    with _failures(url, hint=""):
+        connection = await connect(url)
+        try:
+            await apply_schema(connection, create=False)
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                yield PostgresSide(connection)
+        finally:
+            await connection.close(timeout=CLOSE_S)
+
+
 @contextmanager
-def _failures(url: str, caught: Errors = _ERRORS) -> Iterator[None]:
+def _failures(url: str, caught: Errors = _ERRORS, hint: str = "; nothing was written") -> Iterator[None]:
     try:
         with failures():
             yield
     except caught as error:
-        raise Trouble(f"database {shown(url)}: {error}; nothing was written") from error
+        raise Trouble(f"database {shown(url)}: {error}{hint}") from error
 
 
 async def _take(connection: Connection) -> None:

@@ -54,6 +54,19 @@ async def sqlite_side(path: Path, *, create: bool) -> AsyncIterator[SqliteSide]:
             roll_back(connection)
 
 
+@asynccontextmanager
+async def sqlite_snapshot(path: Path) -> AsyncIterator[SqliteSide]:
+    """The file as of one moment, to be read beside a server. Raises Trouble."""
+    if not path.exists():
+        raise Trouble(f"database {path}: there is no such file")
+    with closing(_opened(path)) as connection:
+        try:
+            connection.execute("BEGIN")
+            yield SqliteSide(connection)
+        except sqlite3.Error as error:
+            raise Trouble(f"database {path}: {error}") from error
+
+
 def _opened(path: Path) -> sqlite3.Connection:
     try:
         return open_database(path)
