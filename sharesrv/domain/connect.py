@@ -18,7 +18,6 @@ from sharesrv.domain.outcome import (
     unpacked,
 )
 from sharesrv.domain.parties import Called, refuse_outdated
-from sharesrv.domain.rules import ANSWER_KEPT_MS
 from sharesrv.domain.share import Channel
 from sharesrv.errors import Refusal, Refused
 
@@ -61,8 +60,9 @@ class Connect(Called, frozen=True, kw_only=True):
 
 def waiting(account_id: str, facts: Facts) -> Connected:
     """What waits for this account: offers, and answers that it has not received."""
-    kept_ms = facts.now_ms - ANSWER_KEPT_MS
-    answers = [share for share in facts.owed_to(account_id) if share.settled_ms > kept_ms]
+    kept_ms = facts.rules.answers_kept_ms
+    since_ms = facts.now_ms - kept_ms if kept_ms else 0
+    answers = [share for share in facts.owed_to(account_id) if share.settled_ms > since_ms]
     return Connected(account_id, facts.asked_of(account_id), answers)
 
 
