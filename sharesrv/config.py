@@ -36,6 +36,8 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9, description="a number of s
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of seconds above 0")]
 Days = Annotated[float, msgspec.Meta(gt=0, le=1e6, description="a number of days above 0")]
 
+KeptDays = Annotated[float, msgspec.Meta(ge=0, le=1e6, description="a number of days, 0 (for ever) or more")]
+
 
 class Server(msgspec.Struct, frozen=True):
     host: Text = "127.0.0.1"
@@ -101,6 +103,15 @@ class Auth(msgspec.Struct, frozen=True):
     jwt_claim: Text = "sub"
 
 
+class Retention(msgspec.Struct, frozen=True):
+    """How long what is over is stored. A year of history answers most questions about who could use what, and when."""
+
+    ended_shares_days: KeptDays = 365.0
+    journal_days: KeptDays = 365.0
+    dead_tokens_days: KeptDays = 30.0  # an app that comes back within them hears that its token has expired (402)
+    answers_days: KeptDays = 30.0  # that were not received: PROTOCOL 2.4 promises 30
+
+
 class Settings(msgspec.Struct, frozen=True, dict=True):
     server: Server = msgspec.field(default_factory=Server)
     database: Database = msgspec.field(default_factory=Database)
@@ -110,6 +121,7 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     devices: Devices = msgspec.field(default_factory=Devices)
     limits: Limits = msgspec.field(default_factory=Limits)
     auth: Auth = msgspec.field(default_factory=Auth)
+    retention: Retention = msgspec.field(default_factory=Retention)
 
     def origin(self, setting: str) -> str:
         """Where a setting was given, as errors say it: the file, the variable, or `--set` with its name."""

@@ -26,6 +26,7 @@ from sharesrv.faces.websocket.server import Door, tls_context
 from sharesrv.faces.websocket.transport import GRACE_S, Times
 from sharesrv.jwks import Issuer, Jwks
 from sharesrv.live.ledger import Ledger
+from sharesrv.live.retention import Retention
 from sharesrv.store.choice import clock_of, is_postgres, optional
 
 log = structlog.get_logger()
@@ -68,6 +69,7 @@ async def serving(
         await stack.enter_async_context(running("ledger", ledger.run(), live.stop))
         await stack.enter_async_context(running("deadlines", live.deadlines.run()))
         await stack.enter_async_context(running("notices of other processes", _tell_left(ledger)))
+        await stack.enter_async_context(running("retention", Retention(ledger.ask).run()))
         host = settings.server.host
         sock = stack.enter_context(bind(host, settings.server.http_port, shared=shares_ports))
         listens = door.listening(host, settings.server.ws_port, tls, shared=shares_ports)

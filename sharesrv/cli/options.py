@@ -18,7 +18,7 @@ import typer
 from structlog.typing import Processor
 
 from sharesrv.config import Settings, load
-from sharesrv.domain.rules import Rules
+from sharesrv.domain.rules import DAY_MS, Rules
 
 Value = TypeVar("Value")
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE.toml", help="A file of settings.")]
@@ -39,12 +39,17 @@ def settings(config: Path | None, assignments: list[str] | None) -> Settings:
 
 def rules_of(settings: Settings) -> Rules:
     """The settings as the domain sees them. Limits have the same names there."""
+    kept = settings.retention
     return msgspec.structs.replace(
         msgspec.convert(settings.limits, Rules, from_attributes=True),
         confirm_timeout_ms=round(settings.sharing.confirm_timeout * 1000),
         resend_cooldown_ms=round(settings.sharing.resend_cooldown * 1000),
         invitation_ms=round(settings.sharing.invitation_seconds * 1000),
         bridge_cascade=settings.sharing.bridge_cascade,
+        ended_shares_kept_ms=round(kept.ended_shares_days * DAY_MS),
+        journal_kept_ms=round(kept.journal_days * DAY_MS),
+        dead_tokens_kept_ms=round(kept.dead_tokens_days * DAY_MS),
+        answers_kept_ms=round(kept.answers_days * DAY_MS),
         newest_token_only=settings.sessions.policy == "single",
     )
 

@@ -27,6 +27,7 @@ NAMES = {
     "sharesrv_share_push_seconds",
     "sharesrv_told_seconds",
     "sharesrv_grant_end_seconds",
+    "sharesrv_trimmed_rows",
     "sharesrv_worker_restarts",
 }
 
