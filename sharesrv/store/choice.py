@@ -12,7 +12,7 @@ from sharesrv.errors import Trouble
 from sharesrv.store.base import Reader, Store
 from sharesrv.store.copying import Side
 from sharesrv.store.sqlite.connection import path_of
-from sharesrv.store.sqlite.copying import sqlite_side
+from sharesrv.store.sqlite.copying import sqlite_side, sqlite_snapshot
 from sharesrv.store.sqlite.store import SqliteStore
 
 
@@ -51,6 +51,14 @@ def side_of(url: str, *, create: bool) -> AbstractAsyncContextManager[Side]:
         side: AbstractAsyncContextManager[Side] = postgres_side(url, create=create)
         return side
     return sqlite_side(path_of(url), create=create)
+
+
+def snapshot_of(url: str) -> AbstractAsyncContextManager[Side]:
+    """A database as it stands at one moment, to be read while others write. Entering raises Trouble."""
+    if not is_postgres(url):
+        return sqlite_snapshot(path_of(url))
+    snapshot: AbstractAsyncContextManager[Side] = optional("sharesrv.store.postgres.copying").postgres_snapshot(url)
+    return snapshot
 
 
 def optional(module: str) -> Any:

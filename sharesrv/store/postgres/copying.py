@@ -66,6 +66,23 @@ async def postgres_side(url: str, *, create: bool) -> AsyncIterator[PostgresSide
         await connection.close(timeout=CLOSE_S)
 
 
+@asynccontextmanager
+async def postgres_snapshot(url: str) -> AsyncIterator[PostgresSide]:
+    """The database as it stands at one moment, only to be read. Nobody is kept from writing. Raises Trouble."""
+    with _failures(url):
+        connection = await connect(url, idle_in_transaction_session_timeout="0")
+    try:
+        with _failures(url):
+            with _failures(url, (*_ERRORS, Trouble)):
+                await apply_schema(
+                    connection, create=False
+                )  # in a transaction of its own: a starting node waits for it
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                yield PostgresSide(connection)
+    finally:
+        await connection.close(timeout=CLOSE_S)
+
+
 @contextmanager
 def _failures(url: str, caught: Errors = _ERRORS) -> Iterator[None]:
     try:
