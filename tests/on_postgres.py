@@ -19,7 +19,7 @@ from tests.services import Postgres
 from tests.world import FakeClock
 
 Value = TypeVar("Value")
-TABLES = ("left_notice", "journal", "share", "device_params", "device", "token", "account")
+TABLES = ("left_notice", "journal", "chain", "share", "device_params", "device", "token", "account")
 
 
 class Database:

@@ -13,7 +13,7 @@ from sharesrv.errors import Trouble
 from sharesrv.store.choice import is_postgres, name_of, snapshot_of
 from sharesrv.store.copying import TABLES, copy
 from sharesrv.store.sqlite.connection import FILE_MODE, path_of
-from sharesrv.store.sqlite.copying import copy_pages, sqlite_side
+from sharesrv.store.sqlite.copying import sqlite_side, sqlite_snapshot
 
 
 async def back_up(
@@ -30,7 +30,9 @@ async def back_up(
         if is_postgres(url):
             await copy(snapshot_of(url), sqlite_side(part, create=True), begin, advance)
         else:
-            copy_pages(path_of(url), part, begin, advance)
+            async with sqlite_snapshot(path_of(url)) as source:
+                with _failures(file):
+                    source.copy_pages(part, begin, advance)
         return _finish(part, url)
 
 
@@ -42,14 +44,19 @@ def _replacing(file: Path, *, force: bool) -> Iterator[Path]:
     for beside in (file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-journal")):
         if beside.exists():  # SQLite would take it for the new file's
             raise Trouble(f"{beside} is there: {file} is, or was, used as a database; give another name")
+    with _failures(file), TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as folder:
+        part = Path(folder, file.name)
+        part.touch(FILE_MODE)
+        yield part
+        _synchronize(part)
+        part.replace(file)
+        _synchronize(file.parent)
+
+
+@contextmanager
+def _failures(file: Path) -> Iterator[None]:
     try:
-        with TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as folder:
-            part = Path(folder, file.name)
-            part.touch(FILE_MODE)
-            yield part
-            _synchronize(part)
-            part.replace(file)
-            _synchronize(file.parent)
+        yield
     except (OSError, sqlite3.Error) as error:
         raise Trouble(f"backup {file}: {error}; nothing was written") from error
 

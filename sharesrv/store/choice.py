@@ -54,11 +54,11 @@ def side_of(url: str, *, create: bool) -> AbstractAsyncContextManager[Side]:
 
 
 def snapshot_of(url: str) -> AbstractAsyncContextManager[Side]:
-    """A database as it stands at one moment, to be read while others write. Entering raises Trouble."""
-    if not is_postgres(url):
-        return sqlite_snapshot(path_of(url))
-    snapshot: AbstractAsyncContextManager[Side] = optional("sharesrv.store.postgres.copying").postgres_snapshot(url)
-    return snapshot
+    """A database as of one moment, to be read beside whoever serves it. Entering raises Trouble."""
+    if is_postgres(url):
+        snapshot: AbstractAsyncContextManager[Side] = optional("sharesrv.store.postgres.copying").postgres_snapshot(url)
+        return snapshot
+    return sqlite_snapshot(path_of(url))
 
 
 def optional(module: str) -> Any:

@@ -18,6 +18,7 @@ TABLES: Final = {
     "device_params": "device_id",
     "share": "id",
     "journal": "id",
+    "chain": "id",
 }
 CHUNK: Final = 1000  # rows that are read, written and told of at once
 

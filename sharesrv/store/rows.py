@@ -59,7 +59,7 @@ def share_columns(share: Share) -> Row:
 
 
 def journal_columns(change: Put, now_ms: int) -> Row:
-    """What `at_ms` and all columns behind it are for a transition."""
+    """What the columns from `at_ms` to `channel` are for a transition."""
     share, old = change.new, change.old
     return (
         now_ms, share.id, share.device_id, share.sharer_id, share.sharee_id, None if old is None else old.state,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 import pytest
 
 from sharesrv.errors import Trouble
-from sharesrv.store import backup
 from sharesrv.store.backup import back_up
 from sharesrv.store.copying import TABLES
 from sharesrv.store.sqlite import copying
 from sharesrv.store.sqlite.connection import open_database
+from sharesrv.store.sqlite.copying import SqliteSide
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.cli.test_copy import copied, execute, rows_of
 from tests.process import run
@@ -49,17 +48,17 @@ async def test_a_file_beside_its_server_is_written_as_of_one_moment(
     heard: list[int] = []
 
     def write_meanwhile(
-        path: Path, part: Path, begin: Callable[[int], None], _advance: Any, inner: Any = copying.copy_pages
+        self: SqliteSide, part: Path, begin: Any, _advance: Any, inner: Any = SqliteSide.copy_pages
     ) -> None:
         def advance(number: int) -> None:
             heard.append(number)
             if len(heard) % 20 == 1:
                 write(path, f"UPDATE account SET nickname = 'now {len(heard)}' WHERE id = 'owner'")
 
-        inner(path, part, begin, advance)
+        inner(self, part, begin, advance)
 
     monkeypatch.setattr(copying, "PAGES", 1)
-    monkeypatch.setattr(backup, "copy_pages", write_meanwhile)
+    monkeypatch.setattr(SqliteSide, "copy_pages", write_meanwhile)
     async with SqliteStore(path, FakeClock(1)):
         counts = await backed_up(source, file)
     assert await rows_of(f"sqlite:///{file}") == before
@@ -74,7 +73,7 @@ async def test_a_file_beside_its_server_is_written_as_of_one_moment(
 def test_it_says_how_much_it_is_and_how_long_it_took(source: str, tmp_path: Path) -> None:
     file = tmp_path / "b.db"
     ended = run("backup", file, "--set", f"database.url={source}")
-    numbers = r"account \d+, token \d+, device 1,\d+, device_params 1,\d+, share \d+, journal \d+"
+    numbers = r"account \d+, token \d+, device 1,\d+, device_params 1,\d+, share \d+, journal \d+, chain \d+"
     assert re.fullmatch(rf"{file}: \d\.\d MiB in \d+\.\d s; rows: {numbers}\n", ended.stdout)
     assert (ended.returncode, ended.stderr) == (0, "")
 
@@ -96,14 +95,14 @@ async def test_postgresql_beside_its_nodes_becomes_such_a_file_too(
     now_ms = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
     await execute(server_url, f"INSERT INTO node VALUES (1, 1, 'here', 0, {now_ms})")
 
-    async def write_meanwhile(self: Any, *arguments: Any, inner: Any = copying.SqliteSide.write) -> None:
+    async def write_meanwhile(self: Any, *arguments: Any, inner: Any = SqliteSide.write) -> None:
         await execute(server_url, "SET lock_timeout = 1; " + NOTE)
         # a node that starts looks at the tables under this lock
         await execute(server_url, "SET lock_timeout = 1; SELECT pg_advisory_xact_lock(1397805650, 0)")
         await inner(self, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(copying.SqliteSide, "write", write_meanwhile)
+        patched.setattr(SqliteSide, "write", write_meanwhile)
         await backed_up(server_url, file)
     assert await rows_of(f"sqlite:///{file}") == before
     assert await rows_of(server_url) != before
@@ -144,7 +143,7 @@ async def test_a_failure_in_the_middle_leaves_what_was_there(
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(backup, "copy_pages", full)
+    monkeypatch.setattr(SqliteSide, "copy_pages", full)
     with pytest.raises(Trouble, match=r"^backup .*b\.db: database or disk is full; nothing was written$"):
         await backed_up(source, file, force=True)
     assert file.read_text() == "precious"

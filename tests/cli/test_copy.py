@@ -105,8 +105,8 @@ async def test_new_rows_of_the_journal_come_behind_those_that_were_copied(source
     last = max(row[0] for row in (await rows_of(source))["journal"])
     await execute(
         server_url,
-        "INSERT INTO journal (at_ms, share_id, device_id, sharer_id, to_state, cause, by, channel)"
-        " VALUES (1, 1, 'lamp', 'owner', 0, 0, 'owner', 0)",
+        "INSERT INTO journal (at_ms, share_id, device_id, sharer_id, to_state, cause, by, channel, chain, place, hash)"
+        " VALUES (1, 1, 'lamp', 'owner', 0, 0, 'owner', 0, 0, 0, '')",
     )
     assert [row[0] for row in (await rows_of(server_url))["journal"]][-1] == last + 1
 

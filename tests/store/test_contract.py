@@ -204,7 +204,7 @@ async def postgres(places: Places) -> AsyncIterator[Kept]:
         *(PutParams(id, params) for id, params in PARAMS.items()),
     )
     yield kept
-    for table in ("left_notice", "journal", "share", "device_params", "device", "token", "account"):
+    for table in ("left_notice", "journal", "chain", "share", "device_params", "device", "token", "account"):
         await ask(f"DELETE FROM {table}")
 
 

@@ -417,7 +417,7 @@ async def test_a_list_that_cannot_be_read_is_a_failed_store(
 ) -> None:
     other = sqlite3.connect(database)
     other.execute("PRAGMA foreign_keys = OFF")
-    for table in ("journal", "share", "device_params", "device", "token", "account"):
+    for table in ("journal", "chain", "share", "device_params", "device", "token", "account"):
         other.execute(f"DROP TABLE {table}")
     other.close()
     with pytest.raises(StoreFailed):

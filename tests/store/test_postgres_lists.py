@@ -74,8 +74,8 @@ def grant(id: int, ends_ms: int) -> Share:
 
 async def note(connection: asyncpg.Connection[asyncpg.Record], *by: str) -> None:
     sql = (
-        "INSERT INTO journal (at_ms, share_id, device_id, sharer_id, to_state, cause, by, channel) "
-        "SELECT 1, 1, 'lamp', 'owner', 0, 0, u.by, 0 FROM unnest($1::text[]) u (by)"
+        "INSERT INTO journal (at_ms, share_id, device_id, sharer_id, to_state, cause, by, channel, chain, place, hash) "
+        "SELECT 1, 1, 'lamp', 'owner', 0, 0, u.by, 0, 0, 0, '' FROM unnest($1::text[]) u (by)"
     )
     await connection.execute(sql, [*by])
 

@@ -68,28 +68,25 @@ async def postgres_side(url: str, *, create: bool) -> AsyncIterator[PostgresSide
 
 @asynccontextmanager
 async def postgres_snapshot(url: str) -> AsyncIterator[PostgresSide]:
-    """The database as it stands at one moment, only to be read. Nobody is kept from writing. Raises Trouble."""
-    with _failures(url):
-        connection = await connect(url, idle_in_transaction_session_timeout="0")
-    try:
-        with _failures(url):
-            with _failures(url, (*_ERRORS, Trouble)):
-                await apply_schema(
-                    connection, create=False
-                )  # in a transaction of its own: a starting node waits for it
+    """The database as of one moment, to be read beside its nodes. Raises Trouble."""
+    with _failures(url, hint=""):
+        connection = await connect(url)
+        try:
+            await apply_schema(connection, create=False)
             async with connection.transaction(isolation="repeatable_read", readonly=True):
+                await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
                 yield PostgresSide(connection)
-    finally:
-        await connection.close(timeout=CLOSE_S)
+        finally:
+            await connection.close(timeout=CLOSE_S)
 
 
 @contextmanager
-def _failures(url: str, caught: Errors = _ERRORS) -> Iterator[None]:
+def _failures(url: str, caught: Errors = _ERRORS, hint: str = "; nothing was written") -> Iterator[None]:
     try:
         with failures():
             yield
     except caught as error:
-        raise Trouble(f"database {shown(url)}: {error}; nothing was written") from error
+        raise Trouble(f"database {shown(url)}: {error}{hint}") from error
 
 
 async def _take(connection: Connection) -> None:

@@ -105,7 +105,10 @@ CREATE TABLE journal ( -- only ever added to
     to_state smallint NOT NULL,
     cause smallint NOT NULL,
     by text NOT NULL,
-    channel smallint NOT NULL
+    channel smallint NOT NULL,
+    chain smallint NOT NULL, -- the number of the node that wrote it, 0 for a verb; see store/chain.py
+    place bigint NOT NULL, -- in the chain, from 1 on
+    hash bytea NOT NULL
 );
 CREATE INDEX journal_share ON journal (share_id); -- a device's rows are those of its shares
 -- Ids are given at insert and seen at commit. A transaction says, as a lock that stops nobody, behind which id its rows will
@@ -115,6 +118,14 @@ CREATE FUNCTION journal_begins() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER journal_begins BEFORE INSERT ON journal EXECUTE FUNCTION journal_begins();
+
+CREATE TABLE chain ( -- where each chain of the journal begins and ends
+    id smallint PRIMARY KEY,
+    trimmed bigint NOT NULL, -- the place of the last row that retention took, 0 for none
+    trimmed_hash bytea NOT NULL,
+    last bigint NOT NULL, -- the place of the last row
+    last_hash bytea NOT NULL
+);
 
 CREATE TABLE writer ( -- the last batch of each process that writes: by it a commit whose answer was lost is looked up
     id bigint PRIMARY KEY,

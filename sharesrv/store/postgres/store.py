@@ -25,6 +25,7 @@ from sharesrv.domain.outcome import Attached, Counted, Outcome, Put, Written, pa
 from sharesrv.domain.source import Source
 from sharesrv.errors import Trouble
 from sharesrv.store.base import DEAD_MS, Foresee, OutcomeUnknown, StoreFailed, Work
+from sharesrv.store.chain import Head
 from sharesrv.store.postgres.connection import (
     CONFLICTS,
     DIRECTORY_MAX,
@@ -39,7 +40,7 @@ from sharesrv.store.postgres.directory import PUT_SESSIONS, PostgresDirectory, s
 from sharesrv.store.postgres.lists import PostgresReader
 from sharesrv.store.postgres.questions import NOW_MS
 from sharesrv.store.postgres.source import Guesses, Keys, PostgresSource, find
-from sharesrv.store.postgres.write import leave, write
+from sharesrv.store.postgres.write import head_of, leave, write
 
 Value = TypeVar("Value")
 
@@ -93,6 +94,7 @@ class PostgresStore(PostgresReader):
         self._create = create
         self._id = secrets.randbits(63)
         self._batch = 0
+        self._head: Head | None = None  # of this node's chain of the journal
         self._guesses: Guesses = {}
         self._turn = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -226,7 +228,10 @@ class PostgresStore(PostgresReader):
         changes = _changes(outcomes)
         written = [change for change in changes if not isinstance(change, Attached)]
         if written:
-            await write(connection, written, now_ms, self.node)
+            head, self._head = self._head, None  # if this fails, it is read anew
+            if head is None or head.chain != self.node:
+                head = await head_of(connection, self.node)
+            head = await write(connection, written, now_ms, head)
         if sessions := [change for change in changes if isinstance(change, Attached)]:
             await connection.execute(PUT_SESSIONS, self.node_id, *session_columns(sessions))
         notices = self._to_leave(outcomes)
@@ -239,6 +244,8 @@ class PostgresStore(PostgresReader):
             return
         began_s = time.monotonic()
         await self._commit(connection)
+        if written:
+            self._head = head
         metrics.COMMIT.observe(time.monotonic() - began_s)
 
     async def _commit(self, connection: Connection) -> None:

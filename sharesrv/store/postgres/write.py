@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
+import asyncpg
 import msgspec
 
 from sharesrv.domain.outcome import (
@@ -24,10 +26,22 @@ from sharesrv.domain.outcome import (
 from sharesrv.domain.share import Share
 from sharesrv.domain.source import Account, Device, Token
 from sharesrv.names import fold
+from sharesrv.store.chain import COLUMNS, PUT_HEAD, Head, chained
 from sharesrv.store.postgres.connection import Connection
-from sharesrv.store.rows import SHARE_COLUMNS, Row, journal_columns, share_columns
+from sharesrv.store.rows import SHARE_COLUMNS, Row, share_columns
 
-_SMALL: Final = ("origin", "state", "cause", "permit", "cover_mark", "told", "from_state", "to_state", "channel")
+_SMALL: Final = (
+    "origin",
+    "state",
+    "cause",
+    "permit",
+    "cover_mark",
+    "told",
+    "from_state",
+    "to_state",
+    "channel",
+    "chain",
+)
 _SMALL_OF_DEVICE: Final = ("verified", "shareable")
 _TEXT: Final = (
     *("code", "device_id", "sharer_id", "sharee_id", "asked", "sequence", "note", "device_name", "by"),
@@ -46,15 +60,15 @@ _NEVER_CHANGE: Final = (
     "cover_mark",
 )
 CHANGING: Final = tuple(column for column in SHARE_COLUMNS if column not in _NEVER_CHANGE)
+_ENTRY: Final = (*COLUMNS, "hash")
+_HEAD_TYPES: Final = ("smallint", "bigint", "bytea", "bigint", "bytea")
 _changing: Final = attrgetter("id", *CHANGING)
-_JOURNAL_COLUMNS: Final = (
-    *("share_id", "device_id", "sharer_id", "sharee_id", "from_state", "to_state", "cause", "by", "channel"),
-)
 
 
 def _rows(columns: Sequence[str], first: int, name: str = "q", id: str = "bigint") -> str:
     """Rows of arrays, which are the parameters from `first` on."""
-    types = dict.fromkeys(_TEXT, "text") | dict.fromkeys((*_SMALL, *_SMALL_OF_DEVICE), "smallint") | {"id": id}
+    types = dict.fromkeys(_TEXT, "text") | dict.fromkeys((*_SMALL, *_SMALL_OF_DEVICE), "smallint")
+    types |= {"id": id, "hash": "bytea"}
     arrays = [f"${number}::{types.get(column, 'bigint')}[]" for number, column in enumerate(columns, first)]
     return f"unnest({', '.join(arrays)}) AS {name}({', '.join(columns)})"
 
@@ -63,17 +77,17 @@ def _set(columns: Sequence[str]) -> str:
     return ", ".join(f"{column} = q.{column}" for column in columns)
 
 
-# $1 is the time, $2 the node.
-_AT_MADE: Final = 3
+# $1 is the node, and so the chain; up to $5 the chain's head before and after.
+_AT_MADE: Final = 6
 _AT_CHANGED: Final = _AT_MADE + len(SHARE_COLUMNS)
 _AT_JOURNAL: Final = _AT_CHANGED + 1 + len(CHANGING)
 _SHARES: Final = (
     f"WITH made AS (INSERT INTO share ({', '.join(SHARE_COLUMNS)}, node) "
-    f"SELECT q.*, $2::smallint FROM {_rows(SHARE_COLUMNS, _AT_MADE)}), "
-    f"changed AS (UPDATE share SET {_set(CHANGING)}, node = $2::smallint FROM {_rows(('id', *CHANGING), _AT_CHANGED)} "
-    "WHERE share.id = q.id) "
-    f"INSERT INTO journal (at_ms, {', '.join(_JOURNAL_COLUMNS)}) "
-    f"SELECT $1::bigint, q.* FROM {_rows(_JOURNAL_COLUMNS, _AT_JOURNAL)}"
+    f"SELECT q.*, $1::smallint FROM {_rows(SHARE_COLUMNS, _AT_MADE)}), "
+    f"changed AS (UPDATE share SET {_set(CHANGING)}, node = $1::smallint FROM {_rows(('id', *CHANGING), _AT_CHANGED)} "
+    "WHERE share.id = q.id), "
+    f"entries AS (INSERT INTO journal ({', '.join(_ENTRY)}) SELECT q.* FROM {_rows(_ENTRY, _AT_JOURNAL)}) "
+    + re.sub(r"\?(\d)", lambda found: f"${found[1]}::{_HEAD_TYPES[int(found[1]) - 1]}", PUT_HEAD)
 )
 _PARAMS: Final = (
     f"INSERT INTO device_params (device_id, params) SELECT * FROM {_rows(('device_id', 'params'), 1)} "
@@ -109,20 +123,30 @@ _REMOVE: Final = {
 }
 
 
-async def write(connection: Connection, changes: Sequence[Written], now_ms: int, node: int) -> None:
-    """Write `changes`, as the node of this number, inside the transaction that is open."""
+async def write(connection: Connection, changes: Sequence[Written], now_ms: int, head: Head) -> Head:
+    """Write `changes` inside the transaction that is open, as the node whose chain this is the head of.
+
+    Returns the head behind them. Raises SerializationError where another process has gone on with the chain.
+    """
     kinds: defaultdict[type, list[Any]] = defaultdict(list)
     for change in changes:
         kinds[type(change)].append(change)
     if len(kinds) > 1 or Put not in kinds:
         await _write_records(connection, kinds, now_ms)
     if kinds[Put]:
-        await _write_shares(connection, kinds[Put], now_ms, node)
+        head = await _write_shares(connection, kinds[Put], now_ms, head)
     if params := {change.device_id: change.params for change in kinds[PutParams]}:
         await connection.execute(_PARAMS, [*params], [*params.values()])
     for kind, sql in _REMOVE.items():
         if kind in kinds:
             await connection.execute(sql, [msgspec.structs.astuple(change)[0] for change in kinds[kind]])
+    return head
+
+
+async def head_of(connection: Connection, node: int) -> Head:
+    """The head of the node's chain."""
+    row = await connection.fetchrow("SELECT id, last, last_hash FROM chain WHERE id = $1", node)
+    return Head(*row) if row else Head(node)
 
 
 async def leave(connection: Connection, notices: Sequence[bytes]) -> None:
@@ -131,19 +155,22 @@ async def leave(connection: Connection, notices: Sequence[bytes]) -> None:
     await connection.execute("INSERT INTO left_notice (notice) SELECT * FROM unnest($1::bytea[])", notices)
 
 
-async def _write_shares(connection: Connection, changes: Sequence[Put], now_ms: int, node: int) -> None:
+async def _write_shares(connection: Connection, changes: Sequence[Put], now_ms: int, before: Head) -> Head:
     made: dict[int, Share] = {}
     changed: dict[int, Share] = {}
     for change in changes:
         id = change.new.id
         (made if change.old is None or id in made else changed)[id] = change.new
-    entries = [journal_columns(change, now_ms)[1:] for change in changes if not change.is_mark]
+    entries, head = chained([change for change in changes if not change.is_mark], now_ms, before)
     arrays = (
         *_columns([share_columns(share) for share in made.values()], len(SHARE_COLUMNS)),
         *_columns([_changing(share) for share in changed.values()], len(CHANGING) + 1),
-        *_columns(entries, len(_JOURNAL_COLUMNS)),
+        *_columns(entries, len(_ENTRY)),
     )
-    await connection.execute(_SHARES, now_ms, node, *arrays)
+    done = await connection.execute(_SHARES, *before, *head[1:], *arrays)
+    if entries and done != "INSERT 0 1":
+        raise asyncpg.SerializationError(f"another process has written to chain {before.chain} of the journal")
+    return head
 
 
 def _columns(rows: Sequence[Row], width: int) -> Iterator[Sequence[Any]]:

@@ -40,6 +40,27 @@ class SqliteSide:
         async for chunk in chunks:
             self._connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", chunk)
 
+    def copy_pages(self, target: Path, begin: Callable[[int], None], advance: Callable[[int], None]) -> None:
+        """Copy the file page by page, as the transaction sees it. Raises sqlite3.Error.
+
+        Outside a transaction a copy in portions begins anew whenever somebody writes. Meanwhile the WAL grows by what is
+        written; VACUUM INTO takes several times as long.
+        """
+        left = 0
+
+        def tell(_status: int, remaining: int, total: int) -> None:
+            nonlocal left
+            if not left:
+                begin(left := total)
+            advance(left - remaining)
+            left = remaining
+
+        self._connection.execute("SELECT count(*) FROM sqlite_schema")  # the moment: BEGIN alone holds none
+        with closing(sqlite3.connect(target, isolation_level=None)) as copy:
+            copy.execute("PRAGMA journal_mode = OFF")
+            copy.execute("PRAGMA synchronous = OFF")
+            self._connection.backup(copy, pages=PAGES, progress=tell)
+
 
 @asynccontextmanager
 async def sqlite_side(path: Path, *, create: bool) -> AsyncIterator[SqliteSide]:
@@ -59,44 +80,15 @@ async def sqlite_side(path: Path, *, create: bool) -> AsyncIterator[SqliteSide]:
 
 @asynccontextmanager
 async def sqlite_snapshot(path: Path) -> AsyncIterator[SqliteSide]:
-    """The file as it stands at one moment, only to be read. Nobody is kept from writing. Raises Trouble."""
-    with closing(_snapshot(path)) as connection:
-        yield SqliteSide(connection)
-
-
-def copy_pages(path: Path, target: Path, begin: Callable[[int], None], advance: Callable[[int], None]) -> None:
-    """Copy the file as it stands at one moment, page by page, to `target`. Raises Trouble, sqlite3.Error.
-
-    The open transaction holds the moment: without it a copy in portions begins anew whenever somebody writes. Meanwhile the
-    WAL grows by what is written. VACUUM INTO would hold it four times as long.
-    """
-    left = 0
-
-    def tell(_status: int, remaining: int, total: int) -> None:
-        nonlocal left
-        if not left:
-            begin(left := total)
-        advance(left - remaining)
-        left = remaining
-
-    with closing(_snapshot(path)) as source, closing(sqlite3.connect(target, isolation_level=None)) as copy:
-        copy.execute("PRAGMA journal_mode = OFF")
-        copy.execute("PRAGMA synchronous = OFF")
-        source.backup(copy, pages=PAGES, progress=tell)
-
-
-def _snapshot(path: Path) -> sqlite3.Connection:
-    """A connection in a transaction that only reads, begun. Raises Trouble."""
+    """The file as of one moment, to be read beside a server. Raises Trouble."""
     if not path.exists():
-        raise Trouble(f"database {path}: there is no such file; run this in the server's folder, with its settings")
-    connection = _opened(path)
-    try:
-        connection.execute("BEGIN")
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    except sqlite3.Error as error:
-        connection.close()
-        raise unusable(path, error) from error
-    return connection
+        raise Trouble(f"database {path}: there is no such file")
+    with closing(_opened(path)) as connection:
+        try:
+            connection.execute("BEGIN")
+            yield SqliteSide(connection)
+        except sqlite3.Error as error:
+            raise Trouble(f"database {path}: {error}") from error
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -100,9 +100,20 @@ CREATE TABLE journal ( -- only ever added to
     to_state INTEGER NOT NULL,
     cause INTEGER NOT NULL,
     by TEXT NOT NULL,
-    channel INTEGER NOT NULL
+    channel INTEGER NOT NULL,
+    chain INTEGER NOT NULL, -- see store/chain.py
+    place INTEGER NOT NULL, -- in the chain, from 1 on
+    hash BLOB NOT NULL
 ) STRICT;
 CREATE INDEX journal_share ON journal (share_id); -- a device's rows are those of its shares
+
+CREATE TABLE chain ( -- where each chain of the journal begins and ends
+    id INTEGER PRIMARY KEY,
+    trimmed INTEGER NOT NULL, -- the place of the last row that retention took, 0 for none
+    trimmed_hash BLOB NOT NULL,
+    last INTEGER NOT NULL, -- the place of the last row
+    last_hash BLOB NOT NULL
+) STRICT;
 
 CREATE TABLE left_notice ( -- what a process without connections, an import, leaves to be told by the server
     id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -26,16 +26,14 @@ from sharesrv.domain.outcome import (
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
 from sharesrv.domain.source import Device
 from sharesrv.names import fold
-from sharesrv.store.rows import SHARE_COLUMNS, journal_columns, share_columns
+from sharesrv.store.chain import COLUMNS, PUT_HEAD, Head, chained
+from sharesrv.store.rows import SHARE_COLUMNS, share_columns
 
 for _kind in (State, Origin, Cause, Channel, bool):
     sqlite3.register_adapter(_kind, int)
 
 _INSERT: Final = f"INSERT INTO share ({', '.join(SHARE_COLUMNS)}) VALUES ({', '.join('?' * len(SHARE_COLUMNS))})"
-_JOURNAL: Final = (
-    "INSERT INTO journal (at_ms, share_id, device_id, sharer_id, sharee_id, from_state, to_state, cause, by, channel) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_JOURNAL: Final = f"INSERT INTO journal ({', '.join(COLUMNS)}, hash) VALUES ({', '.join('?' * len(COLUMNS))}, ?)"
 _PARAMS: Final = (
     "INSERT INTO device_params (device_id, params) VALUES (?, ?) ON CONFLICT DO UPDATE SET params = excluded.params"
 )
@@ -96,9 +94,13 @@ def _write_shares(connection: sqlite3.Connection, changes: Sequence[Put], now_ms
         connection.executemany(_update_of(fields), rows)
     if made:
         connection.executemany(_INSERT, [share_columns(share) for share in made.values()])
-    entries = [journal_columns(change, now_ms) for change in changes if not change.is_mark]
-    if entries:
+    if moves := [change for change in changes if not change.is_mark]:
+        # Another process may have written since the last batch.
+        row = connection.execute("SELECT last, last_hash FROM chain WHERE id = 0").fetchone()
+        before = Head(0, *row) if row else Head(0)
+        entries, head = chained(moves, now_ms, before)
         connection.executemany(_JOURNAL, entries)
+        connection.execute(PUT_HEAD, (*before, *head[1:]))
 
 
 @cache
