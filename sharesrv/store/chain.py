@@ -125,7 +125,7 @@ async def verify(database: Rows, heads: Iterable[bytes] = (), most: int = 20) ->
     async for chunk in database.read("chain", ("id", "trimmed", "trimmed_hash", "last", "last_hash"), "id"):
         chains |= {row[0]: Chain(*row) for row in chunk}
     found.chains = [*chains.values()]
-    found.unseen -= {chain.hash for chain in found.chains}
+    found.unseen -= {chain.hash for chain in found.chains if chain.began}
     async for chunk in database.read("journal", ("id", *COLUMNS, "hash"), "id"):
         for id, *columns, hash in chunk:
             chain = chains.get(columns[0])

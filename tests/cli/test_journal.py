@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from typer.testing import CliRunner, Result
 
 from sharesrv.cli import app_for
 from sharesrv.domain.record_checks import GrantRecord
+from sharesrv.domain.records import WriteRecords
 from sharesrv.errors import Trouble
-from tests.wire import GUEST, OWNER, fill
+from sharesrv.store.sqlite.connection import open_database
+from tests.wire import GUEST, OWNER, fill, write_records
 
 ENDS_MS = 4_102_444_800_000  # 2100
 
@@ -58,6 +61,39 @@ def test_a_number_that_is_too_large_is_a_wrong_option(house: Path, option: str) 
     ended = run(house, "journal", option, str(2**63))
     assert ended.exit_code == 2
     assert f"Invalid value for '{option}'" in ended.stderr
+
+
+def test_a_whole_journal_is_verified_and_its_head_is_found_again(house: Path) -> None:
+    whole, chain = run(house, "journal", "verify").stdout.splitlines()
+    assert whole == "2 rows, 1 chains: whole"
+    assert chain.startswith("chain 0  rows 1 to 2  head ")
+    head = chain.rpartition(" ")[2]
+    assert run(house, "journal", "verify", "--head", head.upper()).exit_code == 0
+    ended = run(house, "journal", "verify", "--head", head, "--head", "0" * 64)
+    assert (ended.exit_code, ended.stdout.splitlines()[0]) == (1, f"the head {'0' * 64} is in no chain")
+
+
+def test_rows_that_were_changed_are_named_one_a_line_up_to_twenty(house: Path) -> None:
+    grants = [GrantRecord("lamp", GUEST, permit, "", ENDS_MS) for permit in range(3)] * 10
+    for grant in grants:
+        write_records(house, WriteRecords(grants=[grant], imported=True))
+    with closing(open_database(house)) as connection:
+        connection.execute("UPDATE journal SET by = 'other' WHERE id > 1")
+    ended = run(house, "journal", "verify")
+    lines = ended.stdout.splitlines()
+    assert ended.exit_code == 1
+    assert lines[0] == "row 2 was changed, or the hash of the row before it in chain 0"
+    assert lines[20:22] == ["and 11 more", "32 rows, 1 chains: 31 faults"]
+
+
+def test_a_head_that_is_no_hash_is_a_wrong_option(house: Path) -> None:
+    ended = run(house, "journal", "verify", "--head", "abc")
+    assert (ended.exit_code, "64 hexadecimal digits" in ended.stderr) == (2, True)
+
+
+def test_a_journal_that_is_not_there_cannot_be_verified(database: Path) -> None:
+    with pytest.raises(Trouble, match="there is no such file"):
+        run(database, "journal", "verify")
 
 
 @pytest.mark.parametrize("words", [("journal", "--device", "\udcff"), ("explain", "\udcff", "lamp", "query")], ids=str)
