@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from sharesrv.cli.options import Assignments, Config, run, settings
+from sharesrv.cli.options import Assignments, Config, give_way, run, settings
 from sharesrv.store.backup import back_up
 
 
@@ -30,6 +30,7 @@ def backup(
     bring it to an empty database with `sharesrv copy sqlite:///FILE TO_URL`.
     """
     url = settings(config, assignments).database.url
+    give_way()
     # SIGTERM unwinds, as Ctrl-C does, so that no part of a file is left behind
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     console = Console(stderr=True)
