@@ -75,6 +75,12 @@ def log_to_stderr(**always: int) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
+def give_way() -> None:
+    """Let servers on the same cores go first."""
+    if sys.platform != "win32":
+        os.nice(10)
+
+
 def run(work: Coroutine[Any, Any, Value]) -> Value:
     """Run on uvloop where it is installed, on asyncio elsewhere."""
     try:

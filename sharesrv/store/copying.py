@@ -32,6 +32,10 @@ class Side(Protocol):
         """All rows, in chunks."""
         ...
 
+    async def damage(self) -> list[str]:
+        """What the engine itself finds wrong, if it can look."""
+        ...
+
     async def write(self, table: str, columns: Sequence[str], chunks: AsyncIterator[Sequence[Row]]) -> None: ...
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sharesrv.cli import app_for
-from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.errors import Trouble
 from sharesrv.store.copying import TABLES
 from sharesrv.store.postgres.copying import PostgresSide
@@ -22,29 +20,10 @@ from sharesrv.store.sqlite.copying import SqliteSide
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.process import run
 from tests.services import Postgres
-from tests.store.test_contract import MANY, Kept, made
-from tests.wire import GUEST, device_row, fill, query
+from tests.wire import fill, query
 from tests.world import FakeClock
 
 Rows = dict[str, list[tuple[Any, ...]]]
-
-
-@pytest.fixture
-async def source(tmp_path: Path) -> str:
-    """A file with something in every table, and more rows of some than are copied at once."""
-    path = tmp_path / "source.db"
-    plugs = [device_row(f"plug-{number}", params='{"switch":"on"}') for number in range(1100)]
-    fill(path, devices=plugs, grants=[GrantRecord("plug-1", GUEST, 3, "厨房", 0)])
-    async with SqliteStore(path, FakeClock(1)) as store:
-        await Kept(store).put(*made(*MANY))
-    return f"sqlite:///{path}"
-
-
-@pytest.fixture
-async def server_url(postgres_server: Postgres) -> AsyncIterator[str]:
-    """Of a new database in PostgreSQL, without tables."""
-    async with postgres_server.database() as url:
-        yield url
 
 
 def copy(*urls: str) -> Result:

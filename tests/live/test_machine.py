@@ -59,6 +59,7 @@ from sharesrv.errors import Refusal, Refused
 from sharesrv.live.ledger import Ledger
 from sharesrv.store.base import Store
 from sharesrv.store.sqlite.store import SqliteStore
+from tests.findings import findings_in
 from tests.model import ACCOUNTS, Model, Thing
 from tests.model_records import Grant, RecordModel
 from tests.on_postgres import Database
@@ -156,10 +157,12 @@ class LedgerBesideModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "runner"):
             assert isinstance(self.store, SqliteStore)
+            findings = findings_in(self.reader)
             self.reader.close()
             self.runner.run(self.store.__aexit__(None, None, None))
             self.runner.close()
             self.folder.cleanup()
+            assert findings == []
 
     # Both in the same words.
 

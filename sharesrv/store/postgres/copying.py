@@ -39,6 +39,9 @@ class PostgresSide:
         while chunk := await cursor.fetch(CHUNK):
             yield [tuple(row) for row in chunk]
 
+    async def damage(self) -> list[str]:
+        return []  # a page that is not as it was written cannot be read: PostgreSQL's checksums
+
     async def write(self, table: str, columns: Sequence[str], chunks: AsyncIterator[Sequence[Row]]) -> None:
         # No node has written these shares: each rings for what is overdue.
         more = [name for name in await self.columns(table) if name == "node"]

@@ -1,0 +1,50 @@
+"""`sharesrv backup`: writes all that is stored to a file, while servers run or not."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from time import monotonic
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from sharesrv.cli.options import Assignments, Config, give_way, run, settings
+from sharesrv.store.backup import back_up
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="The SQLite file to write.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace FILE where it exists, once the backup is whole.")
+    ] = False,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Write accounts, tokens, devices, shares and the journal of one moment to a SQLite file, of either engine.
+
+    Servers go on. The file is checked and on disk before it has its name; only its owner can read it. Serve it as it is, or
+    bring it to an empty database with `sharesrv copy sqlite:///FILE TO_URL`.
+    """
+    url = settings(config, assignments).database.url
+    give_way()
+    # SIGTERM unwinds, as Ctrl-C does, so that no part of a file is left behind
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    console = Console(stderr=True)
+    began_s = monotonic()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("backup", total=None)
+        counts = run(
+            back_up(
+                url,
+                file,
+                lambda total: progress.update(task, total=total),
+                lambda number: progress.advance(task, number),
+                force=force,
+            )
+        )
+    rows = ", ".join(f"{table} {number:,}" for table, number in counts.items())
+    print(f"{file}: {file.stat().st_size / 2**20:,.1f} MiB in {monotonic() - began_s:.1f} s; rows: {rows}")
