@@ -51,7 +51,7 @@ async def serving(
     With `shares_ports` other processes may listen on the same ones: the system deals out the connections.
     """
     _check_bus(settings)
-    times = times or Times(idle_s=settings.sessions.heartbeat + GRACE_S)
+    times = times or Times(idle_s=settings.sessions.heartbeat + GRACE_S, finish_s=settings.devices.response_timeout)
     tls = tls_context(settings)
     async with AsyncExitStack() as stack:
         live = await stack.enter_async_context(
@@ -64,10 +64,10 @@ async def serving(
             ledger, live.hub, live.devices, live.device_commands, tokens, heartbeat_s, live.clock.new_id
         )
         door = Door(settings.limits, times, partial(Conversation, services=services), settings.server.trusted_proxies)
-        await stack.enter_async_context(door.connections())
         await stack.enter_async_context(running("ledger", ledger.run(), live.stop))
         await stack.enter_async_context(running("deadlines", live.deadlines.run()))
         await stack.enter_async_context(running("notices of other processes", _tell_left(ledger)))
+        await stack.enter_async_context(door.connections())
         host = settings.server.host
         sock = stack.enter_context(bind(host, settings.server.http_port, shared=shares_ports))
         listens = door.listening(host, settings.server.ws_port, tls, shared=shares_ports)

@@ -57,7 +57,7 @@ async def test_it_says_where_it_listens_and_ends_in_order(database: Path, number
             await owner.send(share())
             await guest.heard()
             process.signal(number)
-            assert [await wire.closed() for wire in (owner, guest, stranger)] == [1001, 1001, 1001]
+            assert [await wire.closed() for wire in (owner, guest, stranger)] == [1012, 1012, 1012]
         assert process.wait() == 0
         assert process.rest() == ""
     log = [json.loads(line) for line in process.log.read_text().splitlines()]

@@ -199,7 +199,7 @@ async def test_servers_share_both_ports_and_one_that_is_gone_is_missed_by_nobody
             async with connect(f"ws://127.0.0.1:{ws_port}/api/ws", proxy=None) as app:
                 it.process.terminate()
                 await app.wait_closed()
-                assert app.close_code == 1001
+                assert app.close_code == 1012
             assert it.ends() == 0
     stopped = [entry for entry in it.said if entry["event"] == "stopped" and "connections" in entry]
     assert sorted(entry["worker"] for entry in stopped) == [1, 2]
