@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -20,7 +21,7 @@ from sharesrv.domain.connect import LEFT_AT_ONCE, TellLeft
 from sharesrv.domain.outcome import ToldLeft
 from sharesrv.errors import Refused, Trouble
 from sharesrv.faces.http.backend import Backend
-from sharesrv.faces.http.server import bind, listening
+from sharesrv.faces.http.server import Connections, bind, listening
 from sharesrv.faces.websocket.conversation import Conversation, Services
 from sharesrv.faces.websocket.server import Door, tls_context
 from sharesrv.faces.websocket.transport import GRACE_S, Times
@@ -40,6 +41,9 @@ class Running(NamedTuple):
     http_port: int
     door: Door
     ledger: Ledger
+    backend: Backend
+    http: Connections
+    tls: ssl.SSLContext | None
 
 
 @asynccontextmanager
@@ -85,8 +89,8 @@ async def serving(
             tokens=tokens,
             ws_port=port,
         )
-        await stack.enter_async_context(listening(backend, sock, tls, times.opening_s))
-        yield Running(port, sock.getsockname()[1], door, ledger)
+        http = await stack.enter_async_context(listening(backend, sock, tls, times.opening_s))
+        yield Running(port, sock.getsockname()[1], door, ledger, backend, http, tls)
 
 
 def _check_bus(settings: Settings) -> None:

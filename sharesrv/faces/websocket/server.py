@@ -41,20 +41,24 @@ class Door:
         talk: Callable[[Connection], Listener],
         trusted_proxies: str = "",
     ) -> None:
-        self.frame_bytes = limits.frame_bytes
-        self.unsent_bytes = limits.unsent_bytes
         self.times = times
         self.listener = talk
         self.now_s = asyncio.get_running_loop().time
-        self._limits = limits
+        self.limit(limits)
         self._proxies = _networks(trusted_proxies)
-        self._arrivals = Bucket(limits.connections_per_second, limits.connections_per_second, self.now_s())
         self._connections: set[Connection] = set()  # all sockets
         self._admitted = 0  # those that are upgraded
         self._strangers: Counter[str] = Counter()  # those of them that have not shaken hands, by address
         self._throttled: set[Connection] = set()
         self.is_leaving = False
         self._empty = asyncio.Event()
+
+    def limit(self, limits: Limits) -> None:
+        """Go by these limits from now on. Those of a connection's frames it keeps from its beginning."""
+        self.frame_bytes = limits.frame_bytes
+        self.unsent_bytes = limits.unsent_bytes
+        self._limits = limits
+        self._arrivals = Bucket(limits.connections_per_second, limits.connections_per_second, self.now_s())
 
     # What a connection calls.
 
