@@ -13,6 +13,7 @@ import structlog
 
 from sharesrv.auth import Tokens
 from sharesrv.cli.live import Live, alone
+from sharesrv.cli.notify import beat
 from sharesrv.cli.options import rules_of
 from sharesrv.cli.running import running
 from sharesrv.clock import Clock
@@ -32,6 +33,7 @@ from sharesrv.store.choice import clock_of, is_postgres, optional
 log = structlog.get_logger()
 
 LEFT_EVERY_S = 1.0
+STUCK_S = 10.0  # that a command may wait until the watchdog is told no more that the server lives
 
 
 class Running(NamedTuple):
@@ -68,6 +70,9 @@ async def serving(
             ledger, live.hub, live.devices, live.device_commands, tokens, heartbeat_s, live.clock.new_id
         )
         door = Door(settings.limits, times, partial(Conversation, services=services), settings.server.trusted_proxies)
+        # A node may wait for its database for longer, which a restart does not mend.
+        beating = beat(lambda: live.bus is not None or ledger.waiting_s < STUCK_S)
+        await stack.enter_async_context(running("watchdog", beating))
         await stack.enter_async_context(running("ledger", ledger.run(), live.stop))
         await stack.enter_async_context(running("deadlines", live.deadlines.run()))
         await stack.enter_async_context(running("notices of other processes", _tell_left(ledger)))

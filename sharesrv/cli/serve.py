@@ -16,6 +16,7 @@ import typer
 
 from sharesrv import metrics
 from sharesrv.cli.composition import Running, serving
+from sharesrv.cli.notify import notify, notify_reloading
 from sharesrv.cli.options import Assignments, Config, Signals, log_to_stderr, run, set_log_level, settings
 from sharesrv.cli.reload import reload
 from sharesrv.cli.running import running
@@ -48,7 +49,7 @@ def serve(
     """Run the server until SIGTERM or SIGINT (Ctrl-C). A second one skips server.drain_seconds.
 
     SIGHUP reads TLS certificate, JWT keys, limits.*, log.level, the operators' token and server.drain_seconds again, without
-    dropping a connection.
+    dropping a connection. systemd is told what it asks for (Type=notify or notify-reload, WatchdogSec).
 
     A secret does not belong on a command line, where `ps` shows it: set auth.admin_token_file, a file with the operators'
     token, or the environment variable SHARESRV_AUTH__ADMIN_TOKEN; and for a database with a password SHARESRV_DATABASE__URL.
@@ -72,6 +73,7 @@ async def _serve(settings: Settings, read: Callable[[], Settings], worker: int, 
     signals = Signals(told.set, hurry.set)
     _raise_file_limit(settings.limits)
     if worker:
+        os.environ.pop("NOTIFY_SOCKET", None)  # the supervisor speaks
         _end_with_supervisor(signals)
         metrics.WORKER.labels(str(worker)).set(restarts)
     async with serving(settings, shares_ports=worker > 0) as server:
@@ -80,8 +82,10 @@ async def _serve(settings: Settings, read: Callable[[], Settings], worker: int, 
         gc.set_threshold(50_000, 20, 50)
         where = f"{address(settings, server)} and {http_address(settings, server)}"
         print(f"sharesrv listens on {where}, database {shown(settings.database.url)}", flush=True)
+        notify("READY=1", f"STATUS=listens on {where}")
         async with running("reload", _reload_when_told(told, server, read)):
             log.info("going down", signal=await signals.ending)
+        notify("STOPPING=1", "STATUS=going down")
         server.backend.is_draining = True
         with suppress(TimeoutError):
             async with asyncio.timeout(server.backend.settings.server.drain_seconds):
@@ -94,8 +98,10 @@ async def _reload_when_told(told: asyncio.Event, server: Running, read: Callable
     while True:
         await told.wait()
         told.clear()
+        notify_reloading()
         await reload(server, read)
         _raise_file_limit(server.backend.settings.limits)
+        notify("READY=1")
 
 
 def address(settings: Settings, running: Running) -> str:

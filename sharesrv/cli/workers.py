@@ -19,7 +19,9 @@ from typing import Final
 
 import structlog
 
+from sharesrv.cli.notify import beat, notify, notify_reloading
 from sharesrv.cli.options import Signals
+from sharesrv.cli.running import running
 from sharesrv.config import Settings
 from sharesrv.errors import Trouble
 from sharesrv.faces.http.server import bind
@@ -56,7 +58,8 @@ async def supervise(workers: int, command: Command, pause_s: float = RESTART_S) 
     """Run so many workers until a signal says to end; gives the exit code."""
     supervisor = Supervisor(workers, command, pause_s)
     ending = Signals(supervisor.reload, supervisor.hurry).ending
-    return await supervisor.run(ending)
+    async with running("watchdog", beat(lambda: True)):  # that a worker does not move is no reason to end the others
+        return await supervisor.run(ending)
 
 
 class Supervisor:
@@ -92,6 +95,7 @@ class Supervisor:
 
     def _stop(self, ending: asyncio.Future[str]) -> None:
         """Stop all workers at once: their clients go where the balancer sends them."""
+        notify("STOPPING=1", "STATUS=going down")
         log.info("going down", signal=ending.result(), workers=len(self._processes))
         self._stopping.set()
         self.hurry()
@@ -103,8 +107,10 @@ class Supervisor:
 
     def reload(self) -> None:
         """Let all workers read their settings again; those that are not up, which would die of it, when they are."""
+        notify_reloading()
         for number in self._processes:
             self._reload(number)
+        notify("READY=1" if len(self._were_up) == self._workers else "STATUS=starting")
 
     def _reload(self, number: int) -> None:
         if number not in self._are_up:
@@ -156,3 +162,4 @@ class Supervisor:
         self._first_is_up.set()
         if is_last:
             print(f"{line}, {self._workers} workers", flush=True)
+            notify("READY=1", f"STATUS={self._workers} workers are up")
