@@ -22,6 +22,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "tls_cert": "",
         "tls_key": "",
         "trusted_proxies": "",
+        "drain_seconds": 0.0,
     },
     "database": {"url": "sqlite:///sharesrv.db", "batch": 64},
     "bus": {"url": ""},
@@ -66,6 +67,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "dead_tokens_days": 30.0,
         "answers_days": 30.0,
     },
+    "log": {"level": "info"},
 }
 
 
@@ -156,6 +158,7 @@ WRONG: dict[str, list[str]] = {
     "a number of days, 0 (for ever) or more": ["inf", *WRONG_NUMBERS],
     "true or false": ["", "maybe", "2", "yes"],
     "single or multi": ["", "both", "Single"],
+    "debug, info, warning or error": ["", "loud", "Info"],
     "a whole number 1…512": ["0", "513", "1.5", *WRONG_NUMBERS],
     "sqlite:///FILE or postgresql://USER@HOST:PORT/DATABASE": [
         "",
@@ -244,7 +247,7 @@ def test_an_unknown_section_is_said_with_those_that_there_are(path: str) -> None
     section = path.partition(".")[0]
     assert str(trouble.value) == (
         f"--set {path}: there is no section {section!r}; there are "
-        "server, database, bus, sessions, sharing, devices, limits, auth, retention"
+        "server, database, bus, sessions, sharing, devices, limits, auth, retention, log"
     )
 
 
