@@ -123,7 +123,7 @@ async def _tell_left(ledger: Ledger) -> None:
     """Send, within a second, the notices that `import` and `token` left in the database."""
     while True:
         try:
-            while await ledger.ask(TellLeft()) == ToldLeft(LEFT_AT_ONCE):
+            while await ledger.ask(TellLeft(proves=bool(ledger.failure))) == ToldLeft(LEFT_AT_ONCE):
                 pass
         except Refused as refused:
             log.error("notices left by an import could not be read", reason=refused.reason)

@@ -124,12 +124,17 @@ class FindAudience(Command, frozen=True):
 
 
 class TellLeft(Command, frozen=True):
-    """Tell what other processes, which hold no connections, left to be told here: `import`, `token`."""
+    """Tell what other processes, which hold no connections, left to be told here: `import`, `token`.
+
+    With `proves`, something is written even where nothing was left: so its commit shows whether the store takes any.
+    """
+
+    proves: bool = False
 
     def decide(self, draft: Draft) -> None:
         """Tell the oldest of it, and forget that."""
         left = draft.facts.source.left_notices(LEFT_AT_ONCE)
-        if left:
+        if left or self.proves:
             draft.after += [unpacked(data) for _id, data in left]
-            draft.changes.append(ForgetNotices(left[-1][0]))
+            draft.changes.append(ForgetNotices(left[-1][0] if left else 0))
         draft.reply = ToldLeft(len(left))

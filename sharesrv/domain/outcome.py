@@ -355,3 +355,8 @@ class Outcome:
     changes: list[Change] = field(default_factory=list)
     before: list[Notice] = field(default_factory=list)
     after: list[Notice] = field(default_factory=list)
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything goes to disk."""
+        return any(not isinstance(change, FLEETING) for change in self.changes)

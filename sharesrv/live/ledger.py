@@ -67,7 +67,7 @@ class Ledger:
         self._queue: deque[Entry] = deque()
         self._received: deque[int] = deque()
         self._batch: list[Entry] = []
-        self.failure = ""  # why the last batch could not be committed; empty where it was
+        self.failure = ""  # why a batch could not be committed; empty when one that writes was
         self._wake = asyncio.Event()
         self.stopping = False
         self._relieved: list[Callable[[], None]] = []
@@ -178,9 +178,10 @@ class Ledger:
             return [outcome for _entry, outcomes in decided for outcome in outcomes]
 
         try:
-            await self._store.transact(work, partial(self._foresee, batch))
+            outcomes = await self._store.transact(work, partial(self._foresee, batch))
             self._rows = None if batch[-1].command.alone else rows
-            self.failure = ""
+            if self.failure and any(outcome.writes for outcome in outcomes):
+                self.failure = ""
         except OutcomeUnknown:
             raise
         except StoreFailed as error:

@@ -30,6 +30,7 @@ from sharesrv.domain.source import Device
 from sharesrv.names import fold
 from sharesrv.store.chain import BEGIN_BEHIND, COLUMNS, PUT_HEAD, Head, chained
 from sharesrv.store.rows import SHARE_COLUMNS, share_columns
+from sharesrv.store.sqlite.connection import SCHEMA_VERSION
 
 for _kind in (State, Origin, Cause, Channel, bool):
     sqlite3.register_adapter(_kind, int)
@@ -69,6 +70,8 @@ def write(connection: sqlite3.Connection, changes: Sequence[Written], now_ms: in
     params = {change.device_id: change.params for change in kinds[PutParams]}
     if params:
         connection.executemany(_PARAMS, list(params.items()))
+    if kinds[ForgetNotices]:  # it proves that a batch can be written: this writes a page, though no row may go
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     for kind, sql in _REMOVE.items():
         if kind in kinds:
             connection.executemany(sql, [msgspec.structs.astuple(change) for change in kinds[kind]])
