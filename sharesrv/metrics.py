@@ -96,6 +96,7 @@ CONNECTIONS: Final = Gauge(
 )
 OPEN_OFFERS: Final = Gauge("sharesrv_open_offers", "Offers that wait for their answer", registry=REGISTRY)
 QUEUE: Final = Gauge("sharesrv_queue_commands", "Commands that wait for the next batch", registry=REGISTRY)
+WAL: Final = Gauge("sharesrv_wal_bytes", "SQLite's file of writes that are not copied back yet", registry=REGISTRY)
 WORKER: Final = Gauge(
     "sharesrv_worker_restarts",
     "Which of `serve --workers` answers, and how often it was restarted",

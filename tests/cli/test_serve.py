@@ -358,6 +358,20 @@ async def test_a_file_has_one_server_and_the_next_one_may_follow(database: Path)
         assert process.stop() == 0
 
 
+async def test_a_file_that_is_deleted_ends_the_server_before_anything_is_acknowledged(database: Path) -> None:
+    fill(database)
+    with serve(database) as process:
+        async with process.app(OWNER) as owner:
+            database.unlink()
+            await owner.send(share(uid="nobody"))
+            assert await owner.closed() == 1006
+        assert process.wait() == 70
+    log = process.log.read_text()
+    assert "was deleted or replaced" in log
+    assert "Traceback" not in log
+    assert "the file is gone" in fails(database, "server.ws_port=0", "server.http_port=0")
+
+
 def test_a_token_minted_with_or_without_a_server_leaves_nothing_to_tell(database: Path) -> None:
     fill(database)
     with serve(database):

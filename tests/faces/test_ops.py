@@ -15,6 +15,7 @@ from tests.http import Operator, operating
 from tests.wire import GUEST, OWNER, answer, share
 
 NAMES = {
+    "sharesrv_wal_bytes",
     "sharesrv_connections",
     "sharesrv_handshakes",
     "sharesrv_frames_in",

@@ -169,12 +169,12 @@ class SqliteSource:
     def _one(self, name: str, make: Callable[[Row], Value], *values: object) -> Value | None:
         try:
             row = self._execute(STATEMENTS[name], values).fetchone()
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:  # a page is damaged, say
             raise StoreFailed(str(error)) from error
         return None if row is None else make(row)
 
     def _list(self, name: str, make: Callable[[Row], Value], *values: object) -> list[Value]:
         try:
             return [make(row) for row in self._execute(STATEMENTS[name], values)]
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:  # a page is damaged, say
             raise StoreFailed(str(error)) from error
