@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -16,7 +17,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from tests.crash import rounds
+from tests.crash import faults, rounds
 from tests.crash.on_cluster import Services
 from tests.crash.rounds import Seen
 from tests.figures import Row, progress, show
@@ -24,6 +25,7 @@ from tests.services import Nats, Postgres, ServiceMissingError
 
 CLUSTER_SHARE: Final = 10
 CLUSTER_LEAST: Final = 3
+COLUMNS: Final = ("what", "rounds", "requests", "acknowledged", "kills", "restart ms", "violations")
 SHOWN: Final = 10  # violations of a round
 
 errors: Final = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -45,19 +47,31 @@ class Crash:
         with progress(what, number) as done:
             for turn in range(number):
                 seed = self._seed + turn
-                with self.folder(f"{what.replace(' ', '-')}-{seed}", f"{options}--rounds 1 --seed {seed}") as (
-                    folder,
-                    note,
-                ):
+                again = f"{options}--rounds 1 --seed {seed}"
+                with self.folder(f"{what} {seed}", again) as (folder, note):
                     seen.append(play(folder, seed))
                     note(seen[-1])
                 done(turn + 1, f"{sum(len(each.violations) for each in seen)} violations")
         self.rows.append(row(what, seen))
 
+    def faults(self) -> None:
+        """Each fault once: a row for each."""
+        with progress("faults", len(faults.FAULTS)) as done:
+            for turn, (name, fault) in enumerate(faults.FAULTS.items()):
+                with self.folder(name, f"--disk --seed {self._seed}") as (folder, note):
+                    try:
+                        seen = faults.play(fault, folder)
+                    except faults.LeftOut as why:
+                        self.rows.append(dict.fromkeys(COLUMNS) | {"what": f"{name}: left out, {why}"})
+                    else:
+                        note(seen)
+                        self.rows.append(row(name, [seen]))
+                done(turn + 1, name)
+
     @contextmanager
     def folder(self, name: str, repeat: str) -> Iterator[tuple[Path, Callable[[Seen], None]]]:
         """A folder, and a call that takes what was seen there; it stays where that was wrong."""
-        folder = self._folder / name
+        folder = self._folder / re.sub(r"\W+", "-", name)
         folder.mkdir()
         failed = self.failed
 
@@ -76,15 +90,16 @@ class Crash:
 
 def row(what: str, seen: Sequence[Seen]) -> Row:
     restarts_ms = [each for one in seen for each in one.restarts_ms]
-    return {
-        "what": what,
-        "rounds": len(seen),
-        "requests": sum(each.requests for each in seen),
-        "acknowledged": sum(each.acknowledged for each in seen),
-        "kills": sum(each.kills for each in seen),
-        "restart ms, median": round(statistics.median(restarts_ms)) if restarts_ms else None,
-        "violations": sum(len(each.violations) for each in seen),
-    }
+    values = (
+        what,
+        len(seen),
+        sum(each.requests for each in seen),
+        sum(each.acknowledged for each in seen),
+        sum(each.kills for each in seen),
+        round(statistics.median(restarts_ms)) if restarts_ms else None,
+        sum(len(each.violations) for each in seen),
+    )
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def main(
@@ -118,6 +133,8 @@ def main(
     if not disk or cluster:
         many = number if cluster else max(CLUSTER_LEAST, number // CLUSTER_SHARE)
         on_cluster(crash, many)
+    if not cluster or disk:
+        crash.faults()
     show(f"crash-test, seed {seed}", crash.rows, as_json=as_json)
     if crash.failed:
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -89,7 +90,7 @@ class Lanes:
         self.cancels: defaultdict[tuple[str, str], list[Ask]] = defaultdict(list)
         self.changes: defaultdict[tuple[str, str], list[Ask]] = defaultdict(list)
         self.accepts: defaultdict[tuple[str, str], list[Ask]] = defaultdict(list)
-        self.said: defaultdict[tuple[str, int], list[Ask]] = defaultdict(list)  # answers by s_seq and result
+        self.said: dict[tuple[str, int], Ask] = {}  # answers by s_seq and result, however often they were given
         self.shares: dict[str, Ask] = {}
         for ask in story.of("share", "cancelShare", "updateShare"):
             lane = ask.frame["deviceid"], ask.frame["params"]["uid"].partition("@")[0]
@@ -101,8 +102,14 @@ class Lanes:
                 case _:
                     self.changes[lane].append(ask)
         for ask in story.of("answer"):
-            self.said[ask.frame["s_seq"], ask.frame["result"]].append(ask)
-            if ask.frame["result"] == 2:
+            key = ask.frame["s_seq"], ask.frame["result"]
+            merged = self.said.setdefault(key, Ask(ask.who, ask.frame, [], []))
+            merged.sent_ns += ask.sent_ns
+            merged.answers += ask.answers
+        for ask in self.said.values():
+            ask.sent_ns.sort()
+            ask.answers.sort(key=itemgetter(0))
+            if ask.frame["result"] == 2 and ((0, 2) in ask.said or not set(ask.said) - {(500, None)}):
                 self.accepts[ask.frame["deviceid"], ask.who].append(ask)
 
     def ended(self, lane: tuple[str, str], accept: Ask, until_ns: int) -> bool:
@@ -165,17 +172,17 @@ def _grants(lanes: Lanes, stored: Stored) -> Iterator[str]:
         assert row.sharee is not None
         lane = row.device, row.sharee
         wanted = {State.ACTIVE: 2, State.ENDED: 2, State.REFUSED: 3}.get(row.state)
-        said = lanes.said[row.code, wanted] if wanted else []
+        said = lanes.said.get((row.code, wanted)) if wanted else None
         if row.state not in ANSWERS:
             yield f"{row.name} is not over"
-        elif wanted and not said:
+        elif wanted and said is None:
             yield f"{row.name}: {row.sharee} never said so"
         elif row.state in (State.WITHDRAWN, State.ENDED) and not lanes.cancels[lane]:
             yield f"{row.name}: nobody ended it"
-        elif row.state is State.ENDED and not any(lanes.may_have_ended(lane, each, FOR_EVER) for each in said):
+        elif row.state is State.ENDED and said and not lanes.may_have_ended(lane, said, FOR_EVER):
             yield f"{row.name}: nobody ended it after it was accepted"
         elif row.state is State.ACTIVE:
-            if all(lanes.ended(lane, each, FOR_EVER) for each in said):
+            if said and lanes.ended(lane, said, FOR_EVER):
                 yield f"{row.name}: its end was acknowledged"
             yield from _permit(lanes, row, lane)
 

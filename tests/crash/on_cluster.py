@@ -60,7 +60,7 @@ class Services:
                 seen.violations += settle(task, processes)
                 for place in places:
                     seen.violations += place.stop()
-        inspect(seen, folder, Stored(site.query), folder.glob("node-*.log"))
+        inspect(seen, folder, Stored(site.query), made.logs)
         return seen
 
     def _kill(self, chance: random.Random, places: list[Place]) -> Iterator[float]:

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,16 +45,24 @@ class Seen(msgspec.Struct):
 class Server:
     """`sharesrv serve` on a file, at ports of its own, which it has again after a restart."""
 
-    def __init__(self, folder: Path, *settings: str, **environment: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        log: Path | None = None,
+        forked: bool = True,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.database = folder / "share.db"
-        self.log = folder / "server.log"
+        self.log = (log or folder) / "server.log"
         self.ws_port, self.http_port = free_ports(2)
         places = (f"database.url=sqlite:///{self.database}", f"server.ws_port={self.ws_port}")
-        assignments = (*places, f"server.http_port={self.http_port}", *SETTINGS, *settings)
+        assignments = (*places, f"server.http_port={self.http_port}", *SETTINGS)
         self._arguments = ["serve", *(word for each in assignments for word in ("--set", each))]
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("SHARESRV_")}
-        self._environment |= {"NO_COLOR": "1", "COLUMNS": "200"} | environment
-        self._process: Forked | None = None
+        self._environment |= {"NO_COLOR": "1", "COLUMNS": "200"} | (environment or {})
+        self._is_forked = forked
+        self._process: Forked | subprocess.Popen[str] | None = None
         self.starts_ms: list[float] = []
 
     @property
@@ -65,11 +75,19 @@ class Server:
 
     def start(self) -> None:
         """Start it, and do not wait until it serves."""
-        self._process = Forked(self._arguments, self.log, self._environment)
+        if self._is_forked:
+            self._process = Forked(self._arguments, self.log, self._environment)
+        else:
+            with self.log.open("a") as stderr:
+                command = [sys.executable, "-W", "error", "-m", "sharesrv", *self._arguments]
+                self._process = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=self._environment
+                )
         self.serves = threading.Event()
         threading.Thread(target=self._listen, args=(self._process, self.serves, time.monotonic())).start()
 
-    def _listen(self, process: Forked, serves: threading.Event, began_s: float) -> None:
+    def _listen(self, process: Forked | subprocess.Popen[str], serves: threading.Event, began_s: float) -> None:
+        assert process.stdout is not None
         with suppress(ValueError, OSError):
             if process.stdout.readline():
                 self.starts_ms.append(1000 * (time.monotonic() - began_s))
@@ -86,20 +104,32 @@ class Server:
     def runs(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def ended(self) -> int:
-        """Wait for its end; the exit code, that of a killed one is negative."""
+    @property
+    def pid(self) -> int:
         assert self._process is not None
-        code = self._process.wait(SETTLE_S)
-        self._process.__exit__()
-        self._process = None
+        return self._process.pid
+
+    def ended(self, within_s: float = SETTLE_S) -> int:
+        """Wait for its end; the exit code, that of a killed one is negative. Raises TimeoutExpired."""
+        assert self._process is not None
+        code = self._process.wait(within_s)
+        self.close()
         return code
+
+    def close(self) -> None:
+        """Kill it where it still runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(SETTLE_S)
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.__exit__()
+        self.close()
 
 
 def free_ports(number: int) -> list[int]:
