@@ -80,6 +80,7 @@ def _run(stdout: Connection, log: Path, arguments: list[str], environment: dict[
     if clock := environment.get(CLOCK_FILE):
         _set_clock_off(lambda: int(Path(clock).read_text()))
     if user := environment.get(USER):
+        "".encode("idna")  # loads what that user may not be able to read
         found = pwd.getpwnam(user)
         os.setgroups([])
         os.setgid(found.pw_gid)
