@@ -183,7 +183,8 @@ def _is_slow(turns: Sequence[Turn]) -> bool:
 
 
 def _ms(turns: Sequence[Turn], when: str, quantile: int = 1) -> float:
-    return round(statistics.median(getattr(turn, when)[quantile] for turn in turns) * 1000, 1)
+    found_s = [(turn.before if when == "before" else turn.during)[quantile] for turn in turns]
+    return round(statistics.median(found_s) * 1000, 1)
 
 
 def _mib(use: Use) -> int:
@@ -193,13 +194,21 @@ def _mib(use: Use) -> int:
 def row(name: str, turns: Sequence[Turn], found: Sequence[str]) -> Row:
     last = turns[-1]
     figures: dict[str, str | float | None] = {"attack": name}
-    figures |= {f"{q} ms {when}": _ms(turns, when, number) for number, q in enumerate(("p50", "p99")) for when in ("before", "during")}
+    figures |= {
+        f"{q} ms {when}": _ms(turns, when, number)
+        for number, q in enumerate(("p50", "p99"))
+        for when in ("before", "during")
+    }
     for number, when in enumerate(("before", "peak", "after")):
         figures[f"MiB {when}"] = _mib(last.uses[number]) if last.uses else None
     for number, when in enumerate(("before", "peak", "after")):
         figures[f"files {when}"] = last.uses[number].descriptors if last.uses else None
     seen = ", ".join(f"{what} ×{count:,}" for what, count in sorted(last.report.seen.items()))
-    return figures | {"unanswered": sum(len(turn.lost) for turn in turns), "seen": seen, "held": "no" if found else "yes"}
+    return figures | {
+        "unanswered": sum(len(turn.lost) for turn in turns),
+        "seen": seen,
+        "held": "no" if found else "yes",
+    }
 
 
 def main(
@@ -226,6 +235,23 @@ def main(
             found = faults(turns)
             rows.append(row(name, turns, found))
             broken += [f"{name}: {fault}" for fault in found]
+            if os.environ.get("HOSTILE_DEBUG"):
+                print(
+                    [
+                        (
+                            round(t.before[0] * 1e3, 1),
+                            round(t.during[0] * 1e3, 1),
+                            round(t.before[1] * 1e3, 1),
+                            round(t.during[1] * 1e3, 1),
+                        )
+                        for t in turns
+                    ],
+                    turns[-1].report.seen,
+                    rows[-1],
+                    found,
+                    file=sys.stderr,
+                    flush=True,
+                )
             if not server.is_alive:
                 break
     if not sys.stdout.isatty():

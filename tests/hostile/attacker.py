@@ -12,15 +12,15 @@ import socket
 import struct
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from tests.hostile.target import Target, hello
-from tests.raw import CLOSE, TEXT, Raw, head, text
+from tests.raw import CLOSE, TEXT, Raw, text
 
 NICE: Final = 10
 CHUNK_FRAMES: Final = 100
@@ -66,11 +66,22 @@ class Raid:
         self.wrong += [f"nobody saw {each}" for each in promised if not self.seen[str(each)]]
 
     @asynccontextmanager
-    async def dialled(self, *, http: bool = False, address: str = "127.0.0.1") -> AsyncIterator[Raw]:
-        """A TCP connection from an address; ended with a reset, which leaves no port behind. Raises OSError."""
+    async def dialled(
+        self, *, http: bool = False, address: str = "127.0.0.1", deaf: bool = False
+    ) -> AsyncIterator[Raw]:
+        """A TCP connection from an address; ended with a reset, which leaves no port behind. Raises OSError.
+
+        One that is `deaf` takes little of what it does not read.
+        """
         port = self.target.http_port if http else self.target.ws_port
+        sock = socket.socket()
+        sock.setblocking(False)
+        if deaf:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.bind((address, 0))
         async with asyncio.timeout(10):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0), limit=2**20)
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+            reader, writer = await asyncio.open_connection(sock=sock, limit=4096 if deaf else 2**20)
         try:
             yield Raw(reader, writer)
         finally:
@@ -79,9 +90,11 @@ class Raid:
             writer.transport.abort()
 
     @asynccontextmanager
-    async def opened(self, frame: dict[str, Any] | None = None, address: str = "127.0.0.1") -> AsyncIterator[Raw]:
+    async def opened(
+        self, frame: dict[str, Any] | None = None, address: str = "127.0.0.1", *, deaf: bool = False
+    ) -> AsyncIterator[Raw]:
         """A WebSocket, its handshake done where there is a frame for it."""
-        async with self.dialled(address=address) as raw:
+        async with self.dialled(address=address, deaf=deaf) as raw:
             await raw.upgraded()
             if frame is not None:
                 await raw.send(text(frame))
@@ -89,9 +102,9 @@ class Raid:
                     raise ConnectionError(f"handshake: {error}")
             yield raw
 
-    def app(self, number: int) -> Any:
+    def app(self, number: int, *, deaf: bool = False) -> AbstractAsyncContextManager[Raw]:
         """A WebSocket of an attacker's account."""
-        return self.opened(hello(f"foe-{number}"))
+        return self.opened(hello(f"foe-{number}"), deaf=deaf)
 
     async def listen(self, raw: Raw) -> None:
         """Note the errors that come, and the code of the close, until the end of the raid or of the connection."""

@@ -39,7 +39,6 @@ FRAMES: Final[dict[str, Make]] = {
     "unknown action": partial(command, "format"),
     "garbage": lambda _: frame(TEXT, "{" * 200),
     "binary": lambda _: frame(BINARY, b"\0" * 200),
-    "empty fragment": lambda number: frame(CONT if number else TEXT, fin=False),
 }
 
 
@@ -69,6 +68,11 @@ async def handshakes_again(raid: Raid) -> None:
 
     await raid.crowd(CROWD, one)
     raid.require(412)
+
+
+async def empty_fragments(raid: Raid) -> None:
+    """Not one of them is a message that could be answered."""
+    await raid.crowd(CROWD, partial(_flood_one, raid, lambda number: frame(CONT if number else TEXT, fin=False)))
 
 
 async def devices(raid: Raid) -> None:
@@ -108,6 +112,7 @@ ATTACKS: Final = [
     ),
     Attack("flood: userOnline again", handshakes_again),
     Attack("flood: devices' reports", devices),
+    Attack("flood: empty fragments", empty_fragments),
     Attack("flood: strangers", strangers),
     Attack("flood: until cut off", until_cut_off, seconds=13.0),
 ]

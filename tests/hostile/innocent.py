@@ -16,7 +16,7 @@ import msgspec
 
 from sharesrv.bench.accounts import Wrong
 from sharesrv.bench.sockets import Connection
-from tests.hostile.target import GUESTS, OWNERS, hello, lamp, register, token, uid
+from tests.hostile.target import GUESTS, OWNERS, ahead, hello, lamp, register, uid
 from tests.raw import Raw, head, text
 
 RATE: Final = 20  # shares a second
@@ -130,6 +130,7 @@ def _say(line: Line) -> None:
 
 
 async def main(port: int) -> None:
+    ahead()
     url = f"ws://127.0.0.1:{port}/api/ws"
     owners, guests, lamps = ([Party(url) for _ in range(count)] for count in (OWNERS, GUESTS, OWNERS))
     for name, parties in (("owner", owners), ("guest", guests)):
