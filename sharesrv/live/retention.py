@@ -1,7 +1,7 @@
 """Lets the ledger trim what is stored no longer, a portion at a time, so slowly that nobody notices.
 
 After a portion it rests nine times as long as that took, so others have nine tenths of the ledger meanwhile; and it goes on
-so for a sixth of each hour at most. What is left then comes in the next hour. On several nodes each does it: whoever comes
+so for half of each hour at most. What is left then comes in the next hour. On several nodes each does it: whoever comes
 second finds nothing.
 """
 
@@ -23,7 +23,7 @@ from sharesrv.errors import Refused
 
 EVERY_S: Final = 3600.0
 FIRST_S: Final = 60.0  # after the start, when clients come back
-MOST_S: Final = 600.0  # of work and rest, in each hour
+MOST_S: Final = 1800.0  # of work and rest, in each hour
 REST: Final = 9
 LEAST_REST_S: Final = 0.05
 # Answers before shares: one that is given up needs its share no longer.

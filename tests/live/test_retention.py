@@ -154,7 +154,12 @@ async def test_others_come_between_the_portions_and_what_is_left_is_whole(url: s
         await Kept(store).put(*made(make(9999, State.OPEN, "lamp", "owner", "guest", "2")))
     async with snapshot_of(url) as side:
         found = await verify(side)
-    assert (found.rows, found.faults, found.chains[0].began, found.chains[0].last) == (1, 0, 600, 601)
+    assert (found.rows, found.faults, found.chains[0].began, found.chains[0].last) == (
+        1,
+        0,
+        3 * PORTION,
+        3 * PORTION + 1,
+    )
 
 
 async def knock(ledger: Ledger, done: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
@@ -28,7 +27,7 @@ from sharesrv.domain.outcome import (
 from sharesrv.domain.share import Share
 from sharesrv.domain.source import Account, Device, Token
 from sharesrv.names import fold
-from sharesrv.store.chain import COLUMNS, PUT_HEAD, Head, chained
+from sharesrv.store.chain import COLUMNS, Head, chained
 from sharesrv.store.postgres.connection import Connection
 from sharesrv.store.rows import SHARE_COLUMNS, Row, share_columns
 
@@ -63,7 +62,6 @@ _NEVER_CHANGE: Final = (
 )
 CHANGING: Final = tuple(column for column in SHARE_COLUMNS if column not in _NEVER_CHANGE)
 _ENTRY: Final = (*COLUMNS, "hash")
-_HEAD_TYPES: Final = ("smallint", "bigint", "bytea", "bigint", "bytea")
 _changing: Final = attrgetter("id", *CHANGING)
 
 
@@ -79,7 +77,7 @@ def _set(columns: Sequence[str]) -> str:
     return ", ".join(f"{column} = q.{column}" for column in columns)
 
 
-# $1 is the node, and so the chain; up to $5 the chain's head before and after.
+# $1 is the node, and so the chain; $2 to $5 are the chain's head before and after, each as place and hash.
 _AT_MADE: Final = 6
 _AT_CHANGED: Final = _AT_MADE + len(SHARE_COLUMNS)
 _AT_JOURNAL: Final = _AT_CHANGED + 1 + len(CHANGING)
@@ -89,7 +87,9 @@ _SHARES: Final = (
     f"changed AS (UPDATE share SET {_set(CHANGING)}, node = $1::smallint FROM {_rows(('id', *CHANGING), _AT_CHANGED)} "
     "WHERE share.id = q.id), "
     f"entries AS (INSERT INTO journal ({', '.join(_ENTRY)}) SELECT q.* FROM {_rows(_ENTRY, _AT_JOURNAL)}) "
-    + re.sub(r"\?(\d)", lambda found: f"${found[1]}::{_HEAD_TYPES[int(found[1]) - 1]}", PUT_HEAD)
+    "INSERT INTO chain (id, trimmed, trimmed_hash, last, last_hash) "
+    "SELECT $1::smallint, $2::bigint, $3::bytea, $4::bigint, $5::bytea WHERE $4 > $2 "
+    "ON CONFLICT (id) DO UPDATE SET last = excluded.last, last_hash = excluded.last_hash WHERE chain.last_hash = $3"
 )
 # Of two nodes that do it at once the second finds nothing.
 _FORGET: Final = (

@@ -28,7 +28,7 @@ from sharesrv.domain.outcome import (
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
 from sharesrv.domain.source import Device
 from sharesrv.names import fold
-from sharesrv.store.chain import BEGIN_BEHIND, COLUMNS, PUT_HEAD, Head, chained
+from sharesrv.store.chain import COLUMNS, Head, chained
 from sharesrv.store.rows import SHARE_COLUMNS, share_columns
 from sharesrv.store.sqlite.connection import SCHEMA_VERSION
 
@@ -37,6 +37,13 @@ for _kind in (State, Origin, Cause, Channel, bool):
 
 _INSERT: Final = f"INSERT INTO share ({', '.join(SHARE_COLUMNS)}) VALUES ({', '.join('?' * len(SHARE_COLUMNS))})"
 _JOURNAL: Final = f"INSERT INTO journal ({', '.join(COLUMNS)}, hash) VALUES ({', '.join('?' * len(COLUMNS))}, ?)"
+_MOVE_HEAD: Final = "UPDATE chain SET last = ?, last_hash = ? WHERE id = 0"
+_BEGIN_CHAIN: Final = "INSERT INTO chain VALUES (0, 0, zeroblob(32), ?, ?)"
+# Chains begin behind what is left of them up to the journal's row with this id, which is about to go.
+_BEGIN_BEHIND: Final = (
+    "UPDATE chain SET trimmed = j.place, trimmed_hash = j.hash FROM journal j "
+    "JOIN (SELECT max(id) AS id FROM journal WHERE id <= ?1 GROUP BY chain) last ON last.id = j.id WHERE chain.id = j.chain"
+)
 _PARAMS: Final = (
     "INSERT INTO device_params (device_id, params) VALUES (?, ?) ON CONFLICT DO UPDATE SET params = excluded.params"
 )
@@ -76,7 +83,7 @@ def write(connection: sqlite3.Connection, changes: Sequence[Written], now_ms: in
         if kind in kinds:
             connection.executemany(sql, [msgspec.structs.astuple(change) for change in kinds[kind]])
     for change in kinds.get(ForgetEntries, ()):
-        connection.execute(BEGIN_BEHIND, (change.up_to,))
+        connection.execute(_BEGIN_BEHIND, (change.up_to,))
         connection.execute("DELETE FROM journal WHERE id <= ?", (change.up_to,))
 
 
@@ -106,10 +113,9 @@ def _write_shares(connection: sqlite3.Connection, changes: Sequence[Put], now_ms
     if moves := [change for change in changes if not change.is_mark]:
         # Another process may have written since the last batch.
         row = connection.execute("SELECT last, last_hash FROM chain WHERE id = 0").fetchone()
-        before = Head(0, *row) if row else Head(0)
-        entries, head = chained(moves, now_ms, before)
+        entries, head = chained(moves, now_ms, Head(0, *row) if row else Head(0))
         connection.executemany(_JOURNAL, entries)
-        connection.execute(PUT_HEAD, (*before, *head[1:]))
+        connection.execute(_MOVE_HEAD if row else _BEGIN_CHAIN, head[1:])
 
 
 @cache
