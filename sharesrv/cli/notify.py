@@ -9,15 +9,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-SEND_S = 1.0  # that systemd may take
-
 
 def notify(*states: str) -> None:
-    """Say `READY=1` and the like. That nobody listens is no reason not to go on."""
+    """Say `READY=1` and the like. Where nobody listens, or reads, it is lost: the server does not wait for that."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address.startswith(("/", "@")):
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(SEND_S)
+            sock.setblocking(False)
             sock.connect(f"\0{address[1:]}" if address.startswith("@") else address)
             sock.send("\n".join(states).encode())
 

@@ -95,7 +95,7 @@ class Nodes:
             beats += 1
             try:
                 await self.beat()
-                if beats % SWEEP_BEATS == 0 and not self._devices.is_leaving:
+                if beats % SWEEP_BEATS == 0:
                     await self.sweep()
             except StoreFailed as error:
                 self.failure = str(error)
@@ -145,7 +145,12 @@ class Nodes:
         self.failure = ""
 
     async def sweep(self) -> None:
-        """Compare the sessions here with the directory: write what is missing, forget what is gone, end what is old."""
+        """Compare the sessions here with the directory: write what is missing, forget what is gone, end what is old.
+
+        A node that goes down leaves all as it is: others see to it when they bury it.
+        """
+        if self._devices.is_leaving:
+            return
         before = {session.session for session in self._sessions()}  # each of these has its row already
         there = await self._directory.own(self.node)
         here = {session.session: session for session in self._sessions() if session.session in before}

@@ -85,6 +85,14 @@ def test_where_nobody_listens_nothing_happens(name: str, monkeypatch: pytest.Mon
     notify("READY=1")
 
 
+def test_one_that_does_not_read_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with systemd(str(tmp_path / "notify")) as it:
+        monkeypatch.setenv("NOTIFY_SOCKET", it.name)
+        for number in range(1000):
+            notify(f"STATUS={number}")
+        assert it.heard() == ["STATUS=0"]
+
+
 @pytest.mark.parametrize(("microseconds", "pid"), [(None, None), ("", None), ("soon", None), ("20000", "1")], ids=str)
 async def test_without_a_watchdog_of_ours_it_is_not_told(
     microseconds: str | None, pid: str | None, monkeypatch: pytest.MonkeyPatch

@@ -432,6 +432,18 @@ async def test_more_than_a_portion_is_written_too(monkeypatch: pytest.MonkeyPatc
         assert cluster.directory.asked.count("put") == 3
 
 
+async def test_a_sweep_leaves_a_device_alone_whose_node_goes_down() -> None:
+    async with nodes(2) as (cluster, a, _b):
+        link, owner = a.device(), a.app("owner")
+        await cluster.settle()
+        owner.take()
+        a.devices.forget(link)
+        await a.nodes.sweep()
+        await cluster.settle()
+        assert link.id in rows(cluster, a.id)
+        assert owner.heard == []
+
+
 async def test_a_sweep_forgets_who_has_asked_and_is_gone() -> None:
     async with nodes(1) as (_cluster, a):
         gone, stays = a.app(), a.app()

@@ -84,6 +84,18 @@ def test_a_device_comes_and_goes() -> None:
     assert scene.devices.link("lamp", None) is None
 
 
+def test_a_device_that_is_forgotten_as_the_server_goes_down_is_not_reached_and_nobody_is_told() -> None:
+    scene = Scene()
+    link = scene.attach("lamp", LAMP)
+    scene.told()
+    for _ in range(2):
+        scene.devices.forget(link)
+    scene.devices.detach(link)
+    assert scene.devices.link("lamp", None) is None
+    assert not scene.asked
+    assert scene.told() == []
+
+
 def test_those_are_told_of_the_end_who_hear_of_it_then() -> None:
     scene = Scene()
     link = scene.attach("lamp", LAMP)
