@@ -84,7 +84,7 @@ class Scene:
         yield from settle(self.task, self.clients)
         yield from self.stop()
         inspect(self.seen, self.folder, Stored(lambda sql: query(self.server.database, sql)), [self.server.log])
-        yield from unsound(self.server.database)
+        yield from unsound(self.server.database_url)
 
     def stop(self) -> Iterator[str]:
         self.server.signal(signal.SIGTERM)
@@ -280,6 +280,8 @@ def damaged(scene: Scene) -> Iterator[str]:
     active = {tuple(row) for row in query(scene.server.database, ACTIVE, State.ACTIVE)}
     [(page,)] = query(scene.server.database, "SELECT rootpage FROM sqlite_master WHERE name = 'share'")
     _overwrite(scene.server.database, 4096 * (page - 1))
+    if not list(unsound(scene.server.database_url)):
+        yield "`sharesrv check` finds nothing"
     scene.server.start()
     if scene.server.wait_until_it_serves():
         for path in ("enough", "over"):
