@@ -50,8 +50,9 @@ class LeftOut(Exception):  # noqa: N818
 class Scene:
     """A server under load. `folder` has the records, `server.database` may be elsewhere."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, seed: int) -> None:
         self.folder = folder
+        self.seed = seed
         self.stack = stack
         self.server: Server
         self.seen = Seen()
@@ -66,7 +67,7 @@ class Scene:
         for path in (place, *place.glob("share.db*")):
             if environment and USER in environment:
                 shutil.chown(path, NOBODY)
-        self.task = Task(self.folder, [self.server.url], [self.server.http], 1)
+        self.task = Task(self.folder, [self.server.url], [self.server.http], self.seed)
         self.server.start()
         if not self.server.wait_until_it_serves():
             raise RuntimeError("the server does not start")
@@ -84,7 +85,7 @@ class Scene:
         yield from settle(self.task, self.clients)
         yield from self.stop()
         inspect(self.seen, self.folder, Stored(lambda sql: query(self.server.database, sql)), [self.server.log])
-        yield from unsound(self.server.database)
+        yield from unsound(self.server.database_url)
 
     def stop(self) -> Iterator[str]:
         self.server.signal(signal.SIGTERM)
@@ -182,7 +183,8 @@ def size_limit(scene: Scene) -> Iterator[str]:
         raise LeftOut("it needs Linux")
     scene.begin()
     size = scene.server.database.with_name("share.db-wal").stat().st_size
-    resource.prlimit(scene.server.pid, resource.RLIMIT_FSIZE, (size + 6000, resource.RLIM_INFINITY))
+    _soft, hard = resource.prlimit(scene.server.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(scene.server.pid, resource.RLIMIT_FSIZE, (size + 6000, hard))
     yield from scene.ends(EXIT_UNKNOWN)
     yield from scene.end()
 
@@ -280,13 +282,15 @@ def damaged(scene: Scene) -> Iterator[str]:
     active = {tuple(row) for row in query(scene.server.database, ACTIVE, State.ACTIVE)}
     [(page,)] = query(scene.server.database, "SELECT rootpage FROM sqlite_master WHERE name = 'share'")
     _overwrite(scene.server.database, 4096 * (page - 1))
+    if not list(unsound(scene.server.database_url)):
+        yield "`sharesrv check` finds nothing"
     scene.server.start()
     if scene.server.wait_until_it_serves():
         for path in ("enough", "over"):
             (scene.folder / path).unlink()
         again = scene.folder / "again"
         again.mkdir()
-        task = Task(again, [scene.server.url], [scene.server.http], 2)
+        task = Task(again, [scene.server.url], [scene.server.http], scene.seed)
         with clients(task, ("owners", "codes")):
             yield from scene.says(503)
             time.sleep(1.0)
@@ -324,10 +328,10 @@ FAULTS: Final[dict[str, Callable[[Scene], Iterator[str]]]] = {
 }
 
 
-def play(fault: Callable[[Scene], Iterator[str]], folder: Path) -> Seen:
+def play(fault: Callable[[Scene], Iterator[str]], folder: Path, seed: int) -> Seen:
     """Raises LeftOut."""
     with ExitStack() as stack:
-        scene = Scene(folder, stack)
+        scene = Scene(folder, stack, seed)
         try:
             found = list(fault(scene))
         except RuntimeError as error:

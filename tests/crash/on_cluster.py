@@ -15,7 +15,7 @@ from typing import Final
 from tests.cluster import Cluster, Node, until_ready
 from tests.crash.check import Stored
 from tests.crash.clients import SETTINGS, Task, records
-from tests.crash.rounds import LOAD_S, SETTLE_S, Seen, clients, free_ports, inspect, settle
+from tests.crash.rounds import LOAD_S, SETTLE_S, Seen, clients, free_ports, inspect, settle, unsound
 from tests.nodes import Nodes
 from tests.services import Nats, Postgres
 
@@ -61,6 +61,7 @@ class Services:
                 for place in places:
                     seen.violations += place.stop()
         inspect(seen, folder, Stored(site.query), made.logs)
+        seen.violations += unsound(url)
         return seen
 
     def _kill(self, chance: random.Random, places: list[Place]) -> Iterator[float]:

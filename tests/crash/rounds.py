@@ -21,6 +21,7 @@ from tests.crash.check import Stored, untold, violations
 from tests.crash.clients import SETTINGS, Task, records, work
 from tests.crash.record import Story
 from tests.forked import Forked
+from tests.process import run
 from tests.services import PORTS, _is_free
 from tests.wire import query, write_records
 
@@ -56,7 +57,8 @@ class Server:
         self.database = folder / "share.db"
         self.log = (log or folder) / "server.log"
         self.ws_port, self.http_port = free_ports(2)
-        places = (f"database.url=sqlite:///{self.database}", f"server.ws_port={self.ws_port}")
+        self.database_url = f"sqlite:///{self.database}"
+        places = (f"database.url={self.database_url}", f"server.ws_port={self.ws_port}")
         assignments = (*places, f"server.http_port={self.http_port}", *SETTINGS)
         self._arguments = ["serve", *(word for each in assignments for word in ("--set", each))]
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("SHARESRV_")}
@@ -195,7 +197,7 @@ def play(folder: Path, seed: int) -> Seen:
     stored = Stored(lambda sql: query(server.database, sql))
     inspect(seen, folder, stored, [server.log])
     seen.violations += untold(stored)
-    seen.violations += unsound(server.database)
+    seen.violations += unsound(server.database_url)
     return seen
 
 
@@ -221,11 +223,12 @@ def inspect(seen: Seen, folder: Path, stored: Stored, logs: Iterable[Path]) -> N
         seen.violations += complaints(log)
 
 
-def unsound(database: Path) -> Iterator[str]:
-    """What SQLite finds wrong with a file."""
-    for pragma, wanted in (("integrity_check", [("ok",)]), ("foreign_key_check", [])):
-        if (found := query(database, f"PRAGMA {pragma}")) != wanted:
-            yield f"{pragma}: {found[:3]}"
+def unsound(url: str) -> Iterator[str]:
+    """What `sharesrv check` and `sharesrv journal verify` find wrong."""
+    for verb in (("check",), ("journal", "verify")):
+        done = run(*verb, "--set", f"database.url={url}")
+        if done.returncode:
+            yield f"sharesrv {' '.join(verb)}: {done.stdout[:500]}{done.stderr[:500]}"
 
 
 def complaints(log: Path) -> Iterator[str]:
