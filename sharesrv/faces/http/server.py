@@ -15,7 +15,7 @@ import h11
 import msgspec
 import structlog
 import uvicorn
-from litestar import Litestar, Response, Router
+from litestar import Litestar, MediaType, Response, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, ValidationException
@@ -84,7 +84,7 @@ def _with_head(app: ASGIApp) -> ASGIApp:
 async def _check_request(request: AnyRequest) -> Response[Any] | None:
     """Refuse a Host that is none, and read the body, so that a large one is refused where no handler looks at it."""
     if not HOST.fullmatch(request.headers.get("host", "")):
-        return Response(Failure(400, "the header Host is not a host"), status_code=400)
+        return Response(Failure(400, "the header Host is not a host"), status_code=400, media_type=MediaType.JSON)
     if "content-length" in request.headers or "transfer-encoding" in request.headers:
         await request.body()
     if request.method == "OPTIONS":
