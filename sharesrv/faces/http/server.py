@@ -59,7 +59,7 @@ def application(backend: Backend) -> Litestar:
     handlers: list[ControllerRouterHandler] = [sharing.route(call) for call in quectel.CALLS]
     handlers += [apps.router(), operators, *ops.HANDLERS]
     dependencies = {"backend": Provide(lambda: backend, sync_to_thread=False, use_cache=True)}
-    state = {"backend": backend, "documents": ops.documents(openapi.document(handlers, dependencies))}
+    state = {"backend": backend, "documents": ops.Documents(lambda: openapi.document(handlers, dependencies))}
     return Litestar(
         handlers,
         dependencies=dependencies,
