@@ -15,7 +15,7 @@ from tests.fuzz.lines import ERRORS, Line
 from tests.fuzz.oddities import Chance, Literally
 from tests.fuzz.peers import HONEST, House, house
 from tests.fuzz.rounds import Broken, Input
-from tests.raw import BINARY, CLOSE, CONT, MASK, PING, PONG, TEXT, close, frame, head, hello
+from tests.raw import BINARY, CLOSE, CONT, PING, PONG, TEXT, close, frame, head, hello
 from tests.wire import GUEST, OWNER, UIDS, answer, control, register, said, share
 
 _SURROGATE: Final = re.compile("[\\ud800-\\udfff]")
@@ -234,8 +234,8 @@ def pieces(data: bytes) -> list[bytes]:
 
 def closed_with(data: bytes) -> list[int]:
     """The codes of the close frames that there may be in the bytes: they are echoed."""
-    key = int.from_bytes(MASK[:2])
-    return [int.from_bytes(found[1]) ^ key for found in re.finditer(re.escape(MASK) + b"(..)", data, re.DOTALL)]
+    found = re.finditer(rb"(?=\x88[\x82-\xfd](..)..(..))", data, re.DOTALL)
+    return [int.from_bytes(each[1]) ^ int.from_bytes(each[2]) for each in found]
 
 
 OFFERS: Final = (
