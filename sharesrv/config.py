@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from sharesrv.errors import Trouble, unreadable
+from sharesrv.names import is_storable
 
 PREFIX: Final = "SHARESRV_"
 SECRETIVE: Final = ("auth", "database", "bus")  # sections whose values are in no error
@@ -183,7 +184,9 @@ def _given(
 def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(_text(file, str(file)))
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise Trouble(f"{file}: nested too deep") from error
+    except ValueError as error:
         raise Trouble(f"{file}: {error}") from error
 
 
@@ -203,6 +206,8 @@ def _set(found: dict[str, dict[str, Any]], section: str, key: str, value: object
     kinds = get_type_hints(SECTIONS[section], include_extras=True)
     if key not in kinds:
         raise Trouble(f"{origin}: there is no setting {section}.{key}; {section} has {', '.join(kinds)}")
+    if isinstance(value, str) and not is_storable(value):
+        raise Trouble(f"{origin}: {section}.{key} must be text in UTF-8, without U+0000")
     try:
         found[section][key] = msgspec.convert(value, kinds[key], strict=False)
     except msgspec.ValidationError as error:

@@ -208,6 +208,13 @@ def test_a_wrong_type_in_a_file_is_said_with_its_setting(file: Path, section: st
     assert str(trouble.value).startswith(f"{file}: {section}.{key} must be {description(section, key)}")
 
 
+@pytest.mark.parametrize("setting", ["server.host", "server.tls_cert", "limits.open_codes", "database.url", "bus.url"])
+@pytest.mark.parametrize("value", ["a\udc8fb", "a\0b"], ids=["not UTF-8", "U+0000"])
+def test_a_value_that_is_no_text_is_said_with_its_setting(setting: str, value: str) -> None:
+    with pytest.raises(Trouble, match=f"^--set {setting}: {setting} must be text in UTF-8, without U\\+0000$"):
+        load(None, {}, [f"{setting}={value}"])
+
+
 def test_a_secret_is_not_repeated() -> None:
     for assignments in (["auth.admin_tokens=hush"], ["auths.admin_token=hush"]):
         name, _equals, value = assignments[0].partition("=")
@@ -349,6 +356,8 @@ def test_a_malformed_assignment_is_answered_with_the_right_form(assignment: str)
         "server = 1\n",
         "ws_port = 1\n",
         "[server\n",
+        "[server]\nws_port = " + "[" * 2000 + "\n",
+        "[server]\nws_port = " + "1" * 5000 + "\n",
         "[sharing]\nbridge_cascade = 'perhaps'\n",
     ],
 )

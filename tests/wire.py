@@ -10,9 +10,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 from unittest.mock import patch
 
+from litestar import Litestar
+from litestar.di import Provide
 from litestar.types import ASGIApp, Receive, Scope, Send
 from websockets.asyncio.client import connect
 
@@ -158,7 +160,7 @@ class TestServer:
 def quick() -> Iterator[None]:
     """Servers in this process start and end as quickly as tests want it."""
     with (
-        patch.object(http_server, "application", _on_demand),
+        _applications(),
         patch.object(openapi, "document", _document),
         patch.multiple(websocket_server, SWEEP_S=0.05, WAVE_S=0.005),  # a tenth
     ):
@@ -185,14 +187,33 @@ _build, _describe = http_server.application, openapi.document
 _described: list[openapi.Schema] = []
 
 
-def _on_demand(backend: Backend) -> ASGIApp:
-    """The HTTP handlers, built when the first request comes: most tests speak WebSocket alone."""
-    app = cache(lambda: _build(backend))
+_spare: list[Litestar] = []
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await app()(scope, receive, send)
 
-    return answer
+@contextmanager
+def _applications() -> Iterator[None]:
+    """The HTTP handlers, made when the first request comes: most tests speak WebSocket alone.
+
+    To build them takes a tenth of a second: a later server gets those of one that has ended, with its own backend.
+    """
+    lent: list[Litestar] = []
+
+    def application(backend: Backend) -> ASGIApp:
+        @cache
+        def made() -> Litestar:
+            app = _spare.pop() if _spare else _build(backend)
+            cast("Provide", app.dependencies["backend"]).value = app.state.backend = backend
+            lent.append(app)
+            return app
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            await made()(scope, receive, send)
+
+        return answer
+
+    with patch.object(http_server, "application", application):
+        yield
+    _spare.extend(lent)
 
 
 def _document(handlers: Any, dependencies: Any) -> openapi.Schema:

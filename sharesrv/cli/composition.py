@@ -26,7 +26,6 @@ from sharesrv.faces.http.server import Connections, bind, listening
 from sharesrv.faces.websocket.conversation import Conversation, Services
 from sharesrv.faces.websocket.server import Door, tls_context
 from sharesrv.faces.websocket.transport import GRACE_S, Times
-from sharesrv.jwks import Issuer, Jwks
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.retention import Retention
 from sharesrv.store.choice import clock_of, is_postgres, optional
@@ -134,6 +133,8 @@ async def _tokens(auth: Auth, clock: Clock) -> Tokens:
     """Our own tokens, and those of an identity provider if one is set."""
     if not auth.jwt_jwks:
         return Tokens()
+    from sharesrv.jwks import Issuer, Jwks  # a tenth of the start, which most servers can do without
+
     verifier = Jwks(Issuer(auth.jwt_jwks, auth.jwt_issuer, auth.jwt_audience, auth.jwt_claim), clock.now_ms)
     await verifier.load()
     return Tokens(verifier)

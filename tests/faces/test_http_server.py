@@ -124,7 +124,7 @@ async def test_2_9_a_tls_handshake_that_takes_too_long_is_closed(database: Path,
 
 
 @pytest.mark.parametrize("host", ["a:b", "a:1:2", "[::1", "a b", "a:99999999", "a/b", "\u00e9"])
-@pytest.mark.parametrize("path", ["/dispatch/app", "/admin/v1/accounts?limit=x"])
+@pytest.mark.parametrize("path", ["/dispatch/app", "/admin/v1/accounts?limit=x", "/share/x/qr.png"])
 async def test_a_hostile_host_is_400_and_no_traceback(database: Path, host: str, path: str) -> None:
     async with server(database, "auth.admin_token=secret") as served, connected(served) as (reader, writer):
         lines = (f"GET {path} HTTP/1.1", f"Host: {host}", "Authorization: Bearer secret" if "admin" in path else "X: y")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from sharesrv.errors import Goodbye, Refusal, Refused
@@ -56,6 +57,23 @@ def read(frame: bytes) -> dict[str, Any]:
         ),
         (outbound.done(Heading("share", "")), '{"error":0,"sequence":""}'),
         (
+            outbound.registered(Heading("register", "0", None, "lamp"), "owner", 145),
+            '{"error":0,"apikey":"owner","deviceid":"lamp","sequence":"0","config":{"hbInterval":145,"hb":1}}',
+        ),
+        (
+            outbound.stored(Heading("query", "1", None, "lamp"), "owner", {"a": msgspec.Raw(b"[1]")}),
+            '{"error":0,"apikey":"owner","deviceid":"lamp","sequence":"1","params":{"a":[1]}}',
+        ),
+        (
+            outbound.relayed(Heading("update", "1", "guest", "lamp"), 0, msgspec.Raw(b"7")),
+            '{"error":0,"apikey":"guest","deviceid":"lamp","sequence":"1","d_seq":7}',
+        ),
+        (
+            outbound.relayed(Heading("update", "1", "guest", "lamp"), 9),
+            '{"error":9,"apikey":"guest","deviceid":"lamp","sequence":"1","reason":"the device answered with an error",'
+            '"actionName":"update"}',
+        ),
+        (
             outbound.online(Heading("userOnline", "0", "owner"), 145, "7"),
             '{"error":0,"apikey":"owner","sequence":"0","config":{"hbInterval":145,"hb":1},"socketid":"7"}',
         ),
@@ -88,7 +106,7 @@ def read(frame: bytes) -> dict[str, Any]:
             '{"action":"cancelShare","apikey":"owner","deviceid":"lamp","params":{"uid":"guest","reason":"left"}}',
         ),
     ],
-    ids=range(11),
+    ids=range(15),
 )
 def test_each_frame_exactly(frame: bytes, expected: str) -> None:
     assert read(frame) == read(expected.encode())

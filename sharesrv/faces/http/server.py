@@ -15,7 +15,7 @@ import h11
 import msgspec
 import structlog
 import uvicorn
-from litestar import Litestar, Response, Router
+from litestar import Litestar, MediaType, Response, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, ValidationException
@@ -59,7 +59,7 @@ def application(backend: Backend) -> Litestar:
     handlers: list[ControllerRouterHandler] = [sharing.route(call) for call in quectel.CALLS]
     handlers += [apps.router(), operators, *ops.HANDLERS]
     dependencies = {"backend": Provide(lambda: backend, sync_to_thread=False, use_cache=True)}
-    state = {"backend": backend, "documents": ops.documents(openapi.document(handlers, dependencies))}
+    state = {"backend": backend, "documents": ops.Documents(lambda: openapi.document(handlers, dependencies))}
     return Litestar(
         handlers,
         dependencies=dependencies,
@@ -84,7 +84,7 @@ def _with_head(app: ASGIApp) -> ASGIApp:
 async def _check_request(request: AnyRequest) -> Response[Any] | None:
     """Refuse a Host that is none, and read the body, so that a large one is refused where no handler looks at it."""
     if not HOST.fullmatch(request.headers.get("host", "")):
-        return Response(Failure(400, "the header Host is not a host"), status_code=400)
+        return Response(Failure(400, "the header Host is not a host"), status_code=400, media_type=MediaType.JSON)
     if "content-length" in request.headers or "transfer-encoding" in request.headers:
         await request.body()
     if request.method == "OPTIONS":
