@@ -20,6 +20,9 @@ class Verifier(Protocol):
     async def account_of(self, token: str) -> str:
         """The account that a token proves. Raises Refused; TokenExpired where that is all that is wrong."""
 
+    async def refresh(self) -> None:
+        """Read the provider's keys again. Where that fails the old ones stay."""
+
 
 class Tokens:
     """Tells our tokens from those of an identity provider, and has the latter verified."""
@@ -39,6 +42,11 @@ class Tokens:
             return own
         assert self._verifier is not None
         return Identity(account_id=await self._verifier.account_of(token))
+
+    async def refresh(self) -> None:
+        """Read the keys of the identity provider again, if there is one."""
+        if self._verifier is not None:
+            await self._verifier.refresh()
 
 
 def new_token() -> str:

@@ -37,10 +37,17 @@ class SystemClock:
     def __init__(self) -> None:
         self._last_id = 0
         self._random = b""
+        self._ahead_ns = 0  # of the monotonic clock
 
     def now_ms(self) -> int:
-        """Milliseconds since 1970 UTC, as the machine has them: a clock that is set back lengthens what is open."""
-        return time.time_ns() // 1_000_000
+        """Milliseconds since 1970 UTC. Where the machine's clock is set back, time goes on as before, until a restart.
+
+        So no deadline gets farther away. Where the clock is set forward, time follows.
+        """
+        wall_ns = time.time_ns()  # first: a pause between the two makes it late, and later calls put that right
+        elapsed_ns = time.monotonic_ns()
+        self._ahead_ns = max(self._ahead_ns, wall_ns - elapsed_ns)
+        return (elapsed_ns + self._ahead_ns) // 1_000_000
 
     def elapsed_ms(self) -> int:
         """By the machine's monotonic clock."""

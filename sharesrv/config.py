@@ -28,6 +28,9 @@ BusUrl = Annotated[
 ]
 Switch = Annotated[bool, msgspec.Meta(description="true or false")]
 Policy = Annotated[Literal["single", "multi"], msgspec.Meta(description="single or multi")]
+Level = Annotated[
+    Literal["debug", "info", "warning", "error"], msgspec.Meta(description="debug, info, warning or error")
+]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535, description="a whole number 0…65535")]
 Limit = Annotated[int, msgspec.Meta(ge=0, le=2**31, description="a whole number, 0 (no limit) or more")]
 Batch = Annotated[int, msgspec.Meta(ge=1, le=512, description="a whole number 1…512")]
@@ -35,6 +38,8 @@ WholeSeconds = Annotated[int, msgspec.Meta(gt=0, le=10**9, description="a whole 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9, description="a number of seconds, 0 or more")]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of seconds above 0")]
 Days = Annotated[float, msgspec.Meta(gt=0, le=1e6, description="a number of days above 0")]
+
+KeptDays = Annotated[float, msgspec.Meta(ge=0, le=1e6, description="a number of days, 0 (for ever) or more")]
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -45,6 +50,7 @@ class Server(msgspec.Struct, frozen=True):
     tls_cert: Text = ""
     tls_key: Text = ""
     trusted_proxies: Text = ""  # addresses and networks, with commas between them
+    drain_seconds: Seconds = 0.0  # from /readyz 503 to the end of listening; 0, so that Ctrl-C ends it at once
 
 
 class Database(msgspec.Struct, frozen=True):
@@ -101,6 +107,19 @@ class Auth(msgspec.Struct, frozen=True):
     jwt_claim: Text = "sub"
 
 
+class Retention(msgspec.Struct, frozen=True):
+    """How long what is over is stored. A year of history answers most questions about who could use what, and when."""
+
+    ended_shares_days: KeptDays = 365.0
+    journal_days: KeptDays = 365.0
+    dead_tokens_days: KeptDays = 30.0  # an app that comes back within them hears that its token has expired (402)
+    answers_days: KeptDays = 30.0  # that were not received: PROTOCOL 2.4 promises 30
+
+
+class Log(msgspec.Struct, frozen=True):
+    level: Level = "info"  # of `serve`
+
+
 class Settings(msgspec.Struct, frozen=True, dict=True):
     server: Server = msgspec.field(default_factory=Server)
     database: Database = msgspec.field(default_factory=Database)
@@ -110,6 +129,8 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     devices: Devices = msgspec.field(default_factory=Devices)
     limits: Limits = msgspec.field(default_factory=Limits)
     auth: Auth = msgspec.field(default_factory=Auth)
+    retention: Retention = msgspec.field(default_factory=Retention)
+    log: Log = msgspec.field(default_factory=Log)
 
     def origin(self, setting: str) -> str:
         """Where a setting was given, as errors say it: the file, the variable, or `--set` with its name."""

@@ -96,8 +96,7 @@ class TokenExpired(Refused):
 class Goodbye(Enum):
     """Why a connection is closed by the server."""
 
-    GOING_AWAY = "the server is going away"
-    RESTARTING = "the server is restarting"
+    RESTARTING = "the server is going down, connect again"
     UNAUTHORIZED = "no valid handshake"
     SUPERSEDED = "logged in on another device"
     IDLE = "nothing was heard for too long"

@@ -67,7 +67,7 @@ class Jwks:
         The time is checked last: of several refusals 401 comes before 402.
         """
         if self._is_stale(token):
-            await self._refresh()
+            await self.refresh()
         if self._is_away and (not self._keys.keys or self._is_unknown(token)):
             raise Refused(Refusal.ISSUER_AWAY)
         try:
@@ -94,11 +94,11 @@ class Jwks:
         if not self._is_url and (error := await self._read()):
             raise Trouble(f"auth.jwt_jwks: {self._issuer.jwks}: {error}")
         if self._is_url:
-            await self._refresh()
+            await self.refresh()
             self._read_ms = 0 if self._is_away else self._read_ms
 
-    async def _refresh(self) -> None:
-        """Read the keys again. Where that fails the old ones stay."""
+    async def refresh(self) -> None:
+        """See `auth.Verifier`."""
         error = await self._read()
         self._is_away = bool(error)
         if error:

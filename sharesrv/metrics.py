@@ -72,6 +72,7 @@ HANDSHAKES: Final = Counts("sharesrv_handshakes", "Handshakes by kind and error 
 FRAMES_IN: Final = Counts("sharesrv_frames_in", "Frames from clients by action", ["action"])
 FRAMES_OUT: Final = Counts("sharesrv_frames_out", "Pushes to apps and devices by action", ["action"])
 ANSWERS: Final = Counts("sharesrv_answers", "Answers by error and result", ["error", "result"])
+TRIMMED: Final = Counts("sharesrv_trimmed_rows", "Rows that retention has removed, answers it has given up", ["kind"])
 BATCH: Final = Spread("sharesrv_batch_commands", "Commands a batch", (1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 COMMIT: Final = Spread("sharesrv_commit_seconds", "Time of a commit", _SECONDS)
 PUSH: Final = Spread("sharesrv_share_push_seconds", "From a share's arrival to its push", _SECONDS)
@@ -81,7 +82,10 @@ END: Final = Spread("sharesrv_grant_end_seconds", "From a grant's end to the not
 
 class _Ours(Collector):
     def collect(self) -> Iterator[Metric]:
-        return (each.family() for each in (HANDSHAKES, FRAMES_IN, FRAMES_OUT, ANSWERS, BATCH, COMMIT, PUSH, TOLD, END))
+        return (
+            each.family()
+            for each in (HANDSHAKES, FRAMES_IN, FRAMES_OUT, ANSWERS, TRIMMED, BATCH, COMMIT, PUSH, TOLD, END)
+        )
 
 
 REGISTRY: Final = CollectorRegistry()
@@ -92,6 +96,7 @@ CONNECTIONS: Final = Gauge(
 )
 OPEN_OFFERS: Final = Gauge("sharesrv_open_offers", "Offers that wait for their answer", registry=REGISTRY)
 QUEUE: Final = Gauge("sharesrv_queue_commands", "Commands that wait for the next batch", registry=REGISTRY)
+WAL: Final = Gauge("sharesrv_wal_bytes", "SQLite's file of writes that are not copied back yet", registry=REGISTRY)
 WORKER: Final = Gauge(
     "sharesrv_worker_restarts",
     "Which of `serve --workers` answers, and how often it was restarted",

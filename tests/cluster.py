@@ -147,6 +147,11 @@ class Cluster:
             )
         return Node(name, process, log)
 
+    @property
+    def logs(self) -> list[Path]:
+        """Of the nodes, those that have ended too."""
+        return sorted(self._folder.glob("node-*.log"))
+
     def verb(self, *arguments: str) -> str:
         """What a verb of the command line prints."""
         done = subprocess.run(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pwd
 import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -16,6 +18,8 @@ from typing import Self
 from sharesrv import cli
 
 CLOCK_OFF_S = "TESTS_CLOCK_OFF_S"  # an environment variable: by how much the machine's clock of a process is wrong
+CLOCK_FILE = "TESTS_CLOCK_FILE"  # the same, in a file, which may change
+USER = "TESTS_USER"  # whom a process runs as
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.loaded"])
@@ -72,12 +76,20 @@ def _run(stdout: Connection, log: Path, arguments: list[str], environment: dict[
     os.environ.update(environment)
     warnings.simplefilter("error")
     if off_s := int(environment.get(CLOCK_OFF_S, 0)):
-        _set_clock_off(off_s)
+        _set_clock_off(lambda: off_s)
+    if clock := environment.get(CLOCK_FILE):
+        _set_clock_off(lambda: int(Path(clock).read_text()))
+    if user := environment.get(USER):
+        "".encode("idna")  # loads what that user may not be able to read
+        found = pwd.getpwnam(user)
+        os.setgroups([])
+        os.setgid(found.pw_gid)
+        os.setuid(found.pw_uid)
     sys.argv = ["sharesrv", *arguments]
     cli.main()
 
 
-def _set_clock_off(off_s: int) -> None:
+def _set_clock_off(off_s: Callable[[], int]) -> None:
     right_s, right_ns = time.time, time.time_ns
-    time.time = lambda: right_s() + off_s
-    time.time_ns = lambda: right_ns() + off_s * 10**9
+    time.time = lambda: right_s() + off_s()
+    time.time_ns = lambda: right_ns() + off_s() * 10**9

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sharesrv.domain.outcome import (
+    ForgetEntries,
     ForgetNotices,
     Outcome,
     Put,
@@ -14,11 +15,12 @@ from sharesrv.domain.outcome import (
     PutToken,
     RemoveAccount,
     RemoveDevice,
+    RemoveShare,
     RemoveToken,
     Written,
 )
 from sharesrv.domain.share import Origin, Share, State
-from sharesrv.domain.source import Account, Device, Token
+from sharesrv.domain.source import Account, Device, Token, Untold
 from sharesrv.names import fold
 from sharesrv.store.base import Foresee, Work
 
@@ -37,6 +39,8 @@ class PlainStore:
         self.states: dict[str, str] = {}
         self.shares: dict[int, Share] = {}
         self.journal: list[Put] = []
+        self.entries: list[tuple[int, int]] = []  # the id and the time of each row of it
+        self._next_entry = 0
         self.left: list[tuple[int, bytes]] = []
 
     # `Store`.
@@ -55,6 +59,8 @@ class PlainStore:
                     self.shares[change.new.id] = change.new
                     if not change.is_mark:
                         self.journal.append(change)
+                        self._next_entry += 1
+                        self.entries.append((self._next_entry, change.new.updated_ms))
                 case PutParams():
                     self.states[change.device_id] = change.params
                 case PutAccount(new=account):
@@ -73,6 +79,11 @@ class PlainStore:
                 case RemoveAccount(id=id):
                     del self.accounts[id]
                     self.tokens = {key: token for key, token in self.tokens.items() if token.account_id != id}
+                case RemoveShare(id=number):
+                    del self.shares[number]
+                case ForgetEntries(up_to=up_to):
+                    self.entries = [entry for entry in self.entries if entry[0] > up_to]
+                    self.journal = self.journal[len(self.journal) - len(self.entries) :]
                 case ForgetNotices(up_to=up_to):
                     self.left = [(id, notice) for id, notice in self.left if id > up_to]
 
@@ -206,6 +217,21 @@ class PlainStore:
     def left_notices(self, limit: int) -> list[tuple[int, bytes]]:
         return self.left[:limit]
 
+    def over(self, before_ms: int, limit: int) -> list[int]:
+        found = self._shares(lambda share: share.state > State.BARRED and share.told and share.settled_ms <= before_ms)
+        return sorted(share.id for share in sorted(found, key=lambda share: share.settled_ms)[:limit])
+
+    def untold(self, after: Untold, limit: int) -> list[Share]:
+        found = {Untold(share.sharer_id, share.deadline_ms, share.id): share for share in self._shares(is_untold)}
+        return [found[place] for place in sorted(found) if place > after][:limit]
+
+    def expired_tokens(self, before_ms: int, limit: int) -> list[Token]:
+        found = [token for token in self.tokens.values() if 0 < token.expires_ms <= before_ms]
+        return sorted(found, key=lambda token: (token.expires_ms, token.digest))[:limit]
+
+    def oldest_entries(self, limit: int) -> list[tuple[int, int]]:
+        return self.entries[:limit]
+
     def _devices(self, wanted: Callable[[Device], bool]) -> list[Device]:
         return sorted(filter(wanted, self.devices.values()), key=lambda device: device.id)
 
@@ -215,6 +241,10 @@ class PlainStore:
     def _is_below(self, share: Share, root_id: str) -> bool:
         device = self.devices.get(share.device_id)
         return root_id in (share.device_id, device.bridge_id if device else None)
+
+
+def is_untold(share: Share) -> bool:
+    return not share.told
 
 
 def is_live(share: Share) -> bool:

@@ -5,6 +5,8 @@ With `forked=False` a process starts from nothing: as a shell starts it, and slo
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from websockets.asyncio.client import connect
 
@@ -31,7 +34,9 @@ class Process:
         self.log = log
         assert process.stdout is not None
         self.said = process.stdout.readline()
-        self.url = next((word.strip(",") for word in self.said.split() if word.startswith(("ws://", "wss://"))), "")
+        words = [word.strip(",") for word in self.said.split()]
+        self.url = next((word for word in words if word.startswith(("ws://", "wss://"))), "")
+        self.http = next((word for word in words if word.startswith(("http://", "https://"))), "")
 
     @asynccontextmanager
     async def wire(self) -> AsyncIterator[Wire]:
@@ -45,6 +50,17 @@ class Process:
         async with self.wire() as wire:
             await wire.online(account)
             yield wire
+
+    def events(self) -> list[dict[str, Any]]:
+        """What it has logged by now."""
+        return [json.loads(line) for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    async def logs(self, event: str) -> dict[str, Any]:
+        """Wait until it has logged this; the line."""
+        async with asyncio.timeout(RUN_S):
+            while not (found := [each for each in self.events() if each["event"] == event]):
+                await asyncio.sleep(0.01)
+        return found[-1]
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -69,17 +85,21 @@ class Process:
 
 
 @contextmanager
-def serve(path: Path, *assignments: str, forked: bool = True) -> Iterator[Process]:
+def serve(
+    path: Path, *assignments: str, forked: bool = True, config: Path | None = None, **environment: str
+) -> Iterator[Process]:
     """A server process on the database file `path`, at a free port, killed with the block where it still runs."""
     log = path.with_suffix(".log")
     arguments = _arguments("serve", path, ("server.ws_port=0", "server.http_port=0", *assignments))
+    arguments += ["--config", str(config)] if config else []
+    environment = _environment() | environment
     process: subprocess.Popen[str] | Forked
     if forked:
-        process = Forked(arguments, log, _environment())
+        process = Forked(arguments, log, environment)
     else:
         command = [*PROGRAM, *arguments]
         with log.open("a") as stderr:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=_environment())
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
     with process:
         try:
             yield Process(process, log)

@@ -31,8 +31,25 @@ def test_ids_grow_though_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) 
     clock = SystemClock()
     first = clock.new_id()
     monkeypatch.setattr(time, "time_ns", lambda: 1)
-    assert clock.now_ms() == 0
     assert first < clock.new_id() < clock.new_id()
+
+
+def test_now_goes_on_though_the_clock_is_set_back_and_follows_when_it_is_set_forward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wall_s, elapsed_s = [1_700_000_000], [50]
+    monkeypatch.setattr(time, "time_ns", lambda: wall_s[0] * 10**9)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: elapsed_s[0] * 10**9)
+    clock = SystemClock()
+    began_ms = clock.now_ms()
+    assert began_ms == 1_700_000_000_000
+    wall_s[0] -= 3600
+    assert clock.now_ms() == began_ms
+    wall_s[0] += 10
+    elapsed_s[0] += 10
+    assert clock.now_ms() == began_ms + 10_000
+    wall_s[0] += 7200
+    assert clock.now_ms() == began_ms + 3600_000 + 10_000
 
 
 def test_now_is_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:

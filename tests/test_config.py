@@ -22,6 +22,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "tls_cert": "",
         "tls_key": "",
         "trusted_proxies": "",
+        "drain_seconds": 0.0,
     },
     "database": {"url": "sqlite:///sharesrv.db", "batch": 64},
     "bus": {"url": ""},
@@ -60,6 +61,13 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "jwt_audience": "",
         "jwt_claim": "sub",
     },
+    "retention": {
+        "ended_shares_days": 365.0,
+        "journal_days": 365.0,
+        "dead_tokens_days": 30.0,
+        "answers_days": 30.0,
+    },
+    "log": {"level": "info"},
 }
 
 
@@ -147,8 +155,10 @@ WRONG: dict[str, list[str]] = {
     "a number of seconds, 0 or more": ["inf", *WRONG_NUMBERS],
     "a number of seconds above 0": ["0", "inf", *WRONG_NUMBERS],
     "a number of days above 0": ["0", "inf", *WRONG_NUMBERS],
+    "a number of days, 0 (for ever) or more": ["inf", *WRONG_NUMBERS],
     "true or false": ["", "maybe", "2", "yes"],
     "single or multi": ["", "both", "Single"],
+    "debug, info, warning or error": ["", "loud", "Info"],
     "a whole number 1…512": ["0", "513", "1.5", *WRONG_NUMBERS],
     "sqlite:///FILE or postgresql://USER@HOST:PORT/DATABASE": [
         "",
@@ -237,7 +247,7 @@ def test_an_unknown_section_is_said_with_those_that_there_are(path: str) -> None
     section = path.partition(".")[0]
     assert str(trouble.value) == (
         f"--set {path}: there is no section {section!r}; there are "
-        "server, database, bus, sessions, sharing, devices, limits, auth"
+        "server, database, bus, sessions, sharing, devices, limits, auth, retention, log"
     )
 
 
@@ -377,6 +387,10 @@ def test_every_setting_of_the_domain_reaches_it() -> None:
         "limits.codes_per_minute=8",
         "limits.device_keys_per_minute=9",
         "sharing.invitation_seconds=8",
+        "retention.ended_shares_days=1",
+        "retention.journal_days=0.5",
+        "retention.dead_tokens_days=2",
+        "retention.answers_days=0",
     ]
     assert rules_of(load(None, {}, assignments)) == Rules(
         confirm_timeout_ms=1000,
@@ -391,6 +405,10 @@ def test_every_setting_of_the_domain_reaches_it() -> None:
         codes_per_minute=8,
         device_keys_per_minute=9,
         offers_per_minute=6,
+        ended_shares_kept_ms=86_400_000,
+        journal_kept_ms=43_200_000,
+        dead_tokens_kept_ms=172_800_000,
+        answers_kept_ms=0,
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from websockets.asyncio.client import ClientConnection
 
@@ -57,6 +57,12 @@ def records() -> WriteRecords:
     )
 
 
+class Places(Protocol):
+    """Where clients connect."""
+
+    def url(self, place: int) -> str: ...
+
+
 class Fleet:
     """The nodes that take connections, by their places."""
 
@@ -81,7 +87,7 @@ class Fleet:
 class App(AppClient):
     """An app that goes to another node when its own is gone. `heard` is all that it was sent; `came` counts handshakes."""
 
-    def __init__(self, fleet: Fleet, place: int, account: str, token: str | None = None) -> None:
+    def __init__(self, fleet: Places, place: int, account: str, token: str | None = None) -> None:
         super().__init__("", account, token or at(account), on_frame=self._note)
         self._fleet = fleet
         self._place = place
@@ -101,7 +107,7 @@ class App(AppClient):
 class Lamp(DeviceClient):
     """A device that goes to another node when its own is gone, and says yes to all."""
 
-    def __init__(self, fleet: Fleet, place: int, device_id: str) -> None:
+    def __init__(self, fleet: Places, place: int, device_id: str) -> None:
         super().__init__("", device_id, "key", lambda _id, _params: None)
         self._fleet = fleet
         self._place = place

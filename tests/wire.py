@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -154,6 +154,17 @@ class TestServer:
             yield wire
 
 
+@contextmanager
+def quick() -> Iterator[None]:
+    """Servers in this process start and end as quickly as tests want it."""
+    with (
+        patch.object(http_server, "application", _on_demand),
+        patch.object(openapi, "document", _document),
+        patch.multiple(websocket_server, SWEEP_S=0.05, WAVE_S=0.005),  # a tenth
+    ):
+        yield
+
+
 @asynccontextmanager
 async def server(
     place: Place, *assignments: str, clock: Clock | None = None, times: Times | None = QUICK, filled: bool = True
@@ -161,11 +172,7 @@ async def server(
     """A server, or several nodes, on a place filled with the kit's accounts and devices."""
     if filled:
         fill(place)
-    with (
-        patch.object(http_server, "application", _on_demand),
-        patch.object(openapi, "document", _document),
-        patch.multiple(websocket_server, SWEEP_S=0.05, WAVE_GAP_S=0.005),  # a tenth
-    ):
+    with quick():
         if isinstance(place, Path):
             async with serving(settings_for(place, *assignments), clock=clock, times=times) as running:
                 yield TestServer(running)

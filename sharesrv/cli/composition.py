@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -12,6 +13,7 @@ import structlog
 
 from sharesrv.auth import Tokens
 from sharesrv.cli.live import Live, alone
+from sharesrv.cli.notify import beat
 from sharesrv.cli.options import rules_of
 from sharesrv.cli.running import running
 from sharesrv.clock import Clock
@@ -20,17 +22,19 @@ from sharesrv.domain.connect import LEFT_AT_ONCE, TellLeft
 from sharesrv.domain.outcome import ToldLeft
 from sharesrv.errors import Refused, Trouble
 from sharesrv.faces.http.backend import Backend
-from sharesrv.faces.http.server import bind, listening
+from sharesrv.faces.http.server import Connections, bind, listening
 from sharesrv.faces.websocket.conversation import Conversation, Services
 from sharesrv.faces.websocket.server import Door, tls_context
 from sharesrv.faces.websocket.transport import GRACE_S, Times
 from sharesrv.jwks import Issuer, Jwks
 from sharesrv.live.ledger import Ledger
+from sharesrv.live.retention import Retention
 from sharesrv.store.choice import clock_of, is_postgres, optional
 
 log = structlog.get_logger()
 
 LEFT_EVERY_S = 1.0
+STUCK_S = 10.0  # that a command may wait until the watchdog is told no more that the server lives
 
 
 class Running(NamedTuple):
@@ -40,6 +44,9 @@ class Running(NamedTuple):
     http_port: int
     door: Door
     ledger: Ledger
+    backend: Backend
+    http: Connections
+    tls: ssl.SSLContext | None
 
 
 @asynccontextmanager
@@ -51,7 +58,7 @@ async def serving(
     With `shares_ports` other processes may listen on the same ones: the system deals out the connections.
     """
     _check_bus(settings)
-    times = times or Times(idle_s=settings.sessions.heartbeat + GRACE_S)
+    times = times or Times(idle_s=settings.sessions.heartbeat + GRACE_S, finish_s=settings.devices.response_timeout)
     tls = tls_context(settings)
     async with AsyncExitStack() as stack:
         live = await stack.enter_async_context(
@@ -64,10 +71,14 @@ async def serving(
             ledger, live.hub, live.devices, live.device_commands, tokens, heartbeat_s, live.clock.new_id
         )
         door = Door(settings.limits, times, partial(Conversation, services=services), settings.server.trusted_proxies)
-        await stack.enter_async_context(door.connections())
+        # A node may wait for its database for longer, which a restart does not mend.
+        beating = beat(lambda: live.bus is not None or ledger.waiting_s < STUCK_S)
+        await stack.enter_async_context(running("watchdog", beating))
         await stack.enter_async_context(running("ledger", ledger.run(), live.stop))
         await stack.enter_async_context(running("deadlines", live.deadlines.run()))
         await stack.enter_async_context(running("notices of other processes", _tell_left(ledger)))
+        await stack.enter_async_context(running("retention", Retention(ledger.ask).run()))
+        await stack.enter_async_context(door.connections())
         host = settings.server.host
         sock = stack.enter_context(bind(host, settings.server.http_port, shared=shares_ports))
         listens = door.listening(host, settings.server.ws_port, tls, shared=shares_ports)
@@ -85,8 +96,8 @@ async def serving(
             tokens=tokens,
             ws_port=port,
         )
-        await stack.enter_async_context(listening(backend, sock, tls, times.opening_s))
-        yield Running(port, sock.getsockname()[1], door, ledger)
+        http = await stack.enter_async_context(listening(backend, sock, tls, times.opening_s))
+        yield Running(port, sock.getsockname()[1], door, ledger, backend, http, tls)
 
 
 def _check_bus(settings: Settings) -> None:
@@ -112,7 +123,7 @@ async def _tell_left(ledger: Ledger) -> None:
     """Send, within a second, the notices that `import` and `token` left in the database."""
     while True:
         try:
-            while await ledger.ask(TellLeft()) == ToldLeft(LEFT_AT_ONCE):
+            while await ledger.ask(TellLeft(proves=bool(ledger.failure))) == ToldLeft(LEFT_AT_ONCE):
                 pass
         except Refused as refused:
             log.error("notices left by an import could not be read", reason=refused.reason)

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, TypeVar
@@ -18,7 +18,7 @@ import typer
 from structlog.typing import Processor
 
 from sharesrv.config import Settings, load
-from sharesrv.domain.rules import Rules
+from sharesrv.domain.rules import DAY_MS, Rules
 
 Value = TypeVar("Value")
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE.toml", help="A file of settings.")]
@@ -39,12 +39,17 @@ def settings(config: Path | None, assignments: list[str] | None) -> Settings:
 
 def rules_of(settings: Settings) -> Rules:
     """The settings as the domain sees them. Limits have the same names there."""
+    kept = settings.retention
     return msgspec.structs.replace(
         msgspec.convert(settings.limits, Rules, from_attributes=True),
         confirm_timeout_ms=round(settings.sharing.confirm_timeout * 1000),
         resend_cooldown_ms=round(settings.sharing.resend_cooldown * 1000),
         invitation_ms=round(settings.sharing.invitation_seconds * 1000),
         bridge_cascade=settings.sharing.bridge_cascade,
+        ended_shares_kept_ms=round(kept.ended_shares_days * DAY_MS),
+        journal_kept_ms=round(kept.journal_days * DAY_MS),
+        dead_tokens_kept_ms=round(kept.dead_tokens_days * DAY_MS),
+        answers_kept_ms=round(kept.answers_days * DAY_MS),
         newest_token_only=settings.sessions.policy == "single",
     )
 
@@ -76,6 +81,13 @@ def give_way() -> None:
         os.nice(10)
 
 
+def set_log_level(name: str) -> None:
+    """Log from this level on; of libraries, warnings at least."""
+    level = getattr(logging, name.upper())
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+    logging.getLogger().setLevel(max(level, logging.WARNING))
+
+
 def run(work: Coroutine[Any, Any, Value]) -> Value:
     """Run on uvloop where it is installed, on asyncio elsewhere."""
     try:
@@ -86,22 +98,40 @@ def run(work: Coroutine[Any, Any, Value]) -> Value:
         return runner.run(work)
 
 
-def ending_signal() -> asyncio.Future[str]:
-    """The name of the signal that ends a server. One that comes during the start ends it as soon as it is up."""
-    loop = asyncio.get_running_loop()
-    ending: asyncio.Future[str] = loop.create_future()
+class Signals:
+    """What signals ask of a server. One that comes during the start counts as soon as it is up.
 
-    def note(name: str) -> None:
-        if not ending.done():
-            ending.set_result(name)
+    `ending` is the name of the first that ends it; for each that comes later `hurry` is called. `reload` is called for
+    SIGHUP, unless that is ignored, as under `nohup`; but it ends a server whose terminal has been closed.
+    """
 
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(note, signal.Signals(number).name)
+    def __init__(self, reload: Callable[[], None], hurry: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._had_terminal = sys.stderr.isatty()
+        self.ending: asyncio.Future[str] = self._loop.create_future()
+        self._reload = reload
+        self._hurry = hurry
+        for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            is_nohup = name == "SIGHUP" and number and signal.getsignal(number) == signal.SIG_IGN
+            if number and not is_nohup:
+                signal.signal(number, self._handle)
 
-    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        is_nohup = name == "SIGHUP" and number and signal.getsignal(number) == signal.SIG_IGN
-        if number and not is_nohup:
-            signal.signal(number, handle)
-    return ending
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._note, signal.Signals(number).name)
+
+    def _note(self, name: str) -> None:
+        if name == "SIGHUP" and self._had_terminal and not sys.stderr.isatty():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # where nothing can be logged any more
+            self.end(name)
+        elif name == "SIGHUP":
+            self._reload()
+        else:
+            self.end(name)
+
+    def end(self, reason: str) -> None:
+        if self.ending.done():
+            self._hurry()
+        else:
+            self.ending.set_result(reason)

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import structlog
 
+from sharesrv.store.base import OutcomeUnknown
+
 EXIT_UNKNOWN: Final = 70  # nobody knows whether a commit is on disk, so nobody may be told anything
 
 log = structlog.get_logger()
@@ -38,5 +40,6 @@ async def running(
 def _end_process_if_failed(task: asyncio.Task[None]) -> None:
     """End the process when one of its parts has failed: sockets drop, and clients connect to the next process."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("the server cannot go on", part=task.get_name(), reason=str(error), exc_info=error)
+        bug = None if isinstance(error, OutcomeUnknown) else error
+        log.critical("the server cannot go on", part=task.get_name(), reason=str(error), exc_info=bug)
         os._exit(EXIT_UNKNOWN)

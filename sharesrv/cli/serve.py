@@ -1,4 +1,4 @@
-"""`sharesrv serve`: runs the server until SIGTERM, SIGINT or SIGHUP."""
+"""`sharesrv serve`: runs the server until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import asyncio
 import gc
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Annotated, Final
 
 import structlog
@@ -13,7 +16,10 @@ import typer
 
 from sharesrv import metrics
 from sharesrv.cli.composition import Running, serving
-from sharesrv.cli.options import Assignments, Config, ending_signal, log_to_stderr, run, settings
+from sharesrv.cli.notify import notify, notify_reloading
+from sharesrv.cli.options import Assignments, Config, Signals, log_to_stderr, run, set_log_level, settings
+from sharesrv.cli.reload import reload
+from sharesrv.cli.running import running
 from sharesrv.cli.workers import held_ports, supervise, worker_command
 from sharesrv.config import Limits, Settings, shown
 from sharesrv.faces.websocket.opening import PATH
@@ -40,15 +46,20 @@ def serve(
     worker: Annotated[int, typer.Option(hidden=True)] = 0,
     restarts: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
-    """Run the server until SIGTERM, SIGINT (Ctrl-C) or SIGHUP.
+    """Run the server until SIGTERM or SIGINT (Ctrl-C). A second one skips server.drain_seconds.
+
+    SIGHUP reads TLS certificate, JWT keys, limits.*, log.level, the operators' token and server.drain_seconds again, without
+    dropping a connection. systemd is told what it asks for (Type=notify or notify-reload, WatchdogSec).
 
     A secret does not belong on a command line, where `ps` shows it: set auth.admin_token_file, a file with the operators'
     token, or the environment variable SHARESRV_AUTH__ADMIN_TOKEN; and for a database with a password SHARESRV_DATABASE__URL.
     """
     log_to_stderr(**({"worker": worker} if worker else {}))
-    found = settings(config, assignments)
+    read = partial(settings, config, assignments)
+    found = read()
+    set_log_level(found.log.level)
     if workers == 1:
-        run(_serve(found, worker, restarts))
+        run(_serve(found, read, worker, restarts))
         return
     with held_ports(found) as (ws_port, http_port):
         ports = [f"server.ws_port={ws_port}", f"server.http_port={http_port}"]
@@ -57,21 +68,40 @@ def serve(
     sys.exit(code)
 
 
-async def _serve(settings: Settings, worker: int, restarts: int) -> None:
-    ending = ending_signal()
+async def _serve(settings: Settings, read: Callable[[], Settings], worker: int, restarts: int) -> None:
+    told, hurry = asyncio.Event(), asyncio.Event()
+    signals = Signals(told.set, hurry.set)
     _raise_file_limit(settings.limits)
     if worker:
-        _end_with_supervisor(ending)
+        os.environ.pop("NOTIFY_SOCKET", None)  # the supervisor speaks
+        _end_with_supervisor(signals)
         metrics.WORKER.labels(str(worker)).set(restarts)
-    async with serving(settings, shares_ports=worker > 0) as running:
+    async with serving(settings, shares_ports=worker > 0) as server:
         gc.collect()  # what the start has made is exempt from collection, the rest seldom garbage: collect less often
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        where = f"{address(settings, running)} and {http_address(settings, running)}"
+        where = f"{address(settings, server)} and {http_address(settings, server)}"
         print(f"sharesrv listens on {where}, database {shown(settings.database.url)}", flush=True)
-        log.info("going down", signal=await ending)
+        notify("READY=1", f"STATUS=listens on {where}")
+        async with running("reload", _reload_when_told(told, server, read)):
+            log.info("going down", signal=await signals.ending)
+        notify("STOPPING=1", "STATUS=going down")
+        server.backend.is_draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(server.backend.settings.server.drain_seconds):
+                await hurry.wait()
         connections = int(metrics.REGISTRY.get_sample_value("sharesrv_connections") or 0)
     log.info("stopped", connections=connections)
+
+
+async def _reload_when_told(told: asyncio.Event, server: Running, read: Callable[[], Settings]) -> None:
+    while True:
+        await told.wait()
+        told.clear()
+        notify_reloading()
+        await reload(server, read)
+        _raise_file_limit(server.backend.settings.limits)
+        notify("READY=1")
 
 
 def address(settings: Settings, running: Running) -> str:
@@ -89,15 +119,14 @@ def _origin(settings: Settings, port: int) -> str:
     return f"{'s' if settings.server.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _end_with_supervisor(ending: asyncio.Future[str]) -> None:
+def _end_with_supervisor(signals: Signals) -> None:
     """Note it when a worker's supervisor is gone, however it ended: it holds the other end of this process's stdin."""
     loop = asyncio.get_running_loop()
 
     def read() -> None:
         if not os.read(STDIN, 4096):
             loop.remove_reader(STDIN)
-            if not ending.done():
-                ending.set_result("none, its supervisor is gone")
+            signals.end("none, its supervisor is gone")
 
     loop.add_reader(STDIN, read)
 

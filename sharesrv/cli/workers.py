@@ -1,8 +1,8 @@
 """`sharesrv serve --workers N`: a supervisor, and N processes that are whole nodes on the same ports.
 
 The system deals out new connections among the workers (SO_REUSEPORT). The supervisor serves nobody: it starts workers,
-restarts one that has died, and stops them all. It holds one end of each worker's stdin: that is how a worker knows that its
-supervisor is gone.
+restarts one that has died, passes SIGHUP on, and stops them all. It holds one end of each worker's stdin: that is how a
+worker knows that its supervisor is gone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Final
 
 import structlog
 
-from sharesrv.cli.options import ending_signal
+from sharesrv.cli.notify import beat, notify, notify_reloading
+from sharesrv.cli.options import Signals
+from sharesrv.cli.running import running
 from sharesrv.config import Settings
 from sharesrv.errors import Trouble
 from sharesrv.faces.http.server import bind
@@ -54,7 +56,10 @@ def held_ports(settings: Settings) -> Iterator[tuple[int, int]]:
 
 async def supervise(workers: int, command: Command, pause_s: float = RESTART_S) -> int:
     """Run so many workers until a signal says to end; gives the exit code."""
-    return await Supervisor(workers, command, pause_s).run(ending_signal())
+    supervisor = Supervisor(workers, command, pause_s)
+    ending = Signals(supervisor.reload, supervisor.hurry).ending
+    async with running("watchdog", beat(lambda: True)):  # that a worker does not move is no reason to end the others
+        return await supervisor.run(ending)
 
 
 class Supervisor:
@@ -70,6 +75,8 @@ class Supervisor:
         self._pause_s = pause_s
         self._processes: dict[int, Process] = {}
         self._were_up: set[int] = set()
+        self._are_up: set[int] = set()
+        self._to_reload: set[int] = set()  # as soon as they are up
         self._first_is_up = asyncio.Event()  # or has ended
         self._stopping = asyncio.Event()
 
@@ -88,11 +95,29 @@ class Supervisor:
 
     def _stop(self, ending: asyncio.Future[str]) -> None:
         """Stop all workers at once: their clients go where the balancer sends them."""
+        notify("STOPPING=1", "STATUS=going down")
         log.info("going down", signal=ending.result(), workers=len(self._processes))
         self._stopping.set()
+        self.hurry()
+
+    def hurry(self) -> None:
         for process in self._processes.values():
             with suppress(ProcessLookupError):
                 process.terminate()
+
+    def reload(self) -> None:
+        """Let all workers read their settings again; those that are not up, which would die of it, when they are."""
+        notify_reloading()
+        for number in self._processes:
+            self._reload(number)
+        notify("READY=1" if len(self._were_up) == self._workers else "STATUS=starting")
+
+    def _reload(self, number: int) -> None:
+        if number not in self._are_up:
+            self._to_reload.add(number)
+            return
+        with suppress(ProcessLookupError):
+            self._processes[number].send_signal(signal.SIGHUP)
 
     async def _keep(self, number: int) -> int:
         """Run a worker, again and again. Gives its last exit code."""
@@ -122,6 +147,7 @@ class Supervisor:
         await process.stdout.read()
         code = await process.wait()  # negative: the signal that killed it
         del self._processes[number]
+        self._are_up.discard(number)
         self._first_is_up.set()
         return code
 
@@ -129,6 +155,11 @@ class Supervisor:
         log.info("a worker is up", worker=number, pid=pid)
         is_last = number not in self._were_up and len(self._were_up) == self._workers - 1
         self._were_up.add(number)
+        self._are_up.add(number)
+        if number in self._to_reload:
+            self._to_reload.discard(number)
+            self._reload(number)
         self._first_is_up.set()
         if is_last:
             print(f"{line}, {self._workers} workers", flush=True)
+            notify("READY=1", f"STATUS={self._workers} workers are up")

@@ -18,7 +18,6 @@ from sharesrv.domain.outcome import (
     unpacked,
 )
 from sharesrv.domain.parties import Called, refuse_outdated
-from sharesrv.domain.rules import ANSWER_KEPT_MS
 from sharesrv.domain.share import Channel
 from sharesrv.errors import Refusal, Refused
 
@@ -61,8 +60,9 @@ class Connect(Called, frozen=True, kw_only=True):
 
 def waiting(account_id: str, facts: Facts) -> Connected:
     """What waits for this account: offers, and answers that it has not received."""
-    kept_ms = facts.now_ms - ANSWER_KEPT_MS
-    answers = [share for share in facts.owed_to(account_id) if share.settled_ms > kept_ms]
+    kept_ms = facts.rules.answers_kept_ms
+    since_ms = facts.now_ms - kept_ms if kept_ms else 0
+    answers = [share for share in facts.owed_to(account_id) if share.settled_ms > since_ms]
     return Connected(account_id, facts.asked_of(account_id), answers)
 
 
@@ -124,12 +124,17 @@ class FindAudience(Command, frozen=True):
 
 
 class TellLeft(Command, frozen=True):
-    """Tell what other processes, which hold no connections, left to be told here: `import`, `token`."""
+    """Tell what other processes, which hold no connections, left to be told here: `import`, `token`.
+
+    With `proves`, something is written even where nothing was left: so its commit shows whether the store takes any.
+    """
+
+    proves: bool = False
 
     def decide(self, draft: Draft) -> None:
         """Tell the oldest of it, and forget that."""
         left = draft.facts.source.left_notices(LEFT_AT_ONCE)
-        if left:
+        if left or self.proves:
             draft.after += [unpacked(data) for _id, data in left]
-            draft.changes.append(ForgetNotices(left[-1][0]))
+            draft.changes.append(ForgetNotices(left[-1][0] if left else 0))
         draft.reply = ToldLeft(len(left))

@@ -13,7 +13,7 @@ import msgspec
 
 from sharesrv.domain.facts import Recent
 from sharesrv.domain.share import Cause, Channel, Share
-from sharesrv.domain.source import Account, Device, Token
+from sharesrv.domain.source import Account, Device, Token, Untold
 from sharesrv.errors import Refused
 
 
@@ -98,6 +98,14 @@ class ToldLeft(msgspec.Struct, frozen=True):
     number: int
 
 
+class Trimmed(msgspec.Struct, frozen=True):
+    """So many rows were trimmed; with `more`, there may be others behind `after`."""
+
+    rows: int
+    more: bool
+    after: Untold = Untold()
+
+
 class DeviceFound(msgspec.Struct, frozen=True):
     """The caller's device."""
 
@@ -126,6 +134,7 @@ Reply = (
     | DeviceFound
     | Coded
     | ToldLeft
+    | Trimmed
 )
 
 
@@ -295,6 +304,18 @@ class ForgetNotices(msgspec.Struct, frozen=True):
     up_to: int
 
 
+class RemoveShare(msgspec.Struct, frozen=True):
+    """A share that is over, its answer received. Its rows in the journal stay."""
+
+    id: int
+
+
+class ForgetEntries(msgspec.Struct, frozen=True):
+    """The rows of the journal up to this id go."""
+
+    up_to: int
+
+
 class Attached(msgspec.Struct, frozen=True):
     """An app's or a device's connection has come. Written where other nodes must know of it."""
 
@@ -310,7 +331,17 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 Written = (
-    Put | PutParams | PutAccount | PutToken | PutDevice | RemoveToken | RemoveDevice | RemoveAccount | ForgetNotices
+    Put
+    | PutParams
+    | PutAccount
+    | PutToken
+    | PutDevice
+    | RemoveToken
+    | RemoveDevice
+    | RemoveAccount
+    | ForgetNotices
+    | RemoveShare
+    | ForgetEntries
 )
 Change = Written | Attached | Counted
 FLEETING: Final = (Attached, Counted)  # what one process keeps in memory
@@ -324,3 +355,8 @@ class Outcome:
     changes: list[Change] = field(default_factory=list)
     before: list[Notice] = field(default_factory=list)
     after: list[Notice] = field(default_factory=list)
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything goes to disk."""
+        return any(not isinstance(change, FLEETING) for change in self.changes)

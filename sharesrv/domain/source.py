@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -41,6 +41,14 @@ class Device(msgspec.Struct, frozen=True, gc=False):
     dk: str | None = None
     auth_key: str | None = None
     uiid: int | None = None
+
+
+class Untold(NamedTuple):
+    """The place of a request among those that were not answered, or whose answer was not received."""
+
+    sharer_id: str = ""
+    deadline_ms: int = 0
+    share_id: int = 0
 
 
 class Source(Protocol):
@@ -121,3 +129,17 @@ class Source(Protocol):
 
     def left_notices(self, limit: int) -> list[tuple[int, bytes]]:
         """What other processes left to be told here, the oldest first: ids, and notices as they were packed."""
+
+    # What retention asks: at most `limit` at a time.
+
+    def over(self, before_ms: int, limit: int) -> list[int]:
+        """Ids of shares that were over at `before_ms` and whose answers were received: of the longest over, in order."""
+
+    def untold(self, after: Untold, limit: int) -> list[Share]:
+        """Requests whose sharers have received no answer, open ones too, in the order of `Untold`."""
+
+    def expired_tokens(self, before_ms: int, limit: int) -> list[Token]:
+        """Those that had expired at `before_ms`, the longest expired first."""
+
+    def oldest_entries(self, limit: int) -> list[tuple[int, int]]:
+        """The first rows of the journal: the id and the time, in ms, of each."""

@@ -130,6 +130,10 @@ class DeviceCommands:
         if responded.error != 0 and not is_late:
             hand.answer(responded)
 
+    def are_in_hand(self, session: int) -> bool:
+        """Whether a command waits for the answer of this device's session."""
+        return any(hand.stage is Stage.SENT for hand in self._sent.get(session, {}).values())
+
     def lost(self, session: DeviceSession) -> None:
         """End what was in hand at a device whose connection is gone."""
         hands = list(self._sent.get(session.id, {}).values())

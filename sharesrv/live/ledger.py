@@ -59,7 +59,7 @@ class Ledger:
     def __init__(self, store: Store, clock: Clock, rules: Rules, *, tell: Callable[[Notice], None]) -> None:
         self._store = store
         self._clock = clock
-        self._rules = rules
+        self.rules = rules  # may be replaced at any time
         self._tell = tell
         self._due: Callable[[int], None] = lambda _time_ms: None
         self._recents = Recents(clock.elapsed_ms)
@@ -67,7 +67,7 @@ class Ledger:
         self._queue: deque[Entry] = deque()
         self._received: deque[int] = deque()
         self._batch: list[Entry] = []
-        self.failure = ""  # why the last batch could not be committed; empty where it was
+        self.failure = ""  # why a batch could not be committed; empty when one that writes was
         self._wake = asyncio.Event()
         self.stopping = False
         self._relieved: list[Callable[[], None]] = []
@@ -173,14 +173,15 @@ class Ledger:
             nonlocal rows
             kept, self._rows = self._rows, None  # if this fails or runs again, all rows are read anew
             rows = kept if kept is not None and source.unchanged and len(kept) <= ROWS_MAX else Rows()
-            facts = Facts(source, self._rules, self._clock.now_ms(), self._recents.count, rows)
+            facts = Facts(source, self.rules, self._clock.now_ms(), self._recents.count, rows)
             decided[:] = [(entry, self._decide(entry.command, facts)) for entry in batch]
             return [outcome for _entry, outcomes in decided for outcome in outcomes]
 
         try:
-            await self._store.transact(work, partial(self._foresee, batch))
+            outcomes = await self._store.transact(work, partial(self._foresee, batch))
             self._rows = None if batch[-1].command.alone else rows
-            self.failure = ""
+            if self.failure and any(outcome.writes for outcome in outcomes):
+                self.failure = ""
         except OutcomeUnknown:
             raise
         except StoreFailed as error:
@@ -199,7 +200,7 @@ class Ledger:
 
     def _foresee(self, batch: list[Entry], source: Source) -> tuple[bool, list[Outcome]]:
         """Ask what the batch will probably ask. See `Store.transact`."""
-        facts = Facts(source, self._rules, self._clock.now_ms(), self._recents.count)
+        facts = Facts(source, self.rules, self._clock.now_ms(), self._recents.count)
         foreseen = [(entry.command, entry.command.foresee(facts)) for entry in batch]
         unforeseen = [self._decide(command, facts) for command, changes in foreseen if changes is None]
         return any(changes for _command, changes in foreseen), [each for outcomes in unforeseen for each in outcomes]

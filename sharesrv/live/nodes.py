@@ -95,7 +95,7 @@ class Nodes:
             beats += 1
             try:
                 await self.beat()
-                if beats % SWEEP_BEATS == 0:
+                if beats % SWEEP_BEATS == 0 and not self._devices.is_leaving:
                     await self.sweep()
             except StoreFailed as error:
                 self.failure = str(error)

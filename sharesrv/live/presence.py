@@ -57,6 +57,7 @@ class Devices:
         self._assumed: dict[str, bool] = {}  # what another node has told of a device and its sub-devices
         self._to_ask_again: dict[str, None] = {}  # the longest waiting first
         self._will_ask_again = False
+        self.is_leaving = False  # this node goes down
 
     def attach(self, session: DeviceSession, audiences: Iterable[Audience]) -> DeviceSession | None:
         """Reach a device by `session` from now on. Returns the session that it replaces, if there was one."""
@@ -77,12 +78,24 @@ class Devices:
         return session
 
     def detach(self, session: DeviceSession) -> None:
-        """Forget a session whose connection is gone, if it has not been replaced."""
+        """Forget a session whose connection is gone, if it has not been replaced, and tell it."""
         if self._sessions.get(session.device_id) is session:
-            del self._sessions[session.device_id]
-            self._assumed.pop(session.device_id, None)
+            self._forget(session)
             self._neighbours.gone(session.id)
             self._find_audience(session.device_id)
+
+    def forget(self, session: DeviceSession) -> None:
+        """Reach a device by this session no more, as this node goes down, and tell nobody.
+
+        The device comes back in a moment, here or elsewhere. If not, the others tell of it when they bury this node.
+        """
+        self.is_leaving = True
+        if self._sessions.get(session.device_id) is session:
+            self._forget(session)
+
+    def _forget(self, session: DeviceSession) -> None:
+        del self._sessions[session.device_id]
+        self._assumed.pop(session.device_id, None)
 
     def everyone(self) -> list[DeviceSession]:
         return list(self._sessions.values())

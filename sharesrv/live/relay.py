@@ -106,7 +106,6 @@ class Relay(Neighbours):
         self._wake = asyncio.Event()
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ledger: Ledger
         self._hub: Hub
         self._devices: Devices
         self._commands: RoutedCommands
@@ -119,7 +118,7 @@ class Relay(Neighbours):
         It is heard behind the batch that is under way: a handshake in it may be committed already, but has no session yet.
         Where that takes so long that too much waits, it is lost, and `resumed` is called.
         """
-        self._ledger, self._hub, self._devices, self._commands = ledger, hub, devices, commands
+        self._hub, self._devices, self._commands = hub, devices, commands
 
         def behind_batch(call: Callable[[], None]) -> None:
             if not ledger.after_batch(call):
@@ -149,8 +148,6 @@ class Relay(Neighbours):
             self._queue(SessionOpened(session.account_id, session.id))
 
     def gone(self, session: int) -> None:
-        if self._ledger.stopping:
-            return  # others tell of its devices, if they do not come back: when they bury this node
         self._gone.append(session)
         self._wake.set()
 

@@ -28,6 +28,11 @@ PUT_HEAD: Final = (
     "INSERT INTO chain (id, trimmed, trimmed_hash, last, last_hash) SELECT ?1, ?2, ?3, ?4, ?5 WHERE ?4 > ?2 "
     "ON CONFLICT (id) DO UPDATE SET last = excluded.last, last_hash = excluded.last_hash WHERE chain.last_hash = ?3"
 )
+# Chains begin behind what is left of them up to the journal's row with this id, which is about to go.
+BEGIN_BEHIND: Final = (
+    "UPDATE chain SET trimmed = j.place, trimmed_hash = j.hash FROM journal j "
+    "JOIN (SELECT max(id) AS id FROM journal WHERE id <= ?1 GROUP BY chain) last ON last.id = j.id WHERE chain.id = j.chain"
+)
 _encode: Final = msgspec.json.Encoder().encode
 
 

@@ -163,6 +163,8 @@ async def test_notices_left_to_a_server_that_is_gone_are_not_told_by_the_next(da
 class Asked:
     """A ledger that is asked for what was left, and has these replies."""
 
+    failure = ""
+
     def __init__(self, *replies: Reply) -> None:
         self.replies = list(replies)
         self.done = asyncio.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import resource
 import signal
@@ -12,18 +13,20 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from structlog.testing import capture_logs
+from websockets.exceptions import ConnectionClosed
 
 from sharesrv import cli
 from sharesrv.cli.serve import _raise_file_limit
 from sharesrv.config import Limits
 from sharesrv.domain.share import State
 from tests.process import PROGRAM, RUN_S, _arguments, _environment, run, serve
-from tests.wire import GUEST, OWNER, fill, query, share
+from tests.wire import GUEST, OWNER, device_row, fill, query, share
 
 
 @pytest.fixture
@@ -45,10 +48,10 @@ def sighup(action: signal.Handlers) -> Iterator[None]:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_says_where_it_listens_and_ends_in_order(database: Path, number: signal.Signals) -> None:
     fill(database)
-    with sighup(signal.SIG_DFL), serve(database, forked=False) as process:
+    with serve(database, forked=False) as process:
         assert re.fullmatch(
             rf"sharesrv listens on ws://127\.0\.0\.1:[0-9]+/api/ws and http://127\.0\.0\.1:[0-9]+, database sqlite:///{re.escape(str(database))}\n",
             process.said,
@@ -57,7 +60,7 @@ async def test_it_says_where_it_listens_and_ends_in_order(database: Path, number
             await owner.send(share())
             await guest.heard()
             process.signal(number)
-            assert [await wire.closed() for wire in (owner, guest, stranger)] == [1001, 1001, 1001]
+            assert [await wire.closed() for wire in (owner, guest, stranger)] == [1012, 1012, 1012]
         assert process.wait() == 0
         assert process.rest() == ""
     log = [json.loads(line) for line in process.log.read_text().splitlines()]
@@ -72,6 +75,68 @@ def test_it_ends_in_order_at_once_after_its_line(database: Path) -> None:
         assert process.said
         assert process.stop() == 0
     assert "Traceback" not in process.log.read_text()
+
+
+async def test_it_says_that_it_is_not_ready_before_it_stops_to_listen(database: Path) -> None:
+    fill(database)
+    with serve(database, "server.drain_seconds=3600") as process:
+        async with httpx.AsyncClient(base_url=process.http, trust_env=False) as client, process.app(OWNER) as owner:
+            assert (await client.get("/readyz")).status_code == 200
+            process.signal(signal.SIGTERM)
+            await process.logs("going down")
+            while (ready := await client.get("/readyz")).status_code == 200:
+                pass
+            assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
+            async with process.app(GUEST) as guest:  # who comes is served
+                await owner.send(share())
+                assert (await guest.heard())["action"] == "share"
+                process.signal(signal.SIGTERM)
+                assert [await wire.closed() for wire in (owner, guest)] == [1012, 1012]
+        assert process.wait() == 0
+    assert process.events()[-1]["connections"] == 2
+
+
+async def test_it_drains_for_as_long_as_is_set(database: Path) -> None:
+    fill(database)
+    with serve(database, "server.drain_seconds=0.1") as process:
+        async with process.app(OWNER) as owner:
+            process.signal(signal.SIGTERM)
+            assert await owner.closed() == 1012
+        assert process.wait() == 0
+
+
+def test_without_its_terminal_sighup_ends_it(database: Path) -> None:
+    ours, its = pty.openpty()
+    arguments = _arguments("serve", database, ("server.ws_port=0", "server.http_port=0"))
+    with subprocess.Popen(
+        [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=its, text=True, env=_environment()
+    ) as process:
+        os.close(its)
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(RUN_S) == 0
+
+
+async def test_sigterm_while_the_alarm_rings_leaves_no_traceback(database: Path) -> None:
+    """Offers come due by the hundred as it goes down."""
+    fill(database)
+    settings = ("sharing.confirm_timeout=0.3", "limits.open_offers=0", "limits.offers_per_minute=0")
+    devices = [device_row(f"device-{number}") for number in range(300)]
+    fill(database, devices=devices)
+    with serve(database, *settings, "limits.frames_per_second=0") as process:
+        async with process.app(OWNER) as owner:
+            for device in devices:
+                await owner.send(share(device.device.id))
+            await owner.heard()  # the first has expired
+            process.signal(signal.SIGTERM)
+            with suppress(ConnectionClosed):
+                while True:
+                    await owner.heard()
+            assert owner.connection.close_code == 1012
+        assert process.wait() == 0
+    assert [each["event"] for each in process.events()] == ["going down", "stopped"]
 
 
 async def test_under_nohup_it_goes_on_without_its_terminal(database: Path) -> None:
@@ -291,6 +356,20 @@ async def test_a_file_has_one_server_and_the_next_one_may_follow(database: Path)
     with serve(database) as process:  # a lock dies with its process
         assert process.said
         assert process.stop() == 0
+
+
+async def test_a_file_that_is_deleted_ends_the_server_before_anything_is_acknowledged(database: Path) -> None:
+    fill(database)
+    with serve(database) as process:
+        async with process.app(OWNER) as owner:
+            database.unlink()
+            await owner.send(share(uid="nobody"))
+            assert await owner.closed() == 1006
+        assert process.wait() == 70
+    log = process.log.read_text()
+    assert "was deleted or replaced" in log
+    assert "Traceback" not in log
+    assert "the file is gone" in fails(database, "server.ws_port=0", "server.http_port=0")
 
 
 def test_a_token_minted_with_or_without_a_server_leaves_nothing_to_tell(database: Path) -> None:

@@ -34,7 +34,7 @@ log_to_stderr()
 sys.exit(run(supervise(int(sys.argv[1]), lambda number, restarts: [*worker, str(number), str(restarts)], 0.01)))
 """
 WORKER = """
-import os, signal, sys
+import os, signal, sys, time
 number, restarts = map(int, sys.argv[1:])
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 """
@@ -81,10 +81,10 @@ class Supervised:
 
 
 @contextmanager
-def supervised(workers: int, *worker: str) -> Iterator[Supervised]:
+def supervised(workers: int, *worker: str, **environment: str) -> Iterator[Supervised]:
     command = [sys.executable, "-W", "error", "-c", SUPERVISOR, str(workers), *worker]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment() | environment
     ) as process:
         try:
             yield Supervised(process)
@@ -96,7 +96,7 @@ def standing_in(program: str = UNTIL_ALONE) -> tuple[str, ...]:
     return sys.executable, "-c", WORKER + program
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_all_workers_in_order(number: signal.Signals) -> None:
     with supervised(3, *standing_in()) as it:
         assert it.stdout.readline() == "it serves, 3 workers\n"
@@ -107,6 +107,45 @@ def test_a_signal_ends_all_workers_in_order(number: signal.Signals) -> None:
     assert [entry["event"] for entry in it.said] == [*3 * ["a worker is up"], "going down", "stopped"]
     assert sorted(entry["worker"] for entry in it.said[:3]) == [1, 2, 3]
     assert (it.said[3]["signal"], it.said[3]["workers"]) == (number.name, 3)
+
+
+RELOADS = """
+def reload(*_):
+    open(os.environ["GATE"], "w").close()
+    print(f"{number} reloads", file=sys.stderr, flush=True)
+
+signal.signal(signal.SIGHUP, reload)
+"""
+SECOND_IS_LATE = """
+if number == 2:
+    print("begun", file=sys.stderr, flush=True)
+    while not os.path.exists(os.environ["GATE"]):
+        time.sleep(0.01)
+"""
+
+
+def test_sighup_is_passed_on_to_workers_and_ends_nobody(tmp_path: Path) -> None:
+    with supervised(2, *standing_in(RELOADS + UNTIL_ALONE), GATE=str(tmp_path / "gate")) as it:
+        it.stdout.readline()
+        it.process.send_signal(signal.SIGHUP)
+        while sorted(it.other) != ["1 reloads\n", "2 reloads\n"]:
+            it._note(it.stderr.readline())
+        it.process.terminate()
+        assert it.ends() == 0
+
+
+def test_a_worker_that_is_not_up_is_told_to_reload_when_it_is(tmp_path: Path) -> None:
+    """Before it is, it would die of the signal. It comes up after the other one was told."""
+    program = standing_in(SECOND_IS_LATE + RELOADS + UNTIL_ALONE)
+    with supervised(2, *program, GATE=str(tmp_path / "gate")) as it:
+        while it.other != ["begun\n"]:
+            it._note(it.stderr.readline())
+        it.process.send_signal(signal.SIGHUP)
+        while it.other != ["begun\n", "1 reloads\n", "2 reloads\n"]:
+            it._note(it.stderr.readline())
+        assert it.stdout.readline() == "it serves, 2 workers\n"
+        it.process.terminate()
+        assert it.ends() == 0
 
 
 def test_a_worker_that_dies_is_restarted_alone() -> None:
@@ -199,7 +238,7 @@ async def test_servers_share_both_ports_and_one_that_is_gone_is_missed_by_nobody
             async with connect(f"ws://127.0.0.1:{ws_port}/api/ws", proxy=None) as app:
                 it.process.terminate()
                 await app.wait_closed()
-                assert app.close_code == 1001
+                assert app.close_code == 1012
             assert it.ends() == 0
     stopped = [entry for entry in it.said if entry["event"] == "stopped" and "connections" in entry]
     assert sorted(entry["worker"] for entry in stopped) == [1, 2]

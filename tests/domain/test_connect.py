@@ -17,6 +17,7 @@ from sharesrv.domain.outcome import (
     DeviceMoved,
     Done,
     Ended,
+    ForgetNotices,
     Notice,
     Registered,
     ToldLeft,
@@ -389,3 +390,5 @@ def test_notices_that_other_processes_left_are_told_in_order_and_forgotten(monke
     assert world.do(TellLeft()) == ToldLeft(1)
     assert world.do(TellLeft()) == ToldLeft(0)
     assert world.notices == notices
+    assert world.decided(TellLeft()).changes == []
+    assert world.decided(TellLeft(proves=True)).changes == [ForgetNotices(0)]

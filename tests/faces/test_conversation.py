@@ -658,6 +658,9 @@ class BrokenVerifier:
     async def account_of(self, _token: str) -> str:
         raise ZeroDivisionError
 
+    async def refresh(self) -> None:
+        pass
+
 
 async def test_a_verifier_that_breaks_refuses_and_holds_nothing(ledger: SlowLedger, hub: Hub) -> None:
     connection = FakeConnection()

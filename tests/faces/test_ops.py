@@ -15,6 +15,7 @@ from tests.http import Operator, operating
 from tests.wire import GUEST, OWNER, answer, share
 
 NAMES = {
+    "sharesrv_wal_bytes",
     "sharesrv_connections",
     "sharesrv_handshakes",
     "sharesrv_frames_in",
@@ -27,6 +28,7 @@ NAMES = {
     "sharesrv_share_push_seconds",
     "sharesrv_told_seconds",
     "sharesrv_grant_end_seconds",
+    "sharesrv_trimmed_rows",
     "sharesrv_worker_restarts",
 }
 
@@ -49,7 +51,7 @@ async def test_alive_and_ready(database: Path) -> None:
 
 async def test_not_ready_while_draining(database: Path) -> None:
     async with operating(database) as operator:
-        operator.served.running.ledger.stopping = True
+        operator.served.running.backend.is_draining = True
         ready = await operator.client.get("/readyz")
         assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
         assert (await operator.client.get("/healthz")).status_code == 200

@@ -872,6 +872,7 @@ class Hearer:
     """Keeps the texts that it hears; `on_text` may do something at each."""
 
     begun = True
+    is_device = False
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -894,6 +895,9 @@ class Hearer:
 
     def gone(self) -> None:
         pass
+
+    def finish(self) -> bool:
+        return True
 
 
 def listening() -> tuple[Connection, Wire, Hearer]:

@@ -51,7 +51,7 @@ async def test_an_open_offer_stands_with_its_deadline(database: Path, cleanly: b
             offer = await asked(owner, guest, permit=11, note="厨房", shareTime="15452192511000")
             await end(process, cleanly=cleanly)
             for wire in (owner, guest):
-                assert await wire.closed() == (1001 if cleanly else 1006)
+                assert await wire.closed() == (1012 if cleanly else 1006)
     with serve(database) as process:
         async with process.app(GUEST) as guest, process.app(OWNER) as owner:
             assert await guest.heard() == offer

@@ -104,6 +104,7 @@ async def test_the_database_is_gone(fleet: Fleet, site: Nodes, postgres_server: 
         await going.goes_on()
         assert going.handshakes == handshakes
         await listed(fleet)
+    assert not any("Traceback" in log.read_text() for log in fleet.cluster.logs)
 
 
 async def listed(fleet: Fleet) -> None:

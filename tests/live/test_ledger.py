@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from sharesrv import metrics
 from sharesrv.auth import digest
 from sharesrv.domain.change import CHANGED, NO_GRANT
-from sharesrv.domain.connect import Connect
+from sharesrv.domain.connect import Connect, TellLeft
 from sharesrv.domain.control import Query, UpdateDevice
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import current_tree
@@ -413,6 +413,17 @@ async def test_a_ledger_with_nothing_to_do_stops_at_once() -> None:
     desk.ledger.stop()
     await task
     assert desk.store.reads == 0
+
+
+async def test_a_failure_is_over_when_a_batch_has_written() -> None:
+    desk = Desk()
+    desk.store.fail("commit", DISK_FULL)
+    await desk.do(desk.world.request())
+    assert desk.ledger.failure == str(DISK_FULL)
+    await desk.do(TellLeft())
+    assert desk.ledger.failure == str(DISK_FULL)
+    await desk.do(TellLeft(proves=True))
+    assert desk.ledger.failure == ""
 
 
 @pytest.mark.parametrize("step", ["read", "write", "commit"])

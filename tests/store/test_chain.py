@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from sharesrv.domain.outcome import MARK, Put, PutAccount, PutDevice
+from sharesrv.domain.outcome import MARK, ForgetEntries, Put, PutAccount, PutDevice
 from sharesrv.domain.share import Share, State
 from sharesrv.store.chain import Verified, verify
 from sharesrv.store.choice import side_of, snapshot_of
@@ -225,6 +225,39 @@ async def test_another_process_that_writes_goes_on_with_the_chain(journal: Journ
         await Journal(journal.url, verb).add(4)
     found = await journal.verify()
     assert (found.faults, ends(found)) == (0, [(0, 0, 8)])
+
+
+async def test_a_trimmed_journal_is_whole_but_not_one_that_lacks_more(journal: Journal) -> None:
+    await journal.add(1, 2, 3)
+    [whole] = (await journal.verify()).chains
+    await journal.kept.put(ForgetEntries(4))
+    await journal.add(4)
+    found = await journal.verify(whole.hash)
+    assert (found.rows, found.faults, found.unseen, ends(found)) == (4, 0, set(), [(0, 4, 8)])
+    await journal.execute("DELETE FROM journal WHERE id = 5")
+    assert (await journal.verify()).said == ["the row at place 5 of chain 0 is missing before row 6"]
+
+
+async def test_a_journal_that_was_trimmed_whole_is_gone_on_with(journal: Journal) -> None:
+    await journal.add(1)
+    [whole] = (await journal.verify()).chains
+    await journal.kept.put(ForgetEntries(2))
+    assert (await journal.verify(whole.hash)).unseen == set()
+    await journal.add(2)
+    found = await journal.verify()
+    assert (found.rows, found.faults, ends(found)) == (2, 0, [(0, 2, 4)])
+
+
+async def test_each_chain_is_trimmed_by_itself(postgres: str) -> None:
+    async with PostgresStore(postgres, FakeClock(1)) as store:
+        await store._writer.execute("ALTER SEQUENCE journal_id_seq RESTART")
+        journal = await stocked(Journal(postgres, store))
+        for id, number in enumerate((1, 2, 1, 3), 1):
+            store.node = number
+            await journal.add(id)
+        await journal.kept.put(ForgetEntries(5))
+        found = await journal.verify()
+        assert (found.rows, found.faults, ends(found)) == (3, 0, [(1, 3, 4), (2, 2, 2), (3, 0, 2)])
 
 
 async def test_nodes_write_chains_of_their_own_at_once(postgres: str) -> None:

@@ -187,6 +187,16 @@ async def test_a_file_that_is_not_there_is_made_only_where_that_is_wanted(databa
     assert not database.exists()
 
 
+async def test_a_file_that_was_deleted_while_it_was_served_is_not_begun_anew(database: Path) -> None:
+    """What is beside it had been acknowledged."""
+    connection = await connect(database)
+    database.unlink()
+    with pytest.raises(Trouble, match=r"the file is gone, but share\.db-wal is there"):
+        await connect(database)
+    assert not database.exists()
+    await connection.close()
+
+
 # Work in the connection's thread.
 
 

@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from sharesrv.domain.outcome import (
     MARK,
+    ForgetEntries,
     ForgetNotices,
     Outcome,
     Put,
@@ -25,11 +26,12 @@ from sharesrv.domain.outcome import (
     PutToken,
     RemoveAccount,
     RemoveDevice,
+    RemoveShare,
     RemoveToken,
     Written,
 )
 from sharesrv.domain.share import Asked, Cause, Channel, Origin, Share, State
-from sharesrv.domain.source import Account, Device, Source, Token
+from sharesrv.domain.source import Account, Device, Source, Token, Untold
 from sharesrv.names import fold
 from sharesrv.store.base import Store
 from sharesrv.store.postgres.store import PostgresStore
@@ -426,6 +428,10 @@ EVERYTHING: dict[str, list[Sequence[Any]]] = {
     "open_offers": [ACCOUNT_IDS, TIMES_MS],
     "open_offers_to": [ACCOUNT_IDS, TIMES_MS],
     "left_notices": [[1]],
+    "over": [TIMES_MS, [0, 2, 1000]],
+    "untold": [[Untold(), Untold("owner", 5000), Untold("owner", 5000, 150), Untold("p")], [2, 1000]],
+    "expired_tokens": [[0, 4999, 5000], [1, 2]],
+    "oldest_entries": [[0]],
 }
 
 
@@ -504,6 +510,51 @@ async def test_an_offer_may_be_withdrawn_and_made_anew_in_one_batch(kept: Kept) 
     anew = make(50, State.OPEN, "lamp", "owner", "guest", "4")
     await kept.put(withdrawn, *made(anew))
     assert await kept.shares() == [withdrawn.new, anew]
+
+
+# What retention asks, and takes.
+
+
+async def test_what_is_over_is_found_by_its_age_but_not_what_lives_or_is_untold(kept: Kept) -> None:
+    await kept.put(*made(*ALL))
+    assert await kept.ask(lambda source: source.over(2000, 9)) == [10, 18, 19, 20, 26]
+    late = make(30, State.ENDED, "lamp", "owner", "guest", "1", settled_ms=2000)
+    await kept.put(*made(late, make(31, State.TIMED_OUT, "lamp", "owner", "guest", "1", settled_ms=1)))
+    assert await kept.ask(lambda source: source.over(1999, 9)) == [10, 18, 19, 20, 26, 31]
+    assert await kept.ask(lambda source: source.over(2000, 9)) == [10, 18, 19, 20, 26, 30, 31]
+    assert await kept.ask(lambda source: source.over(2000, 6)) == [10, 18, 19, 20, 26, 31]
+
+
+async def test_what_was_not_received_is_walked_through_in_portions(kept: Kept) -> None:
+    await kept.put(*made(*ALL))
+    found: list[Share] = []
+    after = Untold()
+    while portion := await kept.ask(lambda source: source.untold(after, 2)):  # noqa: B023
+        found += portion
+        after = Untold(portion[-1].sharer_id, portion[-1].deadline_ms, portion[-1].id)
+    assert [share.id for share in found] == [21, 11, 12, 14, 15]
+
+
+async def test_shares_go_and_the_rest_stays(kept: Kept) -> None:
+    await kept.put(*made(*ALL))
+    await kept.put(RemoveShare(10), RemoveShare(26))
+    assert [share.id for share in await kept.shares()] == [share.id for share in ALL if share.id not in (10, 26)]
+    assert await kept.ask(lambda source: source.newest_timed_out("lamp", "guest")) is None
+    assert await kept.ask(lambda source: source.share_of_code("code-26")) is None
+
+
+async def test_tokens_that_have_expired_are_found(kept: Kept) -> None:
+    assert await kept.ask(lambda source: source.expired_tokens(4999, 9)) == []
+    assert await kept.ask(lambda source: source.expired_tokens(5000, 9)) == [TOKENS[1]]
+
+
+async def test_the_journal_is_trimmed_from_its_beginning(kept: Kept) -> None:
+    await kept.put(*made(*ALL))
+    oldest = await kept.ask(lambda source: source.oldest_entries(99))
+    assert len(oldest) == len(ALL)
+    assert await kept.ask(lambda source: source.oldest_entries(2)) == oldest[:2]
+    await kept.put(ForgetEntries(oldest[2][0]))
+    assert await kept.ask(lambda source: source.oldest_entries(99)) == oldest[3:]
 
 
 # Accounts, tokens, devices.

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from sharesrv.domain.outcome import DeviceMoved, Done, Outcome, Written, packed
+from sharesrv import metrics
+from sharesrv.domain.outcome import DeviceMoved, Done, ForgetNotices, Outcome, Written, packed
 from sharesrv.domain.share import State
 from sharesrv.domain.source import Source
 from sharesrv.errors import Trouble
@@ -201,6 +203,45 @@ async def test_a_batch_that_changes_nothing_writes_nothing(kept: Kept, database:
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
+async def test_forgetting_no_notices_proves_that_a_batch_can_be_written(kept: Kept, database: Path) -> None:
+    before = database.with_name("share.db-wal").stat().st_size
+    await kept.put(ForgetNotices(0))
+    assert database.with_name("share.db-wal").stat().st_size > before
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
+async def test_a_file_that_is_no_longer_there_takes_no_batch(
+    kept: Kept, database: Path, suffix: str, replaced: bool
+) -> None:
+    await kept.put(*made(OFFER))
+    path = database.with_name(f"share.db{suffix}")
+    copy = path.read_bytes()
+    path.unlink()
+    if replaced:
+        path.with_name("other").touch()  # takes the number of the file that is gone
+        path.write_bytes(copy)
+    with pytest.raises(OutcomeUnknown, match=f"share.db{suffix} was deleted or replaced"):
+        await kept.put(*made(GRANT))
+    with pytest.raises(OutcomeUnknown):
+        await kept.ask(lambda source: source.share(1))
+
+
+async def test_a_page_that_is_damaged_fails_the_batches_that_read_it(kept: Kept, database: Path) -> None:
+    await kept.put(*made(OFFER))
+    [(page,)] = query(database, "SELECT rootpage FROM sqlite_master WHERE name = 'share'")
+    with closing(sqlite3.connect(database)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with database.open("r+b") as file:
+        file.seek(4096 * (page - 1))
+        file.write(bytes(4096))
+    writer = sqlite_of(kept)._writer._connection
+    assert writer is not None
+    writer.execute("PRAGMA shrink_memory")
+    with pytest.raises(StoreFailed, match="malformed"):
+        await kept.ask(lambda source: source.share(OFFER.id))
+
+
 # Others who write.
 
 
@@ -379,6 +420,37 @@ async def test_another_process_leaves_its_notices_to_the_server(database: Path) 
         assert query(database, "SELECT notice FROM left_notice") == [(packed(MOVED),), (packed(MOVED),)]
     async with SqliteStore(database, FakeClock(1)) as server:  # it has nobody to tell
         assert await Kept(server).ask(lambda source: source.left_notices(9)) == []
+
+
+async def test_the_log_of_writes_is_measured_warned_of_and_shrinks_when_a_long_reader_has_ended(
+    kept: Kept, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite cannot copy it back while somebody reads what was before."""
+    monkeypatch.setattr(store_module, "WAL_LARGE", 4 * 2**20)
+    writer = sqlite_of(kept)._writer._connection
+    assert writer is not None
+    writer.execute("PRAGMA wal_autocheckpoint = 16")
+    writer.execute("PRAGMA journal_size_limit = 65536")
+
+    async def fill_up(first: int) -> None:
+        big = [make(id, State.OPEN, f"d{id}", OWNER, GUEST, "1", note="x" * 200_000) for id in range(first, first + 30)]
+        await kept.put(*made(*big))
+
+    def wal_bytes() -> float:
+        size = database.with_name("share.db-wal").stat().st_size
+        assert metrics.REGISTRY.get_sample_value("sharesrv_wal_bytes") == size
+        return size
+
+    with closing(sqlite3.connect(database, isolation_level=None)) as reader, capture_logs() as logs:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM share").fetchall()
+        await fill_up(1)
+        await fill_up(101)
+        assert wal_bytes() > 8 * 2**20
+    assert [(each["log_level"], "-wal is large" in each["event"]) for each in logs] == [("warning", True)]
+    for id in (11, 12):
+        await kept.put(*made(make(id + 1000, State.OPEN, f"d{id}", OWNER, GUEST, "1")))
+    assert wal_bytes() <= 65536
 
 
 # Alarms.

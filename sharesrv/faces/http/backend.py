@@ -34,9 +34,9 @@ from sharesrv.store.base import Reader, StoreFailed
 AnyRequest = Request[Any, Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Backend:
-    """One for all handlers."""
+    """One for all handlers. `settings` and `rules` may be replaced at any time."""
 
     settings: Settings
     rules: Rules
@@ -49,6 +49,7 @@ class Backend:
     bus: Bus | None
     tokens: Tokens
     ws_port: int
+    is_draining: bool = False
 
     def is_admin(self, request: ASGIConnection[Any, Any, Any, Any]) -> bool:
         """Whether the request shows the operators' token, compared in constant time."""

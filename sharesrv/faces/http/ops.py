@@ -28,7 +28,7 @@ def healthz() -> Status:
 @get("/readyz", tags=["operating"], summary="Whether the server takes work; 503 with the reason where it does not")
 async def readyz(backend: TheBackend) -> Response[Status]:
     ledger = backend.ledger
-    if ledger.stopping:
+    if backend.is_draining:
         status = "draining"
     elif ledger.failure:
         status = f"commits fail: {ledger.failure}"

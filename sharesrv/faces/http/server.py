@@ -211,7 +211,7 @@ class Connection(H11Protocol):
 @asynccontextmanager
 async def listening(
     backend: Backend, sock: socket.socket, tls: ssl.SSLContext | None, patience_s: float
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Connections]:
     """Answer HTTP on a socket that is bound, for the time of the block."""
     config = uvicorn.Config(
         _with_head(application(backend)),
@@ -235,7 +235,7 @@ async def listening(
     )
     sweep = asyncio.create_task(connections.sweep(), name="http sweep")
     try:
-        yield
+        yield connections
     finally:
         server.close()
         await connections.drain()

@@ -81,6 +81,21 @@ class Conversation:
                 self._services.device_commands.lost(self._session)
                 self._services.devices.detach(self._session)
 
+    @property
+    def is_device(self) -> bool:
+        return isinstance(self._session, DeviceSession)
+
+    def finish(self) -> bool:
+        """What an app still sends is not taken, and a device is sent nothing new: only their answers are waited for."""
+        match self._session:
+            case AppSession():
+                self._over = True
+            case DeviceSession(id=id):
+                self._services.devices.forget(self._session)
+                if self._services.device_commands.are_in_hand(id):
+                    return False
+        return not any(self._in_hand.values())
+
     def binary(self) -> None:
         self._refuse(Heading(), Refused(Refusal.BINARY))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -20,8 +20,9 @@ from sharesrv.faces.websocket.transport import Connection, Listener, Times
 from sharesrv.live.limits import Bucket
 
 SWEEP_S = 0.5
-WAVE = 500  # connections that are closed at once
-WAVE_GAP_S = 0.05  # so that they do not all come back at once
+WAVE_S = 0.05  # from one wave of goodbyes to the next
+GOODBYES_MAX = 1000  # a second
+GOODBYES_S = 30.0  # that all of them may take
 BACKLOG = 1024
 TLS_HANDSHAKE_S = 10.0
 
@@ -40,19 +41,24 @@ class Door:
         talk: Callable[[Connection], Listener],
         trusted_proxies: str = "",
     ) -> None:
-        self.frame_bytes = limits.frame_bytes
-        self.unsent_bytes = limits.unsent_bytes
         self.times = times
         self.listener = talk
         self.now_s = asyncio.get_running_loop().time
-        self._limits = limits
+        self.limit(limits)
         self._proxies = _networks(trusted_proxies)
-        self._arrivals = Bucket(limits.connections_per_second, limits.connections_per_second, self.now_s())
         self._connections: set[Connection] = set()  # all sockets
         self._admitted = 0  # those that are upgraded
         self._strangers: Counter[str] = Counter()  # those of them that have not shaken hands, by address
         self._throttled: set[Connection] = set()
+        self.is_leaving = False
         self._empty = asyncio.Event()
+
+    def limit(self, limits: Limits) -> None:
+        """Go by these limits from now on. Those of a connection's frames it keeps from its beginning."""
+        self.frame_bytes = limits.frame_bytes
+        self.unsent_bytes = limits.unsent_bytes
+        self._limits = limits
+        self._arrivals = Bucket(limits.connections_per_second, limits.connections_per_second, self.now_s())
 
     # What a connection calls.
 
@@ -60,11 +66,12 @@ class Door:
         self._connections.add(connection)
 
     def refuses(self, connection: Connection, headers: Headers) -> bool:
-        """Whether there are too many connections, or too many new ones at once."""
+        """Whether there are too many connections, or too many new ones at once; or the server goes down."""
         limits = self._limits
         connection.address = self._address(connection.peer, headers)
         return (
-            0 < limits.connections <= self._admitted
+            self.is_leaving
+            or 0 < limits.connections <= self._admitted
             or 0 < limits.unauthenticated <= self._strangers.total()
             or 0 < limits.unauthenticated_per_address <= self._strangers[connection.address]
             or not self._arrivals.take(self.now_s())
@@ -125,10 +132,7 @@ class Door:
     async def listening(
         self, host: str, port: int, tls: ssl.SSLContext | None, *, shared: bool = False
     ) -> AsyncIterator[int]:
-        """Take connections; gives the port, which other processes may listen on too if it is `shared`. Raises Trouble.
-
-        On leaving, no new ones, and nothing more is read.
-        """
+        """Take connections; gives the port, which other processes may listen on too if it is `shared`. Raises Trouble."""
         loop = asyncio.get_running_loop()
         limit_s = TLS_HANDSHAKE_S if tls else None
         try:
@@ -147,8 +151,6 @@ class Door:
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
-            for connection in self._connections:
-                connection.hold()
 
     @asynccontextmanager
     async def connections(self) -> AsyncIterator[None]:
@@ -177,12 +179,12 @@ class Door:
             connection.expire()
 
     async def _say_goodbye(self) -> None:
-        everyone = list(self._connections)
-        for start in range(0, len(everyone), WAVE):
-            for connection in everyone[start : start + WAVE]:
-                connection.close(Goodbye.GOING_AWAY) if connection.is_open else connection.abort()
-                connection.release()
-            await asyncio.sleep(WAVE_GAP_S)
+        """Tell the apps, then the devices, on which apps may have waited; cut off those that do not go."""
+        self.is_leaving = True
+        rate = goodbyes_per_second(self._limits.connections_per_second, len(self._connections))
+        for are_devices in (False, True):
+            told = [each for each in self._connections if each.listener.is_device is are_devices]
+            await tell_in_waves(told, rate, self.times.finish_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.times.closing_s):
                 while self._connections:
@@ -190,6 +192,40 @@ class Door:
                     await self._empty.wait()
         for connection in list(self._connections):
             connection.abort()
+
+
+def goodbyes_per_second(arrivals: int, connections: int) -> float:
+    """How many are told in a second. They come back as fast, here or to another node, which takes so many `arrivals`."""
+    return max(min(GOODBYES_MAX, arrivals / 2 or GOODBYES_MAX), connections / GOODBYES_S)
+
+
+async def tell_in_waves(
+    connections: Iterable[Connection],
+    rate: float,
+    patience_s: float,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Say goodbye to so many connections a second, in order.
+
+    Until its turn a connection is served. One that waits for answers then is told when it has them, or after `patience_s`.
+    """
+    size = max(1, int(rate * WAVE_S))
+    gap_s = size / rate
+    now_s = 0.0
+    coming, waiting = deque(connections), dict[Connection, float]()
+    while coming or waiting:
+        wave = [each for each, until_s in waiting.items() if each.finish() or until_s <= now_s][:size]
+        for connection in [coming.popleft() for _ in range(min(size - len(wave), len(coming)))]:
+            if connection.finish():
+                wave.append(connection)
+            else:
+                waiting[connection] = now_s + patience_s
+        for connection in wave:
+            waiting.pop(connection, None)
+            connection.leave(Goodbye.RESTARTING)
+        if coming or waiting:
+            await sleep(gap_s)
+            now_s += gap_s
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

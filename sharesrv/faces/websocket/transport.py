@@ -40,6 +40,7 @@ class Times(NamedTuple):
     superseded_s: float = 5.0  # from the newer login to the close
     flood_s: float = 10.0  # of too many frames
     closing_s: float = 5.0  # for the other side of the closing handshake
+    finish_s: float = 5.0  # for the answers to what was begun, before a goodbye as the server goes down
 
 
 class Listener(Protocol):
@@ -47,15 +48,20 @@ class Listener(Protocol):
 
     `heard`: any frame has come, a ping or a close too, behind all that was sent until now. `text` is valid UTF-8.
     `too_many`: a `ping`, or a control frame, beyond the rate. `gone`: nothing more can be sent; it may be called again.
+    `is_device`: it is told goodbye after all apps, which may wait for its answers. `finish`: begin nothing new; True when
+    all that was begun is answered. It is called again until then.
     """
 
     @property
     def begun(self) -> bool: ...
+    @property
+    def is_device(self) -> bool: ...
     def heard(self) -> None: ...
     def text(self, data: bytes, *, within_rate: bool) -> None: ...
     def binary(self) -> None: ...
     def too_many(self) -> None: ...
     def gone(self) -> None: ...
+    def finish(self) -> bool: ...
 
 
 class Connection(asyncio.Protocol):
@@ -174,6 +180,14 @@ class Connection(asyncio.Protocol):
 
     def close_later(self, goodbye: Goodbye, delay_s: float) -> None:
         asyncio.get_running_loop().call_later(delay_s, self.close, goodbye)
+
+    def finish(self) -> bool:
+        """Take on nothing new. Whether it can be told goodbye without losing an answer."""
+        return not self.is_open or self.listener.finish()
+
+    def leave(self, goodbye: Goodbye) -> None:
+        """Close, or cut off what is not open."""
+        self.close(goodbye) if self.is_open else self.abort()
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -45,7 +45,6 @@ ERRORS: Final = {
 }
 
 CLOSES: Final = {
-    Goodbye.GOING_AWAY: 1001,
     Goodbye.NOT_TEXT: 1007,
     Goodbye.RESTARTING: 1012,
     Goodbye.TOO_SLOW: 1013,

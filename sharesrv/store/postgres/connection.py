@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ _ARGUMENTS: Final[dict[str, Any]] = {
     "max_cached_statement_lifetime": 0,
     "max_cacheable_statement_size": 0,
 }
+logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)  # it warns with a traceback of what each question is told
 SCHEMA_LOCK: Final = 0x53484152  # two nodes that start at once make the tables once
 CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 # Classes of errors that are the server's or the connection's, not the statement's: connection, transaction state, password,

@@ -46,6 +46,7 @@ _account_row = _picked(*_TEXTS[:3], _BIGINTS[0])
 _token_row = _picked(*_TEXTS[:2], *_BIGINTS)
 _device_row = _picked(*_TEXTS[:4], *_SMALLINTS, *_TEXTS[4:], _BIGINTS[0])
 _text, _number = _picked(_TEXTS[0]), _picked(_BIGINTS[0])
+_two = _picked(*_BIGINTS)
 time_of = _number
 
 
@@ -79,8 +80,10 @@ class Kind(NamedTuple):
     nothing: Any = None
 
 
-_NUMBERS: Final = ("share_id", "now_ms", "most")  # arguments that are no text
+_NUMBERS: Final = ("share_id", "now_ms", "most", "before_ms", "after_ms", "after_id")  # arguments that are no text
 _by_id: Final = attrgetter("id")
+_by_place: Final = attrgetter("sharer_id", "deadline_ms", "id")
+_by_expiry: Final = attrgetter("expires_ms", "digest")
 
 
 def _each(query: str) -> str:
@@ -133,11 +136,24 @@ _LAST_ENDED: Final = (
     f"WHERE {_OF_TWO} AND s.state = 8 AND j.from_state IS DISTINCT FROM 3 ORDER BY s.settled_ms DESC, s.id DESC LIMIT 1"
 )
 _LEFT: Final = "SELECT id, convert_from(notice, 'UTF8') AS notice FROM left_notice ORDER BY id LIMIT q.most"
+_OVER: Final = (
+    "SELECT id FROM share WHERE settled_ms <= q.before_ms AND state > 3 AND told = 1 "
+    "ORDER BY settled_ms, id LIMIT q.most"
+)
+_PLACE: Final = "s.sharer_id, s.deadline_ms, s.id"
+_UNTOLD: Final = (
+    f"SELECT s.* FROM share s WHERE ({_PLACE}) > (q.sharer_id, q.after_ms, q.after_id) AND s.told = 0 "
+    f"ORDER BY {_PLACE} LIMIT q.most"
+)
+_EXPIRED: Final = (
+    "SELECT * FROM token WHERE expires_ms > 0 AND expires_ms <= q.before_ms ORDER BY expires_ms, digest LIMIT q.most"
+)
+_OLDEST: Final = "SELECT id, at_ms FROM journal ORDER BY id LIMIT q.most"
 _OPEN_OF: Final = "s.sharer_id = q.sharer_id AND s.deadline_ms > q.now_ms AND s.state = 0"
 _OPEN_TO: Final = "s.sharee_id = q.sharee_id AND s.deadline_ms > q.now_ms AND s.state < 4 AND s.state = 0"
 _CODES: Final = "s.device_id = q.device_id AND s.state < 2 AND s.origin BETWEEN 1 AND 2"
 _GRANTS: Final = "s.sharee_id = q.sharee_id AND s.state < 4 AND s.state = 2 AND s.sharer_id = q.sharer_id"
-# The first statement has what the commands of apps ask all the time, the second the rest.
+# The first statement has what the commands of apps ask all the time, the last what retention asks, the second the rest.
 STATEMENTS: Final[tuple[dict[str, Kind], ...]] = (
     {
         "share": _one("share_id", "s.id = q.share_id"),
@@ -179,6 +195,14 @@ STATEMENTS: Final[tuple[dict[str, Kind], ...]] = (
             lambda row: (_share(row), row[-1] or ""),
         ),
         "left_notices": Kind(["most"], _record("l.notice", "l.id"), f"{_each(_LEFT)} l", _notice, itemgetter(0)),
+    },
+    {
+        "over": Kind(["before_ms", "most"], _record(bigints="o.id"), f"{_each(_OVER)} o", _number, int),
+        "untold": Kind(["sharer_id", "after_ms", "after_id", "most"], _SHARE, f"{_each(_UNTOLD)} s", _share, _by_place),
+        "expired_tokens": Kind(
+            ["before_ms", "most"], _TOKEN, f"{_each(_EXPIRED)} t", lambda row: Token(*_token_row(row)), _by_expiry
+        ),
+        "oldest_entries": Kind(["most"], _record(bigints="j.id, j.at_ms"), f"{_each(_OLDEST)} j", _two, itemgetter(0)),
     },
 )
 KINDS: Final = {name: kind for kinds in STATEMENTS for name, kind in kinds.items()}

@@ -23,6 +23,7 @@ CREATE TABLE token (
     expires_ms bigint NOT NULL
 );
 CREATE INDEX token_account ON token (account_id);
+CREATE INDEX token_expires ON token (expires_ms) WHERE expires_ms > 0; -- retention
 
 CREATE TABLE device (
     id text COLLATE "C" PRIMARY KEY,
@@ -82,6 +83,8 @@ CREATE INDEX share_sharee ON share (sharee_id, deadline_ms) WHERE state < 4;
 CREATE INDEX share_sharer ON share (sharer_id, deadline_ms) WHERE told = 0;
 -- A page of the history of a device.
 CREATE INDEX share_ended ON share (device_id, id) WHERE state > 4;
+-- Retention: what has long been over.
+CREATE INDEX share_over ON share (settled_ms) WHERE state > 3 AND told = 1;
 -- An answer without s_seq.
 CREATE INDEX share_asked ON share (device_id, sharee_id, sequence);
 -- The alarm: what comes due, and when.

@@ -27,7 +27,7 @@ from sharesrv.domain.outcome import (
     RemoveDevice,
 )
 from sharesrv.domain.share import Share
-from sharesrv.domain.source import Account, Device, Source, Token
+from sharesrv.domain.source import Account, Device, Source, Token, Untold
 from sharesrv.store.postgres.questions import KINDS, SQL, STATEMENTS, TIME, Kind, time_of
 
 Value = TypeVar("Value")
@@ -152,6 +152,18 @@ class PostgresSource:
 
     def left_notices(self, limit: int) -> list[tuple[int, bytes]]:
         return self._ask("left_notices", limit)
+
+    def over(self, before_ms: int, limit: int) -> list[int]:
+        return self._ask("over", (before_ms, limit))
+
+    def untold(self, after: Untold, limit: int) -> list[Share]:
+        return self._ask("untold", (*after, limit))
+
+    def expired_tokens(self, before_ms: int, limit: int) -> list[Token]:
+        return self._ask("expired_tokens", (before_ms, limit))
+
+    def oldest_entries(self, limit: int) -> list[tuple[int, int]]:
+        return self._ask("oldest_entries", limit)
 
     def _ask(self, name: str, key: Any) -> Any:
         answers = self._answers[name]

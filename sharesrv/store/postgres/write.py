@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 
 from sharesrv.domain.outcome import (
+    ForgetEntries,
     ForgetNotices,
     Put,
     PutAccount,
@@ -20,6 +21,7 @@ from sharesrv.domain.outcome import (
     PutToken,
     RemoveAccount,
     RemoveDevice,
+    RemoveShare,
     RemoveToken,
     Written,
 )
@@ -89,6 +91,12 @@ _SHARES: Final = (
     f"entries AS (INSERT INTO journal ({', '.join(_ENTRY)}) SELECT q.* FROM {_rows(_ENTRY, _AT_JOURNAL)}) "
     + re.sub(r"\?(\d)", lambda found: f"${found[1]}::{_HEAD_TYPES[int(found[1]) - 1]}", PUT_HEAD)
 )
+# Of two nodes that do it at once the second finds nothing.
+_FORGET: Final = (
+    "WITH gone AS (DELETE FROM journal WHERE id <= $1 RETURNING id, chain, place, hash) "
+    "UPDATE chain SET trimmed = last.place, trimmed_hash = last.hash "
+    "FROM (SELECT DISTINCT ON (chain) chain, place, hash FROM gone ORDER BY chain, id DESC) last WHERE chain.id = last.chain"
+)
 _PARAMS: Final = (
     f"INSERT INTO device_params (device_id, params) SELECT * FROM {_rows(('device_id', 'params'), 1)} "
     "ON CONFLICT (device_id) DO UPDATE SET params = excluded.params"
@@ -119,6 +127,7 @@ _REMOVE: Final = {
     RemoveToken: "DELETE FROM token WHERE digest = ANY($1::text[])",
     RemoveDevice: "DELETE FROM device WHERE id = ANY($1::text[])",
     RemoveAccount: "DELETE FROM account WHERE id = ANY($1::text[])",
+    RemoveShare: "DELETE FROM share WHERE id = ANY($1::bigint[])",
     ForgetNotices: "DELETE FROM left_notice WHERE id <= (SELECT max(up_to) FROM unnest($1::bigint[]) AS q(up_to))",
 }
 
@@ -140,6 +149,8 @@ async def write(connection: Connection, changes: Sequence[Written], now_ms: int,
     for kind, sql in _REMOVE.items():
         if kind in kinds:
             await connection.execute(sql, [msgspec.structs.astuple(change)[0] for change in kinds[kind]])
+    for change in kinds.get(ForgetEntries, ()):
+        await connection.execute(_FORGET, change.up_to)
     return head
 
 

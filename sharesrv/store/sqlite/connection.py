@@ -21,6 +21,7 @@ SCHEMA_VERSION: Final = 5  # 1 to 4 were never in use outside
 LOCK_TIMEOUT_S: Final = 3.0  # how long one process waits for another's transaction
 CACHE_KIB: Final = 16 * 1024  # a connection; with SQLite's 2 MiB a busy writer reads its own pages back from the file
 CHECKPOINT_PAGES: Final = 4096  # 16 MiB of WAL: a page that many batches change is copied back once
+WAL_KEPT: Final = 32 * 2**20  # bytes, when all is copied back: it grows while another process reads for long
 FILE_MODE: Final = 0o600  # share codes stand in the file
 STATEMENTS_KEPT: Final = 256  # compiled ones, a connection
 _SCHEME: Final = "sqlite:///"
@@ -80,6 +81,8 @@ def open_database(path: Path) -> sqlite3.Connection:
     A new file can be read by its owner alone; SQLite gives the files beside it the same mode.
     """
     if not path.exists():
+        if (wal := path.with_name(f"{path.name}-wal")).exists():
+            raise Trouble(f"database {path}: the file is gone, but {wal.name} is there: put a backup in its place")
         path.touch(FILE_MODE)
     connection = sqlite3.connect(
         path,
@@ -94,6 +97,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT}")
         _apply_schema(connection)
     except BaseException:
         connection.close()

@@ -17,6 +17,7 @@ CREATE TABLE token (
     expires_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX token_account ON token (account_id);
+CREATE INDEX token_expires ON token (expires_ms) WHERE expires_ms > 0; -- retention
 
 CREATE TABLE device (
     id TEXT PRIMARY KEY,
@@ -77,6 +78,8 @@ CREATE INDEX share_sharee ON share (sharee_id, deadline_ms) WHERE state < 4;
 CREATE INDEX share_sharer ON share (sharer_id, deadline_ms) WHERE told = 0;
 -- A page of the history of a device. Written when a share is over.
 CREATE INDEX share_ended ON share (device_id) WHERE state > 4;
+-- Retention: what has long been over. Written when a share is over and its answer received, never for one that lives.
+CREATE INDEX share_over ON share (settled_ms) WHERE state > 3 AND told = 1;
 -- An answer without s_seq. Written once.
 CREATE INDEX share_asked ON share (device_id, sharee_id, sequence);
 -- The alarm: what comes due, and when. An offer is written into it and out of it, a grant without an end never.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from sharesrv.domain.share import Share
-from sharesrv.domain.source import Account, Device, Token
+from sharesrv.domain.source import Account, Device, Token, Untold
 from sharesrv.store.base import StoreFailed
 from sharesrv.store.rows import SHARE, TOKEN, Row, account_of, device_of, first, share_of, token_of
 
@@ -58,6 +58,11 @@ STATEMENTS: Final = {
     "UNION ALL SELECT count(*) FROM share WHERE sharer_id = ?1 AND deadline_ms > ?2 AND state = 0 AND origin = 1",
     "open_offers_to": "SELECT count(*) FROM share WHERE sharee_id = ? AND deadline_ms > ? AND state < 4 AND state = 0 "
     "AND origin < 2",
+    "over": "SELECT id FROM share WHERE settled_ms <= ? AND state > 3 AND told = 1 ORDER BY settled_ms, id LIMIT ?",
+    "untold": f"{_FROM} INDEXED BY share_sharer WHERE (s.sharer_id, s.deadline_ms, s.id) > (?, ?, ?) AND s.told = 0 "
+    "ORDER BY s.sharer_id, s.deadline_ms, s.id LIMIT ?",
+    "expired_tokens": f"{TOKEN} WHERE expires_ms > 0 AND expires_ms <= ? ORDER BY expires_ms, digest LIMIT ?",
+    "oldest_entries": "SELECT id, at_ms FROM journal WHERE id > 0 ORDER BY id LIMIT ?",
     "left_notices": "SELECT id, notice FROM left_notice ORDER BY id LIMIT ?",
 }
 
@@ -149,15 +154,27 @@ class SqliteSource:
     def left_notices(self, limit: int) -> list[tuple[int, bytes]]:
         return self._list("left_notices", tuple, limit)
 
+    def over(self, before_ms: int, limit: int) -> list[int]:
+        return sorted(self._list("over", first, before_ms, limit))
+
+    def untold(self, after: Untold, limit: int) -> list[Share]:
+        return self._list("untold", share_of, *after, limit)
+
+    def expired_tokens(self, before_ms: int, limit: int) -> list[Token]:
+        return self._list("expired_tokens", token_of, before_ms, limit)
+
+    def oldest_entries(self, limit: int) -> list[tuple[int, int]]:
+        return self._list("oldest_entries", tuple, limit)
+
     def _one(self, name: str, make: Callable[[Row], Value], *values: object) -> Value | None:
         try:
             row = self._execute(STATEMENTS[name], values).fetchone()
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:  # a page is damaged, say
             raise StoreFailed(str(error)) from error
         return None if row is None else make(row)
 
     def _list(self, name: str, make: Callable[[Row], Value], *values: object) -> list[Value]:
         try:
             return [make(row) for row in self._execute(STATEMENTS[name], values)]
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:  # a page is damaged, say
             raise StoreFailed(str(error)) from error

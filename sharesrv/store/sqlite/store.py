@@ -6,6 +6,7 @@ no statement of another batch or process can come between.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -15,12 +16,20 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import IO, Final, Self
 
+import structlog
+
 from sharesrv import metrics
 from sharesrv.clock import Clock
 from sharesrv.domain.outcome import FLEETING, Outcome, packed
 from sharesrv.errors import Trouble
 from sharesrv.store.base import Foresee, OutcomeUnknown, StoreFailed, Work
-from sharesrv.store.sqlite.connection import FILE_MODE, Connection, connect, roll_back, unusable
+from sharesrv.store.sqlite.connection import (
+    FILE_MODE,
+    Connection,
+    connect,
+    roll_back,
+    unusable,
+)
 from sharesrv.store.sqlite.lists import SqliteReader
 from sharesrv.store.sqlite.source import SqliteSource
 from sharesrv.store.sqlite.write import leave, write
@@ -29,6 +38,10 @@ try:
     import fcntl
 except ImportError:  # Windows: a second server on the same file is not noticed
     fcntl = None  # type: ignore[assignment]
+
+WAL_LARGE: Final = 256 * 2**20  # bytes: somebody reads for so long that the operator should know
+
+log = structlog.get_logger()
 
 LOCK_TRIES: Final = 10  # 10 ms apart: a process that only looks whether a server runs holds the lock for microseconds
 
@@ -49,6 +62,8 @@ class SqliteStore(SqliteReader):
         self._create = create
         self._stack = AsyncExitStack()
         self._data_version: int | None = None
+        self._is_large = False  # the file of writes
+        self._files: dict[Path, os.stat_result] = {}
         self._writer: Connection
 
     async def __aenter__(self) -> Self:
@@ -65,8 +80,13 @@ class SqliteStore(SqliteReader):
                     await self._writer.run(lambda connection: connection.execute("DELETE FROM left_notice"))
                 except StoreFailed as error:
                     raise unusable(self._path, error) from error
+            stack.callback(metrics.WAL.set, 0)
+            self._files = {path: path.stat() for path in (self._path, *map(self._beside, ("-wal", "-shm")))}
             self._stack = stack.pop_all()
         return self
+
+    def _beside(self, suffix: str) -> Path:
+        return self._path.with_name(self._path.name + suffix)
 
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
@@ -91,9 +111,27 @@ class SqliteStore(SqliteReader):
             raise
         began_s = monotonic()
         _commit(connection)
+        self._check_files()
         if changes:
             metrics.COMMIT.observe(monotonic() - began_s)
         return outcomes
+
+    def _check_files(self) -> None:
+        """What was committed may have gone to a file that nobody can open any more. Raises OutcomeUnknown."""
+        for path, opened in self._files.items():
+            try:
+                found = path.stat()
+            except OSError as error:
+                raise OutcomeUnknown(f"{path} was deleted or replaced: {error.strerror}") from error
+            if not os.path.samestat(found, opened):
+                raise OutcomeUnknown(f"{path} was deleted or replaced while it was open")
+            if path.name.endswith("-wal"):
+                metrics.WAL.set(found.st_size)
+                if found.st_size > WAL_LARGE and not self._is_large:
+                    log.warning(
+                        "the -wal is large: another process has been reading the database for long", file=str(path)
+                    )
+                self._is_large = found.st_size > WAL_LARGE
 
     def _is_unchanged(self, connection: sqlite3.Connection) -> bool:
         """Whether no other connection has written since the last call: then SQLite's `data_version` is the same."""

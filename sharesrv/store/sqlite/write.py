@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from sharesrv.domain.outcome import (
+    ForgetEntries,
     ForgetNotices,
     Put,
     PutAccount,
@@ -20,14 +21,16 @@ from sharesrv.domain.outcome import (
     PutToken,
     RemoveAccount,
     RemoveDevice,
+    RemoveShare,
     RemoveToken,
     Written,
 )
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
 from sharesrv.domain.source import Device
 from sharesrv.names import fold
-from sharesrv.store.chain import COLUMNS, PUT_HEAD, Head, chained
+from sharesrv.store.chain import BEGIN_BEHIND, COLUMNS, PUT_HEAD, Head, chained
 from sharesrv.store.rows import SHARE_COLUMNS, share_columns
+from sharesrv.store.sqlite.connection import SCHEMA_VERSION
 
 for _kind in (State, Origin, Cause, Channel, bool):
     sqlite3.register_adapter(_kind, int)
@@ -51,6 +54,7 @@ _REMOVE: Final = {
     RemoveToken: "DELETE FROM token WHERE digest = ?",
     RemoveDevice: "DELETE FROM device WHERE id = ?",
     RemoveAccount: "DELETE FROM account WHERE id = ?",
+    RemoveShare: "DELETE FROM share WHERE id = ?",
     ForgetNotices: "DELETE FROM left_notice WHERE id <= ?",
 }
 
@@ -66,9 +70,14 @@ def write(connection: sqlite3.Connection, changes: Sequence[Written], now_ms: in
     params = {change.device_id: change.params for change in kinds[PutParams]}
     if params:
         connection.executemany(_PARAMS, list(params.items()))
+    if kinds[ForgetNotices]:  # it proves that a batch can be written: this writes a page, though no row may go
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     for kind, sql in _REMOVE.items():
         if kind in kinds:
             connection.executemany(sql, [msgspec.structs.astuple(change) for change in kinds[kind]])
+    for change in kinds.get(ForgetEntries, ()):
+        connection.execute(BEGIN_BEHIND, (change.up_to,))
+        connection.execute("DELETE FROM journal WHERE id <= ?", (change.up_to,))
 
 
 def leave(connection: sqlite3.Connection, notices: Sequence[bytes]) -> None:
