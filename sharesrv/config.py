@@ -246,7 +246,8 @@ def is_clear(url: str) -> bool:
         return True
     try:
         parts = urlsplit(url)
-        return (parts.port is None or parts.port > 0) and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
+        is_split = parts.netloc.count("@") <= 1 and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
+        return is_split and (parts.port is None or parts.port > 0)
     except ValueError:
         return False
 

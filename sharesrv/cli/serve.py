@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Final
 
 import structlog
@@ -72,6 +74,7 @@ async def _serve(settings: Settings, read: Callable[[], Settings], worker: int, 
     told, hurry = asyncio.Event(), asyncio.Event()
     signals = Signals(told.set, hurry.set)
     _raise_file_limit(settings.limits)
+    _warn_of_readers(settings.auth.admin_token_file)
     if worker:
         os.environ.pop("NOTIFY_SOCKET", None)  # the supervisor speaks
         _end_with_supervisor(signals)
@@ -101,6 +104,7 @@ async def _reload_when_told(told: asyncio.Event, server: Running, read: Callable
         notify_reloading()
         await reload(server, read)
         _raise_file_limit(server.backend.settings.limits)
+        _warn_of_readers(server.backend.settings.auth.admin_token_file)
         notify("READY=1")
 
 
@@ -148,3 +152,9 @@ def _raise_file_limit(limits: Limits) -> None:
             needed=needed,
             allowed=hard,
         )
+
+
+def _warn_of_readers(secret_file: str) -> None:
+    """Warn where users beyond its owner and group can read a file with a secret."""
+    if secret_file and sys.platform != "win32" and Path(secret_file).stat().st_mode & stat.S_IROTH:
+        log.warning("everybody on this machine can read the operators' token: chmod o-r", file=secret_file)

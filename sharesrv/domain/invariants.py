@@ -175,13 +175,14 @@ def faults_of_tree(
 
 def _fault_of_hanging(share: Share, bridge_id: str | None, shares: Sequence[Share]) -> str:
     """What is wrong with a share that stands by one of its bridge, or empty."""
+    if share.state is not State.JOINED and share.origin is not Origin.APART:
+        return ""
     above = [other for other in shares if other.device_id == bridge_id]
     if share.state is State.JOINED:
         open_ids = [other.id for other in above if other.state is State.OPEN]
         return "" if share.bridge_offer_id in open_ids else "has joined a question of its bridge that is not open"
-    grants = [other for other in above if other.state is State.ACTIVE and other.origin is not Origin.APART]
-    stands = share.origin is not Origin.APART or bool(grants)
-    return "" if stands else "was set apart from a grant on its bridge, and there is none"
+    has_grant = any(other.state is State.ACTIVE and other.origin is not Origin.APART for other in above)
+    return "" if has_grant else "was set apart from a grant on its bridge, and there is none"
 
 
 def faults_of_account(account: Account, folded: str) -> Iterator[str]:

@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
 
 from sharesrv import cli
-from sharesrv.cli.serve import _raise_file_limit
+from sharesrv.cli.serve import _raise_file_limit, _warn_of_readers
 from sharesrv.config import Limits
 from sharesrv.domain.share import State
 from tests.process import PROGRAM, RUN_S, _arguments, _environment, run, serve
@@ -379,3 +379,13 @@ def test_a_token_minted_with_or_without_a_server_leaves_nothing_to_tell(database
     assert run("token", OWNER, path=database).returncode == 0
     assert query(database, "SELECT count(*) FROM left_notice") == [(0,)]
     assert query(database, "SELECT count(*) FROM token WHERE account_id = ?", OWNER) == [(3,)]
+
+
+@pytest.mark.parametrize(("mode", "warns"), [(0o600, False), (0o640, False), (0o644, True)])
+def test_it_warns_where_everybody_can_read_the_operators_token(tmp_path: Path, mode: int, warns: bool) -> None:
+    file = tmp_path / "token"
+    file.touch()
+    file.chmod(mode)
+    with capture_logs() as logs:
+        _warn_of_readers(str(file))
+    assert [entry["file"] for entry in logs] == [str(file)] * warns
