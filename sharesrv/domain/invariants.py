@@ -68,13 +68,13 @@ def faults_of_share(share: Share) -> Iterator[str]:
     apart = origin is Origin.APART
     for wrong, fault in (
         (not share.code, "has no code"),
-        (state not in _STATES[origin][1], f"is {state.word}, which one that began as {origin.word} cannot be"),
-        (share.cause not in _CAUSES[state], f"is {state.word} by the cause {share.cause.word or 'none'}"),
+        (state not in _STATES[origin][1], "is {0.state.word}, which one that began as {0.origin.word} cannot be"),
+        (share.cause not in _CAUSES[state], "is {0.state.word} by the cause {0.cause.word}"),
         (share.sharee_id == share.sharer_id, "is shared with its sharer"),
         (share.sharee_id is None and not (origin is Origin.CODE and state in _UNACCEPTED), "has no sharee"),
         (origin is Origin.CODE and state is State.OPEN and share.sharee_id is not None, "is open, and has a sharee"),
-        (state in _UNACCEPTED and share.accepted_ms != 0, f"is {state.word}, and was accepted"),
-        (state not in _UNACCEPTED and not apart and not share.accepted_ms, f"is {state.word}, and was never accepted"),
+        (state in _UNACCEPTED and share.accepted_ms != 0, "is {0.state.word}, and was accepted"),
+        (state not in _UNACCEPTED and not apart and not share.accepted_ms, "is {0.state.word}, and was never accepted"),
         (asks and share.accepted_ms >= deadline_ms > 0, "was accepted when its deadline had passed"),
         ((asks or state in WAITING) and deadline_ms <= 0, "has no deadline"),
         (state is State.TIMED_OUT and share.settled_ms < deadline_ms, "timed out before its deadline"),
@@ -86,12 +86,12 @@ def faults_of_share(share: Share) -> Iterator[str]:
         (share.ends_ms < 0, "has an end below 0"),
         (not share.told and origin is not Origin.OFFER, "has an untold answer, and nobody has asked"),
         (share.told and origin is Origin.OFFER and state in WAITING, "waits, and its answer was told"),
-        (not 0 <= share.permit <= PERMIT_MAX, f"has the permit {share.permit}"),
-        (not 1 <= share.cover_mark <= ONLY_LONGER, f"has the coverMark {share.cover_mark}"),
-        (share.version < 1, f"has the version {share.version}"),
+        (not 0 <= share.permit <= PERMIT_MAX, "has the permit {0.permit}"),
+        (not 1 <= share.cover_mark <= ONLY_LONGER, "has the coverMark {0.cover_mark}"),
+        (share.version < 1, "has the version {0.version}"),
     ):
         if wrong:
-            yield fault
+            yield fault.format(share)  # not before: most are right
 
 
 def faults_of_history(share: Share | None, steps: Sequence[Step], *, whole: bool) -> Iterator[str]:
