@@ -12,11 +12,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from sharesrv import metrics
-from sharesrv.auth import Tokens, digest
+from sharesrv.auth import Identity, Tokens, digest
 from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import Connected, Done, Reply
 from sharesrv.domain.record_checks import TokenRecord
 from sharesrv.domain.records import WriteRecords
+from sharesrv.errors import Refusal, Refused
 from sharesrv.faces.websocket import app
 from sharesrv.faces.websocket.conversation import IN_HAND_MAX, Conversation, Services
 from sharesrv.faces.websocket.transport import Connection
@@ -206,7 +207,7 @@ async def test_a_refused_handshake_is_answered_and_then_closed(
         assert await wire.closed() == code
 
 
-async def test_too_many_handshakes(database: Path) -> None:
+async def test_2_9_too_many_handshakes(database: Path) -> None:
     async with server(database, "limits.handshakes_per_minute=2", MULTI) as running:
         for _ in range(2):
             async with running.app(OWNER):
@@ -216,6 +217,21 @@ async def test_too_many_handshakes(database: Path) -> None:
             assert await wire.closed() == 4412
         async with running.app(GUEST):
             pass
+
+
+async def test_2_9_where_the_identity_provider_is_away_an_app_is_told_to_try_again(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not 401, after which apps log out."""
+
+    async def away(_tokens: Tokens, _token: str) -> Identity:
+        raise Refused(Refusal.ISSUER_AWAY)
+
+    monkeypatch.setattr(Tokens, "own", lambda _tokens, _token: None)
+    monkeypatch.setattr(Tokens, "identity", away)
+    async with server(database) as running, opened(running) as raw:
+        await raw.send(text(hello(OWNER)))
+        assert await raw.closed() == 1013
 
 
 async def test_nothing_is_answered_behind_a_refused_handshake(database: Path) -> None:

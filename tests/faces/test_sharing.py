@@ -368,7 +368,7 @@ async def test_cover_mark_3_wants_the_longer_share(database: Path) -> None:
         assert await web.stands(held, "bridge") == (1, 0)
 
 
-async def test_too_many_codes_of_a_device_are_5134(database: Path) -> None:
+async def test_2_9_too_many_codes_of_a_device_are_5134(database: Path) -> None:
     async with house(database, "limits.open_codes=2") as at_home:
         web = at_home.web
         for _ in range(2):
@@ -736,7 +736,7 @@ async def test_a_body_over_64_kib_is_413(database: Path) -> None:
             assert envelope(await at_home.web.fetch(METHODS[call], f"{PREFIX}/{call}", OWNER, **options))["code"] != 200
 
 
-async def test_too_many_unknown_recipients_a_minute_are_429(database: Path) -> None:
+async def test_2_9_too_many_unknown_recipients_a_minute_are_429(database: Path) -> None:
     async with house(database, "limits.unknown_uids_per_minute=3") as at_home:
         web = at_home.web
         params: dict[str, Any] = {"pk": PK, "dk": "lamp"}

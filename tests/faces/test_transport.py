@@ -276,7 +276,7 @@ async def test_any_origin_will_do(database: Path, origin: str) -> None:
         await raw.ping()
 
 
-async def test_more_connections_than_the_limit(database: Path) -> None:
+async def test_2_9_more_connections_than_the_limit(database: Path) -> None:
     async with server(database, "limits.connections=1") as running, opened(running, account=OWNER) as first:
         async with dialled(running.running.ws_port) as second:
             await second.send(head())
@@ -292,7 +292,7 @@ async def test_more_connections_than_the_limit(database: Path) -> None:
             await third.ping()
 
 
-async def test_more_new_connections_a_second_than_the_limit(database: Path) -> None:
+async def test_2_9_more_new_connections_a_second_than_the_limit(database: Path) -> None:
     async with server(database, "limits.connections_per_second=2") as running:
         clock = stopped(running)
         statuses = []
@@ -436,7 +436,7 @@ async def test_fragmented_messages(database: Path) -> None:
     ],
     ids=["cut", "inside", "surrogate", "fragmented", "last fragment", "close reason"],
 )
-async def test_text_that_is_not_utf8(database: Path, frames: list[bytes]) -> None:
+async def test_2_9_text_that_is_not_utf8(database: Path, frames: list[bytes]) -> None:
     async with server(database) as running, opened(running, account=OWNER) as raw:
         await raw.send(*frames)
         assert await raw.closed() == 1007
@@ -461,7 +461,7 @@ async def test_a_character_may_be_cut_by_a_fragment(database: Path) -> None:
     ],
     ids=["text", "binary", "fragments", "many fragments", "announced", "a terabyte announced"],
 )
-async def test_frames_beyond_the_limit(database: Path, frames: list[bytes]) -> None:
+async def test_2_9_frames_beyond_the_limit(database: Path, frames: list[bytes]) -> None:
     limits = (*UNLIMITED, "limits.frame_bytes=1000")
     async with server(database, *limits) as running, opened(running, account=OWNER) as raw:
         await raw.send(frame(TEXT, b"a" * 1000), frame(TEXT, b"a" * 600, fin=False), frame(CONT, b"a" * 400))
@@ -470,7 +470,7 @@ async def test_frames_beyond_the_limit(database: Path, frames: list[bytes]) -> N
         assert await raw.closed() == 1009
 
 
-async def test_without_a_limit_a_frame_may_have_any_size(database: Path) -> None:
+async def test_2_9_without_a_limit_a_frame_may_have_any_size(database: Path) -> None:
     async with server(database, "limits.frame_bytes=0") as running, opened(running) as raw:
         await raw.send(frame(TEXT, b"a" * 1_100_000))  # more than `websockets` takes by itself
         assert await raw.error() == 400
@@ -692,7 +692,7 @@ async def test_one_who_does_not_read_what_it_is_pushed_is_closed(database: Path)
         assert await guest.closed() in (1013, CUT_OFF)
 
 
-async def test_one_who_reads_too_late_hears_why(database: Path) -> None:
+async def test_2_9_one_who_reads_too_late_hears_why(database: Path) -> None:
     async with server(database, "limits.unsent_bytes=8192") as running, opened(running, limit=256) as raw:
         buffers(running)
         [connection] = connections(running)
@@ -733,7 +733,7 @@ async def test_a_malformed_handshake_is_answered_and_closed(database: Path) -> N
 
 
 @pytest.mark.parametrize("life", [text("ping"), frame(PING), frame(PONG), frame(BINARY), text("{}")])
-async def test_silence_is_death(database: Path, life: bytes) -> None:
+async def test_2_9_silence_is_death(database: Path, life: bytes) -> None:
     async with server(database) as running, opened(running, account=OWNER) as raw, opened(running) as other:
         await other.online(GUEST)
         clock = stopped(running)
@@ -801,7 +801,7 @@ async def test_2_9_a_rate_of_0_is_no_limit(database: Path, setting: str) -> None
             assert await raw.heard() == (TEXT, b"pong")
 
 
-async def test_too_many_frames_for_too_long(database: Path) -> None:
+async def test_2_9_too_many_frames_for_too_long(database: Path) -> None:
     limits = ("limits.frames_per_second=1", "limits.frame_burst=1")
     async with server(database, *limits) as running:
         clock = stopped(running)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -49,6 +51,12 @@ def played(name: str, seed: int, number: int, count: int) -> Played:
     return Played(name, done, time.process_time() - began_s, smaller(failure, kind) if failure else None)
 
 
+def _leave_signals() -> None:
+    """Let the first process alone say when to stop: its others finish the rounds in hand, and so leave nothing behind."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def all_played(inputs: int, seed: int, only: str | None, number: int | None) -> list[Played]:
     """Every round, in two processes; with a number only that one of `only`. After a failure, none that has not begun."""
     todo = (
@@ -57,15 +65,20 @@ def all_played(inputs: int, seed: int, only: str | None, number: int | None) -> 
         else sorted(rounds(inputs, only), key=lambda each: each[1])
     )
     found, done = [], 0
-    with progress("fuzz", sum(count for _name, _number, count in todo)) as tell, ProcessPoolExecutor(PROCESSES) as pool:
+    with (
+        progress("fuzz", sum(count for _name, _number, count in todo)) as tell,
+        ProcessPoolExecutor(PROCESSES, initializer=_leave_signals) as pool,
+    ):
         waiting = [pool.submit(played, name, seed, number, count) for name, number, count in todo]
-        for each in as_completed(waiting):
-            found.append(each.result())
-            done += found[-1].inputs
-            tell(done, found[-1].kind)
-            if found[-1].failure:
-                pool.shutdown(cancel_futures=True)
-                break
+        try:
+            for each in as_completed(waiting):
+                found.append(each.result())
+                done += found[-1].inputs
+                tell(done, found[-1].kind)
+                if found[-1].failure:
+                    break
+        finally:
+            pool.shutdown(cancel_futures=True)
     return sorted(found, key=lambda each: list(KINDS).index(each.kind))
 
 
@@ -114,6 +127,8 @@ def main(
     if (only and only not in KINDS) or (number is not None and not only):
         raise typer.BadParameter(f"--only takes one of {', '.join(KINDS)}; --round goes with it")
     began_s = time.monotonic()
+    # SIGTERM unwinds what is open, as Ctrl-C does, so that no process and no file is left behind
+    signal.signal(signal.SIGTERM, lambda sent, _frame: sys.exit(128 + sent))
     found = all_played(inputs, seed, only, number)
     rows = [
         row(kind, [each for each in found if each.kind == kind]) for kind in dict.fromkeys(each.kind for each in found)
