@@ -74,6 +74,8 @@ async def serving(
         beating = beat(lambda: live.bus is not None or ledger.waiting_s < STUCK_S)
         await stack.enter_async_context(running("watchdog", beating))
         await stack.enter_async_context(running("ledger", ledger.run(), live.stop))
+        # Who comes back hears first that its request has timed out: asked again before, it would be a new one.
+        await live.deadlines.try_to_ring()
         await stack.enter_async_context(running("deadlines", live.deadlines.run()))
         await stack.enter_async_context(running("notices of other processes", _tell_left(ledger)))
         await stack.enter_async_context(running("retention", Retention(ledger.ask).run()))

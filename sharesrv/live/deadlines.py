@@ -43,15 +43,19 @@ class Deadlines:
 
     async def run(self) -> None:
         while True:
-            if self._next_ms is not None and self._next_ms <= self._clock.now_ms():
-                try:
-                    all_done = await self.ring()
-                except Exception as error:
-                    log.error("the alarm could not read what is due", reason=str(error))
-                    all_done, self._next_ms = False, 0
-                if not all_done:
-                    await asyncio.sleep(RETRY_S)
+            is_due = self._next_ms is not None and self._next_ms <= self._clock.now_ms()
+            if is_due and not await self.try_to_ring():
+                await asyncio.sleep(RETRY_S)
             await self._sleep()
+
+    async def try_to_ring(self) -> bool:
+        """`ring`, and soon again where it fails: then False."""
+        try:
+            return await self.ring()
+        except Exception as error:
+            log.error("the alarm could not read what is due", reason=str(error))
+            self._next_ms = 0
+            return False
 
     async def ring(self) -> bool:
         """Let all that is due expire, and find out when to ring next. False where an expiry could not be stored."""

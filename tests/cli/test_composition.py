@@ -31,13 +31,14 @@ from sharesrv.domain.outcome import (
 )
 from sharesrv.domain.record_checks import GrantRecord
 from sharesrv.domain.records import RevokeToken, WriteRecords
-from sharesrv.domain.share import Cause
+from sharesrv.domain.share import Cause, State
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.ledger import Ledger
 from sharesrv.store.base import StoreFailed
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.failing import FailingStore
-from tests.wire import GUEST, OTHER, OWNER, PATIENCE_S, UIDS, at, device_row, fill, query, settings_for
+from tests.web import ShiftedClock
+from tests.wire import GUEST, OTHER, OWNER, PATIENCE_S, UIDS, at, device_row, fill, query, server, settings_for, share
 from tests.world import FakeClock, World
 
 ENDED = Ended("guest", "owner", "lamp", UIDS[GUEST], Cause.REMOVED)
@@ -240,3 +241,16 @@ def test_each_notice_goes_to_the_part_that_acts_on_it(notice: Notice, called: st
     hub, devices, deadlines = (Heard(name, heard) for name in ("hub", "devices", "deadlines"))
     live.tell_here(hub, devices, deadlines, notice)  # type: ignore[arg-type]
     assert heard == [(called, told)]
+
+
+async def test_2_4_what_came_due_while_no_server_ran_is_over_before_anybody_connects(database: Path) -> None:
+    """Whoever comes back asks again for what was not answered: as a new request, were the answer not told first."""
+    clock = ShiftedClock()
+    async with server(database, clock=clock) as served, served.app(OWNER) as owner, served.app(GUEST) as guest:
+        await owner.send(share())
+        await guest.heard()
+    clock.advance(ms=400_000)
+    async with server(database, clock=clock, filled=False) as served:
+        assert query(database, "SELECT state FROM share") == [(State.TIMED_OUT,)]
+        async with served.app(OWNER) as owner:
+            assert (await owner.heard())["error"] == 504

@@ -91,7 +91,8 @@ class Story:
 
     @property
     def requests(self) -> int:
-        return len(self.asks) + len(self.calls)
+        """Without calls for which there was no server, or none that answered."""
+        return len(self.asks) + sum(call.code is not None for call in self.calls.values())
 
     @property
     def acknowledged(self) -> int:
