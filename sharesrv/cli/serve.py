@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 OTHER_FILES: Final = 64  # that a server has open besides its connections, with room to spare
 STDIN: Final = 0
+SWITCH_S: Final = 0.0002
 Workers = Annotated[
     int,
     typer.Option(
@@ -63,10 +64,15 @@ async def _serve(settings: Settings, worker: int, restarts: int) -> None:
     if worker:
         _end_with_supervisor(ending)
         metrics.WORKER.labels(str(worker)).set(restarts)
+    # A loop that is busy lets go of the interpreter for a moment each turn, which a thread that waits for it misses: the
+    # store's threads would stand still for as long as there is a flood. They may ask for it after less than a turn.
+    sys.setswitchinterval(SWITCH_S)
     async with serving(settings, shares_ports=worker > 0) as running:
-        gc.collect()  # what the start has made is exempt from collection, the rest seldom garbage: collect less often
+        gc.collect()  # what the start has made is exempt from collection
         gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        gc.set_threshold(
+            2_500, 50, 100
+        )  # an HTTP request leaves some 40 objects: 50,000 at once held the loop for 0.1 s
         where = f"{address(settings, running)} and {http_address(settings, running)}"
         print(f"sharesrv listens on {where}, database {shown(settings.database.url)}", flush=True)
         log.info("going down", signal=await ending)
