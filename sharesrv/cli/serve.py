@@ -30,6 +30,7 @@ log = structlog.get_logger()
 
 OTHER_FILES: Final = 64  # that a server has open besides its connections, with room to spare
 STDIN: Final = 0
+SWITCH_S: Final = 0.0002
 Workers = Annotated[
     int,
     typer.Option(
@@ -79,10 +80,14 @@ async def _serve(settings: Settings, read: Callable[[], Settings], worker: int, 
         os.environ.pop("NOTIFY_SOCKET", None)  # the supervisor speaks
         _end_with_supervisor(signals)
         metrics.WORKER.labels(str(worker)).set(restarts)
+    # A loop that is busy lets go of the interpreter for a moment each turn, which a thread that waits for it misses: the
+    # store's threads would stand still for as long as there is a flood. They may ask for it after less than a turn.
+    sys.setswitchinterval(SWITCH_S)
     async with serving(settings, shares_ports=worker > 0) as server:
-        gc.collect()  # what the start has made is exempt from collection, the rest seldom garbage: collect less often
+        gc.collect()  # what the start has made is exempt from collection
         gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        # An HTTP request leaves some 40 objects: 50,000 at once held the loop for 0.1 s.
+        gc.set_threshold(2_500, 50, 100)
         where = f"{address(settings, server)} and {http_address(settings, server)}"
         print(f"sharesrv listens on {where}, database {shown(settings.database.url)}", flush=True)
         notify("READY=1", f"STATUS=listens on {where}")

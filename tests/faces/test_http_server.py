@@ -7,11 +7,14 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trustme
+import uvicorn
 
+from sharesrv.faces.http.server import Connections
 from tests.process import serve
 from tests.wire import OWNER, PATIENCE_S, QUICK, TestServer, at, device_row, fill, server
 
@@ -162,3 +165,39 @@ async def events_at_sigterm(database: Path, sent: bytes) -> list[str]:
     log = process.log.read_text()
     assert "Traceback" not in log, sent
     return [json.loads(line)["event"] for line in log.splitlines()]
+
+
+async def test_one_request_begins_in_a_turn_of_the_loop_in_the_order_in_which_they_came() -> None:
+    connections, begun = Connections(uvicorn.Config("none"), 0, 10.0), list[int]()
+    told = [connections.begin(partial(begun.append, number)) for number in range(3)]
+    assert told == [True, False, False]
+    for number in range(1, 4):
+        assert begun == list(range(number))
+        await asyncio.sleep(0)
+    assert connections.begin(partial(begun.append, 3))
+
+
+async def test_many_requests_at_once_are_all_answered_in_order(database: Path) -> None:
+    async with server(database) as served, AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(connected(served)) for _ in range(5)]
+        for _reader, writer in wires:
+            writer.write((GET + GET.replace(b"healthz", b"nothing")) * 20)
+        for reader, _writer in wires:
+            statuses = []
+            for _ in range(40):
+                found = await head(reader)
+                statuses.append(found.split()[1])
+                length = re.search(rb"content-length: (\d+)", found)
+                await reader.readexactly(int(length[1]) if length else 0)
+            assert statuses == [b"200", b"404"] * 20
+
+
+async def test_a_connection_that_goes_while_it_waits_for_its_turn_is_forgotten(database: Path) -> None:
+    async with server(database) as served, AsyncExitStack() as stack:
+        for _ in range(20):
+            _reader, writer = await stack.enter_async_context(connected(served))
+            writer.write(GET * 20)
+            writer.transport.abort()
+        reader, writer = await stack.enter_async_context(connected(served))
+        writer.write(GET)
+        assert b" 200 " in await head(reader)

@@ -7,16 +7,21 @@ import sqlite3
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
 from sharesrv.auth import digest
+from sharesrv.domain.draft import Command
+from sharesrv.domain.outcome import Reply
 from sharesrv.domain.record_checks import GrantRecord, TokenRecord
 from sharesrv.domain.share import State
+from sharesrv.faces.http.backend import IN_HAND_MAX
 from sharesrv.names import iso
 from tests.failing import FailingStore
+from tests.http import operating
 from tests.web import HOUR_MS, LATE, METHODS, PK, House, Web, add, coded, envelope, failed, house
 from tests.wire import GUEST, OTHER, OWNER, UIDS, answer, at, query, share
 
@@ -788,3 +793,25 @@ async def test_the_call_of_the_source_with_curl(database: Path) -> None:
         said = json.loads(written)
         assert (said["code"], said["msg"], said["extMsg"]) == (200, "", "")
         assert await at_home.web.stands(said["data"]) == (0, 0)
+
+
+async def test_so_many_calls_are_in_the_ledger_at_once_and_no_more(database: Path) -> None:
+    waiting, most = 0, 0
+    async with operating(database) as operator:
+        ledger = operator.served.running.ledger
+        ask = ledger.ask
+
+        async def counted(command: Command) -> Reply:
+            nonlocal waiting, most
+            waiting += 1
+            most = max(most, waiting)
+            try:
+                return await ask(command)
+            finally:
+                waiting -= 1
+
+        with patch.object(ledger, "ask", counted):
+            calls = (operator.sharing("DELETE", "shareUserUnshareDevice", shareCode="none") for _ in range(20))
+            answers = await asyncio.gather(*calls)
+    assert [each["code"] for each in answers] == [5041] * 20
+    assert 0 < most <= IN_HAND_MAX

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from tests.hostile.attacker import Attack, Raid
-from tests.hostile.target import hello, lamp, register, uid
+from tests.hostile.target import LOUD, hello, lamp, register, uid
 from tests.raw import BINARY, CONT, PING, TEXT, frame, text
 
 CROWD: Final = 20
@@ -76,10 +76,10 @@ async def empty_fragments(raid: Raid) -> None:
 
 
 async def devices(raid: Raid) -> None:
-    """Devices report as fast as they can; all attackers have a grant on the first one."""
+    """Devices report as fast as they can: each report is stored."""
 
     async def one(number: int) -> None:
-        id = lamp(f"foe-{number}")
+        id = lamp(f"foe-{LOUD + number}")
         report = {"action": "update", "deviceid": id, "apikey": f"key-{id}", "userAgent": "device", "sequence": "1"}
         async with raid.opened(register(id)) as raw:
             await raid.flood(raw, lambda number: text(report | {"params": {"state": "x" * 4000, "count": number}}))

@@ -38,8 +38,9 @@ from sharesrv.domain.records import (
     WriteRecords,
 )
 from sharesrv.domain.rules import Rules
-from sharesrv.domain.source import Device
+from sharesrv.domain.source import Device, Untold
 from sharesrv.domain.take_back import Cancel, EndShare, Expire, Leave, Unshare
+from sharesrv.domain.trim import TrimAnswers, TrimJournal, TrimShares, TrimTokens
 from sharesrv.errors import Refusal
 from sharesrv.live.ledger import Ledger
 from sharesrv.store.sqlite.store import SqliteStore
@@ -134,6 +135,10 @@ SAMPLES: list[Command] = [
     RevokeToken(account_id=OTHER, token_id=digest(at(OTHER))[:16]),
     DeleteDevice(device_id="lamp"),
     DeleteAccount(account_id=OTHER),
+    TrimShares(),
+    TrimTokens(),
+    TrimJournal(),
+    TrimAnswers(Untold(OWNER, 1, 1)),
 ]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from secrets import compare_digest
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from litestar import Request
@@ -31,6 +32,8 @@ from sharesrv.protocol import quectel
 from sharesrv.protocol.faults import Wrong
 from sharesrv.store.base import Reader, StoreFailed
 
+IN_HAND_MAX: Final = 4  # calls of device sharing that are in the ledger: other doors' commands wait behind no more
+
 AnyRequest = Request[Any, Any, Any]
 
 
@@ -50,6 +53,7 @@ class Backend:
     tokens: Tokens
     ws_port: int
     is_draining: bool = False
+    in_hand: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_HAND_MAX))
 
     def is_admin(self, request: ASGIConnection[Any, Any, Any, Any]) -> bool:
         """Whether the request shows the operators' token, compared in constant time."""

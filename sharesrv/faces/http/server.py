@@ -6,7 +6,8 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any, Final
@@ -129,13 +130,34 @@ def _answer_bug(_request: AnyRequest, error: Exception) -> Response[Failure]:
 
 
 class Connections(ServerState):
-    """All connections of this door: how many there may be, and for how long one may keep the server waiting."""
+    """All connections of this door: how many there may be, and for how long one may keep the server waiting.
+
+    In each turn of the loop one request begins, in the order in which they came: what comes by other doors waits for one at
+    most, not for as many as there are connections.
+    """
 
     def __init__(self, config: uvicorn.Config, limit: int, patience_s: float) -> None:
         super().__init__()
         self._config = config
         self.limit = limit
         self.patience_s = patience_s
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._has_begun = False  # a request, in this turn
+
+    def begin(self, call: Callable[[], None]) -> bool:
+        """Call in this turn, or when it is its turn: False."""
+        if self._has_begun:
+            self._waiting.append(call)
+            return False
+        self._has_begun = True
+        asyncio.get_running_loop().call_soon(self._begin_next)
+        call()
+        return True
+
+    def _begin_next(self) -> None:
+        self._has_begun = False
+        if self._waiting:
+            self.begin(self._waiting.popleft())
 
     def accept(self) -> Connection:
         return Connection(self._config, self)
@@ -170,6 +192,7 @@ class Connection(H11Protocol):
         self._phase: object = None
         self._since_s = 0.0
         self._is_excess = False
+        self._waits = False  # for its turn
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -184,6 +207,19 @@ class Connection(H11Protocol):
             super().data_received(data)
         elif not self.transport.is_closing():
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", ("Retry-After", "1"))
+
+    def handle_events(self) -> None:
+        """Read what has come, in its turn. Until then no more is taken."""
+        if not self._waits and not self._all.begin(self._take_turn):
+            self._waits = True
+            self.flow.pause_reading()
+
+    def _take_turn(self) -> None:
+        if self._waits:
+            self._waits = False
+            self.flow.resume_reading()
+        if not self.transport.is_closing():
+            super().handle_events()
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's own is plain text."""

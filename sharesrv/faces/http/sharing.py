@@ -118,7 +118,11 @@ async def _carry_out(call: Call, params: dict[str, str], request: AnyRequest, ba
         await backend.caller(request)
         raise Refused(fault)
     command = command_of(call, identity, params)
-    reply = await (_answer(command, backend) if call.method == "GET" else backend.ledger.ask(command))
+    if call.method == "GET":
+        reply = await _answer(command, backend)
+    else:
+        async with backend.in_hand:
+            reply = await backend.ledger.ask(command)
     return Envelope(data=await _data(call, reply, params, backend))
 
 
