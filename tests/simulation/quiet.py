@@ -1,0 +1,102 @@
+"""A quiet time: nothing goes wrong any more, everybody connects anew, and everybody must have heard what is theirs."""
+
+from __future__ import annotations
+
+from sharesrv.domain.share import Origin
+from sharesrv.store.rows import SHARE, share_of
+from tests.simulation.clients import AppLink
+from tests.simulation.invariants import outcome
+from tests.simulation.mirror import Broken
+from tests.simulation.network import frame
+from tests.simulation.simulation import Simulation
+from tests.simulation.steps import mint
+
+LATE_S = 40.0  # the alarm sleeps for 30 s at most, and a device's late answer is waited for 10 s
+
+
+def quiet(simulation: Simulation) -> None:
+    """Let things settle, and check that nothing is owed to anybody. Raises Broken."""
+    simulation.is_calm = True
+    simulation.disk.faults.clear()
+    for process in simulation.processes:
+        if process.callbacks_left is not None and not process.is_dead:
+            process.callbacks_left = None
+    for account in simulation.accounts.values():
+        for link in account.links:
+            link.wire.unstall()
+    simulation.start()
+    simulation.advance(LATE_S)
+    _check_links(simulation)
+    links = [_connect(simulation, id) for id in simulation.accounts]
+    simulation.advance(1.0)
+    for link in links:
+        if not link.is_online:
+            raise Broken(f"{link.account.id} cannot connect")
+        link.wire.send(frame(b"ping"))
+    simulation.advance(1.0)
+    _check_links(simulation)
+    _check_rows(simulation)
+    _check_heard(simulation, {link.account.id: link for link in links})
+    simulation.is_calm = False
+
+
+def _connect(simulation: Simulation, account_id: str) -> AppLink:
+    account = simulation.accounts[account_id]
+    for link in account.links:
+        link.wire.reset()
+    simulation.advance(0.1)
+    mint(simulation, account)
+    simulation.advance(0.1)
+    account.links = [AppLink(simulation, account, account.tokens[-1], glued=False)]
+    return account.links[0]
+
+
+def _check_links(simulation: Simulation) -> None:
+    """Whoever stayed connected was told all that it was to be told, and was answered."""
+    for account in simulation.accounts.values():
+        for link in account.links:
+            if not link.wire.stands or link.superseded or not link.session:
+                continue
+            if link.expected:
+                raise Broken(f"{account.id} was not told {', '.join(map(' '.join, link.expected))}")
+            for sequence, ask in link.asks.items():
+                settled = ask.kind == "share" and (
+                    link.settled[f"{ask.device_id} {sequence}"] or _waits(simulation, account.id, ask.device_id, sequence)
+                )
+                if not ask.answers and not settled:
+                    raise Broken(f"{account.id} was not answered: {sequence} {ask}")
+
+
+def _waits(simulation: Simulation, account_id: str, device_id: str, sequence: str) -> bool:
+    mirror = simulation.mirror
+    ids = mirror.requests.get((account_id, device_id, sequence), ())
+    return any(outcome(mirror.shares[id]) is None for id in ids)
+
+
+def _check_rows(simulation: Simulation) -> None:
+    """Nothing that was committed is missing or changed, and nothing is overdue."""
+    mirror, now_ms = simulation.mirror, simulation.clock.now_ms()
+    rows = {row[0]: share_of(row) for row in simulation.disk.database.execute(f"SELECT {SHARE} FROM share s")}
+    if rows.keys() != mirror.shares.keys():
+        raise Broken(f"shares that were committed are missing: {mirror.shares.keys() - rows.keys()}")
+    for id, share in rows.items():
+        if share.state is not mirror.shares[id].state or share.sharee_id != mirror.shares[id].sharee_id:
+            raise Broken(f"share {id} is not what was committed: {share}, {mirror.shares[id]}")
+        if share.due(now_ms) and share.state < 4:
+            raise Broken(f"share {id} has been overdue since {share.next_ms()}, it is {now_ms}: {share}")
+
+
+def _check_heard(simulation: Simulation, links: dict[str, AppLink]) -> None:
+    """Who is asked has heard of it on this connection; who asked has heard the answer at some time."""
+    for share in simulation.mirror.shares.values():
+        if share.waits and share.sharee_id in links and share.state == 0:
+            if share.code not in links[share.sharee_id].offered:
+                raise Broken(f"{share.sharee_id} was not asked again: {share}")
+        key = f"{share.sharer_id} {share.device_id} {share.sequence}"
+        if share.origin is Origin.OFFER and outcome(share) is not None and share.sharer_id in links:
+            if key not in simulation.heard and key not in simulation.received:
+                raise Broken(f"{share.sharer_id} never heard of the answer to its request: {share}")
+    for row in simulation.disk.database.execute(f"SELECT {SHARE} FROM share s WHERE told = 0 AND state >= 2"):
+        share = share_of(row)
+        if share.sharer_id in links:
+            raise Broken(f"the answer was told and received, and is not marked so: {share}")

@@ -1,0 +1,81 @@
+"""Runs: from a seed and steps to what is broken, if anything is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from tests.simulation.mirror import Broken
+from tests.simulation.process import simulated
+from tests.simulation.quiet import quiet
+from tests.simulation.shrinking import shrink
+from tests.simulation.simulation import Simulation, Step
+from tests.simulation.steps import QUIET, draw_steps, take
+
+EPISODE: Final = 1000  # steps that one world lives through
+
+
+class Failure(NamedTuple):
+    """What was found in an episode: its seed, and steps that lead to it."""
+
+    seed: int
+    steps: Sequence[Step]
+    broken: Broken
+
+
+def run(seed: int, steps: Sequence[Step], trace: Callable[[str], None] | None = None) -> Broken | None:
+    """Take the steps; what was broken, if something was. It ends with a quiet time. `trace` is told what happens."""
+    simulation = Simulation(seed)
+    simulation.trace = trace
+    with simulated(simulation.draws, simulation.logged):
+        try:
+            for number, step in enumerate(steps, 1):
+                if trace is not None:
+                    trace(f"{number:5} {step.kind} {step.number}")
+                if step.kind == QUIET:
+                    quiet(simulation)
+                else:
+                    take(simulation, step)
+            quiet(simulation)
+        except Broken as broken:
+            return broken
+        finally:
+            simulation.end()
+    return None
+
+
+def episodes(seed: int, steps: int) -> Iterator[tuple[int, int]]:
+    """The seeds of the episodes of a run, each with the number of its steps."""
+    for index, first in enumerate(range(0, steps, EPISODE)):
+        yield seed * 1_000_003 + index, min(EPISODE, steps - first)
+
+
+def play(seed: int, steps: int) -> Failure | None:
+    """One episode."""
+    drawn = draw_steps(seed, steps)
+    broken = run(seed, drawn)
+    return None if broken is None else Failure(seed, drawn, broken)
+
+
+def shortest(failure: Failure, tries: int = 1000) -> Failure:
+    """The fewest steps by which something breaks in the same way: from the same line of a check."""
+    found, where = failure, _where(failure.broken)
+
+    def fails(steps: Sequence[Step]) -> bool:
+        nonlocal found
+        broken = run(failure.seed, steps)
+        if broken is None or _where(broken) != where:
+            return False
+        found = Failure(failure.seed, list(steps), broken)
+        return True
+
+    shrink(failure.steps, fails, tries)
+    return found
+
+
+def _where(broken: Broken) -> tuple[str, int]:
+    """The line that raised it."""
+    trace = broken.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return ("", 0) if trace is None else (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
