@@ -28,7 +28,9 @@ BUNDLE = 20  # episodes that a process is given at once
 def main(
     seed: Annotated[int, typer.Option(help="Everything is drawn from it.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="How many steps.")] = 100_000,
-    replay: Annotated[Path | None, typer.Option(help="Take the steps in this file, with the seed that was printed.")] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Take the steps in this file, with the seed that was printed.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Simulate until something breaks, or the steps are done."""
@@ -39,7 +41,9 @@ def main(
     bundles = list(_bundles(seed, steps))
     with progress("steps", steps) as tell, _pool() as pool:
         running: list[Future[Failure | None]] = [pool.submit(_play, bundle) for bundle in bundles]
-        lengths = {future: sum(length for _seed, length in bundle) for future, bundle in zip(running, bundles, strict=True)}
+        lengths = {
+            future: sum(length for _seed, length in bundle) for future, bundle in zip(running, bundles, strict=True)
+        }
         for future in as_completed(running):
             failure = future.result()
             if failure is not None:
@@ -52,7 +56,11 @@ def main(
         _report(failure)
         raise typer.Exit(1)
     took_s = monotonic() - began_s
-    show("simulation", [{"seed": str(seed), "steps": steps, "seconds": took_s, "steps/s": steps / took_s, "broken": 0}], as_json=as_json)
+    show(
+        "simulation",
+        [{"seed": str(seed), "steps": steps, "seconds": took_s, "steps/s": steps / took_s, "broken": 0}],
+        as_json=as_json,
+    )
 
 
 def _bundles(seed: int, steps: int) -> Iterator[list[tuple[int, int]]]:

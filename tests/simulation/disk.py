@@ -123,5 +123,3 @@ class DiskConnection:
         delay_s = self._delay_s()
         await asyncio.sleep(delay_s)
         return result
-
-

@@ -74,9 +74,7 @@ class Judge:
         key = f"{said.get('deviceid')} {sequence}"
         is_request = ask is None or ask.kind == "share"
         if is_request and (error == 504 or (error == 0 and said.get("result") in (2, 3))):
-            self._settled(link, said, key)
-            if link.settled[key] > 1 + (0 if ask is None else ask.times):  # once, and as often as it was asked
-                raise Broken(f"{link.account.id} was told too often on one connection: {said}")
+            self._settled(link, said, key, 0 if ask is None else ask.times)
             return
         if ask is None:
             if said.get("actionName") not in ("userOnline", None):
@@ -89,8 +87,8 @@ class Judge:
             raise Broken(f"{ask.kind} of {link.account.id} failed with a sound disk: {said}")
         self._judge(link, ask, said)
 
-    def _settled(self, link: AppLink, said: Frame, key: str) -> None:
-        """The answer to a request is the one on disk."""
+    def _settled(self, link: AppLink, said: Frame, key: str, times: int) -> None:
+        """The answer to a request is the one on disk; it comes once to a connection, and as often as it was asked there."""
         told = 504 if said["error"] == 504 else said["result"]
         mirror = self._simulation.mirror
         ids = mirror.requests.get((link.account.id, said["deviceid"], said["sequence"]), ())
@@ -98,6 +96,8 @@ class Judge:
         if told not in ends:
             raise Broken(f"{link.account.id} was told {told} about {key}, on disk is {ends}")
         link.settled[key] += 1
+        if link.settled[key] > len(ids) + times:
+            raise Broken(f"{link.account.id} was told too often on one connection: {said}")
         link.unreceived.append(f"{link.account.id} {key}")
         link.expected.pop(("settled", key), None)
 

@@ -15,14 +15,15 @@ from sharesrv.domain.source import Account, Device
 from sharesrv.store.rows import SHARE, account_of, device_of, share_of
 
 COOLDOWN_MS: Final = 180_000
-_WAITING: Final = {State.OPEN, State.JOINED, State.REFUSED, State.WITHDRAWN, State.TIMED_OUT}
+_ASKED: Final = {State.OPEN, State.JOINED, State.REFUSED, State.WITHDRAWN, State.TIMED_OUT}
 AFTER: Final = {
     None: {State.OPEN, State.JOINED, State.ACTIVE, State.BARRED},
-    State.OPEN: _WAITING | {State.ACTIVE},
-    State.JOINED: _WAITING - {State.OPEN} | {State.MERGED, State.BARRED},
+    State.OPEN: _ASKED | {State.ACTIVE},
+    State.JOINED: _ASKED - {State.OPEN} | {State.MERGED, State.BARRED},
     State.ACTIVE: {State.ACTIVE, State.ENDED},
     State.BARRED: {State.ENDED},
 }
+WAITING: Final = (State.OPEN, State.JOINED)
 HELD: Final = (State.ACTIVE, State.BARRED)
 
 
@@ -66,7 +67,9 @@ class Mirror:
         self.shares: dict[int, Share] = {}
         self.codes: dict[str, int] = {}
         self.requests: defaultdict[tuple[str, str, str], list[int]] = defaultdict(list)  # sharer, device, sequence
-        self.offers: defaultdict[tuple[str, str], list[int]] = defaultdict(list)  # `share` requests by device and sharee
+        self.offers: defaultdict[tuple[str, str], list[int]] = defaultdict(
+            list
+        )  # `share` requests by device and sharee
         self.live: defaultdict[str, set[int]] = defaultdict(set)  # by device
         self.accounts: dict[str, Account] = {}
         self.devices: dict[str, Device] = {}
@@ -74,7 +77,9 @@ class Mirror:
         self.open: dict[tuple[str, str], int] = {}  # the open request by device and sharee
         self.timed_out_ms: dict[tuple[str, str], int] = {}  # by device and sharee
         self.batch = 0
-        self.lost: dict[tuple[str, str], int] = {}  # when, in batches, an account's last access to a device ended
+        self.held_in: dict[
+            tuple[str, str], int
+        ] = {}  # the last batch that changed what an account has of a device it had
         self._journal = 0
 
     # What is asked.
@@ -85,9 +90,8 @@ class Mirror:
         return device is not None and (device.owner_id == account_id or self._granted(account_id, device, now_ms))
 
     def held_just_now(self, account_id: str, device_id: str, now_ms: int) -> bool:
-        """The same, or it did before the batch that is being told: what it was told then may come first."""
-        lost = self.lost.get((account_id, device_id), -1)
-        return lost >= self.batch or self.holds(account_id, device_id, now_ms)
+        """The same, or it might before or amid the batch that is being told: what was decided then may be told now."""
+        return self.held_in.get((account_id, device_id)) == self.batch or self.holds(account_id, device_id, now_ms)
 
     def _granted(self, account_id: str, device: Device, now_ms: int | None) -> bool:
         """By grants alone; without a time, those that are overdue but have not ended count."""
@@ -137,6 +141,10 @@ class Mirror:
             new[id] = share_of(database.execute(f"SELECT {SHARE} FROM share s WHERE s.id = ?", (id,)).fetchone())
         pairs = self._pairs(new.values(), records=records)
         had = [pair for pair in pairs if (device := self.devices.get(pair[1])) and self._granted(pair[0], device, None)]
+        self.held_in.update(dict.fromkeys(had, self.batch))
+        for share in new.values():  # what became a grant and ended in one batch
+            if share.accepted_ms and share.sharee_id is not None:
+                self.held_in.update(dict.fromkeys(self._covered(share.sharee_id, share.device_id), self.batch))
         if records:
             self._read_records(database)
         for move in moves:
@@ -145,10 +153,8 @@ class Mirror:
             self._put(share)
         for account_id, device_id in had:
             device = self.devices.get(device_id)
-            if device is None or not self._granted(account_id, device, None):
-                self.lost[account_id, device_id] = self.batch
-                if device is None or device.owner_id != account_id:
-                    self._expect(Expected(account_id, "cancelShare", device_id))
+            if device is None or (device.owner_id != account_id and not self._granted(account_id, device, None)):
+                self._expect(Expected(account_id, "cancelShare", device_id))
 
     def _pairs(self, new: Iterable[Share], *, records: bool) -> list[tuple[str, str]]:
         """The accounts and devices whose access these shares, or records, may change."""
@@ -157,14 +163,14 @@ class Mirror:
         pairs: dict[tuple[str, str], None] = {}
         for share in new:
             old = self.shares.get(share.id)
-            if old is not None and share.sharee_id is not None and old.state in HELD:
-                pairs[share.sharee_id, share.device_id] = None
-                for device in self.devices.values():
-                    if device.bridge_id == share.device_id:
-                        pairs[share.sharee_id, device.id] = None
-            elif share.sharee_id is not None and share.state is State.BARRED:
-                pairs[share.sharee_id, share.device_id] = None
+            if share.sharee_id is not None and (share.state is State.BARRED or (old and old.state in HELD)):
+                pairs.update(dict.fromkeys(self._covered(share.sharee_id, share.device_id)))
         return list(pairs)
+
+    def _covered(self, account_id: str, device_id: str) -> list[tuple[str, str]]:
+        """The account with the device, and with each of its sub-devices."""
+        below = [device.id for device in self.devices.values() if device.bridge_id == device_id]
+        return [(account_id, id) for id in (device_id, *below)]
 
     def _read_records(self, database: sqlite3.Connection) -> None:
         rows = database.execute("SELECT id, uid, nickname, token_serial FROM account")
@@ -191,7 +197,11 @@ class Mirror:
         stood = earlier[-1].after if earlier else old.state if old else None
         if move.before is not stood or move.after not in AFTER.get(move.before, ()):
             raise Broken(f"share {share.id} went from {move.before} to {move.after}, and stood at {stood}")
-        if earlier and move.after in (State.ENDED, State.REFUSED, State.WITHDRAWN, State.TIMED_OUT) and stood is move.after:
+        if (
+            earlier
+            and move.after in (State.ENDED, State.REFUSED, State.WITHDRAWN, State.TIMED_OUT)
+            and stood is move.after
+        ):
             raise Broken(f"share {share.id} ended twice")
         match move:
             case Move(before=None, after=State.ACTIVE):
@@ -213,9 +223,8 @@ class Mirror:
                     raise Broken(f"share {share.id} was accepted without its bridge's")
             case Move(before=State.ACTIVE, after=State.ENDED, cause=Cause.EXPIRED):
                 self._check_end(move, share, moves, new)
-        if move.before in (State.OPEN, State.JOINED) and share.origin is Origin.OFFER and share.state >= State.ACTIVE:
-            if move.after is share.state or move.after is State.ACTIVE:
-                self._expect(Expected(share.sharer_id, "settled", f"{share.device_id} {share.sequence}"))
+        if share.origin is Origin.OFFER and move.before in WAITING and move.after not in WAITING:
+            self._expect(Expected(share.sharer_id, "settled", f"{share.device_id} {share.sequence}"))
         if share.origin is Origin.OFFER:
             if move.after is State.OPEN:
                 self.open[pair_of(share)] = share.id

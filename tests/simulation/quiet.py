@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sharesrv.domain.share import Origin
+from sharesrv.domain.share import Origin, State
 from sharesrv.store.rows import SHARE, share_of
+from tests.simulation.calls import mint
 from tests.simulation.clients import AppLink
 from tests.simulation.invariants import outcome
 from tests.simulation.mirror import Broken
 from tests.simulation.network import frame
 from tests.simulation.simulation import Simulation
-from tests.simulation.steps import mint
 
 LATE_S = 40.0  # the alarm sleeps for 30 s at most, and a device's late answer is waited for 10 s
 
@@ -61,7 +61,8 @@ def _check_links(simulation: Simulation) -> None:
                 raise Broken(f"{account.id} was not told {', '.join(map(' '.join, link.expected))}")
             for sequence, ask in link.asks.items():
                 settled = ask.kind == "share" and (
-                    link.settled[f"{ask.device_id} {sequence}"] or _waits(simulation, account.id, ask.device_id, sequence)
+                    link.settled[f"{ask.device_id} {sequence}"]
+                    or _waits(simulation, account.id, ask.device_id, sequence)
                 )
                 if not ask.answers and not settled:
                     raise Broken(f"{account.id} was not answered: {sequence} {ask}")
@@ -82,20 +83,21 @@ def _check_rows(simulation: Simulation) -> None:
     for id, share in rows.items():
         if share.state is not mirror.shares[id].state or share.sharee_id != mirror.shares[id].sharee_id:
             raise Broken(f"share {id} is not what was committed: {share}, {mirror.shares[id]}")
-        if share.due(now_ms) and share.state < 4:
+        if share.due(now_ms) and share.state < State.MERGED:
             raise Broken(f"share {id} has been overdue since {share.next_ms()}, it is {now_ms}: {share}")
 
 
 def _check_heard(simulation: Simulation, links: dict[str, AppLink]) -> None:
     """Who is asked has heard of it on this connection; who asked has heard the answer at some time."""
+    told = simulation.heard | simulation.received
     for share in simulation.mirror.shares.values():
-        if share.waits and share.sharee_id in links and share.state == 0:
-            if share.code not in links[share.sharee_id].offered:
-                raise Broken(f"{share.sharee_id} was not asked again: {share}")
+        sharee = links.get(share.sharee_id or "")
+        if share.state is State.OPEN and sharee is not None and share.code not in sharee.offered:
+            raise Broken(f"{share.sharee_id} was not asked again: {share}")
+        is_owed = share.origin is Origin.OFFER and outcome(share) is not None and share.sharer_id in links
         key = f"{share.sharer_id} {share.device_id} {share.sequence}"
-        if share.origin is Origin.OFFER and outcome(share) is not None and share.sharer_id in links:
-            if key not in simulation.heard and key not in simulation.received:
-                raise Broken(f"{share.sharer_id} never heard of the answer to its request: {share}")
+        if is_owed and key not in told:
+            raise Broken(f"{share.sharer_id} never heard of the answer to its request: {share}")
     for row in simulation.disk.database.execute(f"SELECT {SHARE} FROM share s WHERE told = 0 AND state >= 2"):
         share = share_of(row)
         if share.sharer_id in links:

@@ -73,9 +73,10 @@ def shortest(failure: Failure, tries: int = 1000) -> Failure:
     return found
 
 
-def _where(broken: Broken) -> tuple[str, int]:
-    """The line that raised it."""
-    trace = broken.__traceback__
-    while trace is not None and trace.tb_next is not None:
+def _where(broken: Broken) -> list[tuple[str, int]]:
+    """The last lines that led to it: a check, and what has called it."""
+    lines, trace = [], broken.__traceback__
+    while trace is not None:
+        lines.append((trace.tb_frame.f_code.co_name, trace.tb_lineno))
         trace = trace.tb_next
-    return ("", 0) if trace is None else (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+    return lines[-2:]

@@ -7,7 +7,7 @@ and the step's own number, so that a list from which steps were deleted does nea
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from random import Random
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -21,10 +21,10 @@ from sharesrv.domain.source import Account as AccountRow
 from sharesrv.domain.source import Device as DeviceRow
 from sharesrv.domain.source import Token
 from sharesrv.store.sqlite.write import write
-from tests.simulation.clients import Account, AppLink, Control, DeviceLink
+from tests.simulation.clients import Account, Control, DeviceLink
 from tests.simulation.disk import Disk
 from tests.simulation.invariants import Judge
-from tests.simulation.loop import Handle, Time
+from tests.simulation.loop import Time
 from tests.simulation.mirror import Broken, Expected, Mirror
 from tests.simulation.network import Client, Frame, Wire
 from tests.simulation.process import START_MS, Process, Request, SimClock
@@ -103,7 +103,9 @@ class Simulation:
 
     def stored(self, device_id: str, marker: int) -> bool:
         """Whether this update, or a later one under the same key, is on disk."""
-        row = self.disk.database.execute("SELECT params FROM device_params WHERE device_id = ?", (device_id,)).fetchone()
+        row = self.disk.database.execute(
+            "SELECT params FROM device_params WHERE device_id = ?", (device_id,)
+        ).fetchone()
         found = msgspec.json.decode(row[0]).get(key_of(marker), 0) if row else 0
         return bool(found >= marker)
 
@@ -144,9 +146,8 @@ class Simulation:
         until_s, time = self.time.now_s + seconds, self.time
         while True:
             for process in self.processes:
-                if process.loop.ready or process.callbacks_left is not None:
-                    if not process.run():
-                        self.kill(process)
+                if (process.loop.ready or process.callbacks_left is not None) and not process.run():
+                    self.kill(process)
             if self.broken is not None:
                 raise self.broken
             if (handle := time.next_due(until_s)) is None:
@@ -218,7 +219,7 @@ class Simulation:
     def _has_refused(self, account_id: str, share: Share) -> bool:
         return not self.refused.isdisjoint(_names(account_id, share))
 
-    def logged(self, _logger: object, _method: str, event: dict[str, Any]) -> NoReturn:
+    def logged(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> NoReturn:
         """The server logs something: nothing but a failed commit is to be expected."""
         self.note(f"logged: {event}")
         if event["event"] not in EXPECTED_IN_LOG:
