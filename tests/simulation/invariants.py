@@ -11,6 +11,7 @@ from tests.simulation.mirror import COOLDOWN_MS, Broken
 from tests.simulation.network import OPEN, PONG, Frame, Wire
 
 if TYPE_CHECKING:
+    from tests.simulation.process import Process
     from tests.simulation.simulation import Simulation
 
 _RESULTS: Final = {
@@ -40,7 +41,7 @@ class Judge:
         link = wire.client
         if isinstance(link, DeviceLink):
             if said.get("action") == "update":
-                self._forwarded(said)
+                self._forwarded(wire.process, said)
             return
         assert isinstance(link, AppLink)
         if said is OPEN or said is PONG or "close" in said:
@@ -56,10 +57,10 @@ class Judge:
 
     def _greeted(self, link: AppLink, said: Frame) -> None:
         """Nobody is let in without the newest token, which has not expired; older sessions are superseded."""
-        mirror = self._simulation.mirror
-        account, serial, expires_ms = mirror.token_serials.get(digest(link.token), ("", 0, 0))
-        good = account == link.account.id and (expires_ms == 0 or self._simulation.decided_ms < expires_ms)
-        if not good or serial < mirror.accounts[account].token_serial:
+        decided = link.wire.process.decided
+        account, serial, expires_ms = decided.tokens.get(digest(link.token), ("", 0, 0))
+        good = account == link.account.id and (expires_ms == 0 or decided.at_ms < expires_ms)
+        if not good or serial < decided.accounts[account].token_serial:
             raise Broken(f"{link.account.id} was let in by the token {link.token}")
         link.session = int(said["socketid"])
         for older in link.account.links:
@@ -105,22 +106,23 @@ class Judge:
         simulation, account_id = self._simulation, link.account.id
         match ask.kind, said["error"]:
             case "share", 403 if "retryAfter" in said:
-                self._too_soon(ask, said)
+                self._too_soon(link.wire.process, ask, said)
             case "answer", 0:
                 share = simulation.mirror.shares[simulation.mirror.codes[said["s_seq"]]]
                 if share.sharee_id != account_id or outcome(share) != said["result"]:
                     raise Broken(f"{account_id} was acknowledged {said}, on disk is {share.state.word}")
             case "query", 0:
-                self._allowed(account_id, ask.device_id, f"{account_id} was answered a query of {ask.device_id}", ask)
+                what = f"{account_id} was answered a query of {ask.device_id}"
+                self._allowed(link.wire.process, account_id, ask.device_id, what)
             case "update", 0:
                 if not simulation.stored(ask.device_id, ask.marker):
                     raise Broken(f"the update {ask.marker} of {ask.device_id} was acknowledged and is not on disk")
             case "update", 504 | 0 if not simulation.controls[ask.marker].forwards:
                 raise Broken(f"the update {ask.marker} was answered {said} and never reached {ask.device_id}")
 
-    def _too_soon(self, ask: Ask, said: Frame) -> None:
+    def _too_soon(self, process: Process, ask: Ask, said: Frame) -> None:
         """403 with `retryAfter`: there is a reason, and it is for so long."""
-        mirror, now_ms = self._simulation.mirror, self._simulation.decided_ms
+        mirror, now_ms = self._simulation.mirror, process.decided.at_ms
         times = [mirror.timed_out_ms.get((ask.device_id, ask.sharee_id), 0) + COOLDOWN_MS]
         times += [mirror.shares[id].deadline_ms for id in mirror.offers[ask.device_id, ask.sharee_id][-4:]]
         if said["retryAfter"] not in {-(-(time_ms - now_ms) // 1000) for time_ms in times if time_ms > now_ms}:
@@ -140,22 +142,24 @@ class Judge:
                 link.expected.pop(("cancelShare", device_id), None)
             case "update" | "sysmsg" as action:
                 if not link.wire.was_stalled:
-                    self._allowed(account_id, device_id, f"{account_id} was pushed {action} of {device_id}")
+                    what = f"{account_id} was pushed {action} of {device_id}"
+                    self._allowed(link.wire.process, account_id, device_id, what)
                 if action == "sysmsg":
                     link.presence[device_id] = said["params"]["online"]
 
-    def _allowed(self, account_id: str, device_id: str, what: str, ask: Ask | None = None) -> None:
-        simulation = self._simulation
-        if not simulation.mirror.held_just_now(account_id, device_id, simulation.decided_ms):
-            raise Broken(f"{what}, to which it had no access at {simulation.decided_ms}")
+    def _allowed(self, process: Process, account_id: str, device_id: str, what: str) -> None:
+        decided = process.decided
+        if not self._simulation.mirror.held_since(account_id, device_id, decided.batch, decided.at_ms):
+            raise Broken(f"{what}, to which it had no access at {decided.at_ms}")
 
-    def _forwarded(self, said: Frame) -> None:
+    def _forwarded(self, process: Process, said: Frame) -> None:
         """A command goes to a device once, and from an account that has access to it."""
         control = self._simulation.controls[said["params"]["m"]]
         control.forwards += 1
         if control.forwards > 1 or control.device_id != said["deviceid"]:
             raise Broken(f"{control} was sent to {said['deviceid']}")
-        self._allowed(control.account_id, control.device_id, f"{control.account_id} controlled {control.device_id}")
+        what = f"{control.account_id} controlled {control.device_id}"
+        self._allowed(process, control.account_id, control.device_id, what)
 
     # HTTP.
 

@@ -89,9 +89,9 @@ class Mirror:
         device = self.devices.get(device_id)
         return device is not None and (device.owner_id == account_id or self._granted(account_id, device, now_ms))
 
-    def held_just_now(self, account_id: str, device_id: str, now_ms: int) -> bool:
-        """The same, or it might before or amid the batch that is being told: what was decided then may be told now."""
-        return self.held_in.get((account_id, device_id)) == self.batch or self.holds(account_id, device_id, now_ms)
+    def held_since(self, account_id: str, device_id: str, batch: int, now_ms: int) -> bool:
+        """The same, or it might before or amid this batch or a later one: what was decided then may be told now."""
+        return self.held_in.get((account_id, device_id), -1) >= batch or self.holds(account_id, device_id, now_ms)
 
     def _granted(self, account_id: str, device: Device, now_ms: int | None) -> bool:
         """By grants alone; without a time, those that are overdue but have not ended count."""

@@ -207,7 +207,7 @@ class Wire:
         self._time.at(at_s, Handle(None, call, args))
 
     def _connect(self) -> None:
-        if self.process.is_dead:
+        if not self.process.is_ready:
             self.is_lost = True
             self._down([CLOSED])
             return

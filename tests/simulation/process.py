@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from random import Random
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from unittest.mock import patch
 
 import msgspec
@@ -21,6 +21,7 @@ from sharesrv.cli import composition, live
 from sharesrv.cli.options import rules_of
 from sharesrv.clock import SystemClock
 from sharesrv.config import Auth, Limits, Sessions, Settings
+from sharesrv.domain.source import Account
 from sharesrv.faces.http import admin, server
 from sharesrv.faces.http.backend import Backend
 from sharesrv.faces.websocket import server as door
@@ -65,6 +66,15 @@ class SimClock(SystemClock):
         self._last_id = 0
 
 
+class Decided(NamedTuple):
+    """By what a process tells: the time of its newest transaction, that one's number, and what was on disk then."""
+
+    at_ms: int
+    batch: int
+    accounts: dict[str, Account]
+    tokens: dict[str, tuple[str, int, int]]  # as the mirror has them
+
+
 class _InOrder(dict[Any, None]):
     """A set that is gone through in the order in which things were added, not by where they are in memory."""
 
@@ -81,23 +91,26 @@ class Process:
     def __init__(
         self,
         time: Time,
-        clock: SimClock,
+        clock: SystemClock,
         disk: Disk,
         delay_s: Callable[[], float],
         failed: Callable[[dict[str, Any]], None],
         number: int = 0,
     ) -> None:
         self.number = number
+        self.is_ready = False  # to be connected to
         self.is_dead = False
+        self.operators = 0  # requests of operators under way
+        self.decided = Decided(0, 0, {}, {})
         self.callbacks_left: int | None = None  # until it dies
         self.wires: dict[Wire, None] = {}
         self.loop = SimLoop(time, failed)  # type: ignore[abstract]  # what is missing, nothing here asks for
         self._connections = [DiskConnection(disk, delay_s, writes=writes) for writes in (True, False)]
-        store = SqliteStore(Path("simulated"), clock)
+        store = self._store(clock)
         store._writer, store._reader = (cast("StoreConnection", each) for each in self._connections)
         with running(self.loop):
             times = Times(idle_s=SETTINGS.sessions.heartbeat + GRACE_S)
-            self.live = parts = live._parts(SETTINGS, store, clock, times.superseded_s)
+            self.live = parts = self._parts(store, clock, times.superseded_s)
             tokens = Tokens()
             services = Services(
                 parts.ledger,
@@ -110,10 +123,8 @@ class Process:
             )
             self.door = door.Door(SETTINGS.limits, times, partial(Conversation, services=services))
             self.door._connections, self.door._throttled = cast("Any", (_InOrder(), _InOrder()))
-            self._ledger = self.loop.create_task(parts.ledger.run())
-            self.loop.create_task(parts.deadlines.run())
-            self.loop.create_task(composition._tell_left(parts.ledger))
-            self.loop.create_task(self.door._sweep())
+            self._ledger: asyncio.Task[None] | None = None
+            self._start()
         self.backend = Backend(
             settings=SETTINGS,
             rules=rules_of(SETTINGS),
@@ -122,11 +133,25 @@ class Process:
             reader=parts.store,
             hub=parts.hub,
             devices=parts.devices,
-            nodes=None,
-            bus=None,
+            nodes=parts.nodes,
+            bus=parts.bus,
             tokens=tokens,
             ws_port=1,
         )
+
+    def _store(self, clock: SystemClock) -> SqliteStore:
+        return SqliteStore(Path("simulated"), clock)
+
+    def _parts(self, store: SqliteStore, clock: SystemClock, superseded_s: float) -> live.Live:
+        return live._parts(SETTINGS, store, clock, superseded_s)
+
+    def _start(self) -> None:
+        """Serve."""
+        self._ledger = self.loop.create_task(self.live.ledger.run())
+        self.loop.create_task(self.live.deadlines.run())
+        self.loop.create_task(composition._tell_left(self.live.ledger))
+        self.loop.create_task(self.door._sweep())
+        self.is_ready = True
 
     def accept(self, wire: Wire) -> asyncio.Protocol:
         self.wires[wire] = None
@@ -158,13 +183,13 @@ class Process:
             self.loop.run_ready(100_000)
         else:
             self.callbacks_left -= self.loop.run_ready(self.callbacks_left)
-        if self.callbacks_left is None and self._ledger.done():
+        if self.callbacks_left is None and self._ledger is not None and self._ledger.done():
             assert isinstance(self._ledger.exception(), OutcomeUnknown)
             self.callbacks_left = 0
         return self.callbacks_left is None or self.callbacks_left > 0
 
     def die(self) -> None:
-        self.is_dead = True
+        self.is_dead, self.is_ready = True, False
         for connection in self._connections:
             connection.is_dead = True
         self.loop.die()

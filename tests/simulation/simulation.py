@@ -6,6 +6,7 @@ and the step's own number, so that a list from which steps were deleted does nea
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterable, MutableMapping
 from random import Random
@@ -27,7 +28,7 @@ from tests.simulation.invariants import Judge
 from tests.simulation.loop import Time
 from tests.simulation.mirror import Broken, Expected, Mirror
 from tests.simulation.network import Client, Frame, Wire
-from tests.simulation.process import START_MS, Process, Request, SimClock
+from tests.simulation.process import START_MS, Decided, Process, Request, SimClock
 
 ACCOUNTS: Final = ("ann", "bob", "cyd", "dan")  # the first two own devices
 DEVICES: Final = {
@@ -61,7 +62,7 @@ class Simulation:
         self.draws = Random(seed)
         self.time = Time()
         self.clock = SimClock(self.time, self.draws)
-        self.decided_ms = START_MS  # the time of the newest transaction
+        self.began_ms = START_MS  # when the newest transaction began
         self.is_calm = False
         self.accepted = set[tuple[str, ...]]()  # what was ever said: the account, and code, or device and sequence
         self.refused = set[tuple[str, ...]]()
@@ -72,7 +73,6 @@ class Simulation:
         self.accounts = {id: Account(id, f"{id}@example.org") for id in ACCOUNTS}
         self.devices: dict[str, DeviceLink] = {}
         self.keys = {id: f"key of {id}" for id in DEVICES}
-        self.operators = 0  # requests of operators under way
         self.trace: Callable[[str], None] | None = None
         self.broken: Broken | None = None  # what was found first
         self._numbers = 0
@@ -110,22 +110,31 @@ class Simulation:
         return bool(found >= marker)
 
     def connect(self, client: Client) -> Wire:
-        return Wire(self.draws.choice(self.processes), client, self.time, self.delay_s, self._spoken)
+        return Wire(self._some_process(), client, self.time, self.delay_s, self._spoken)
 
     def request(self, request: Request, answered: Callable[[int, Any], None], *, operator: bool = False) -> None:
         """Send an HTTP request; `answered` is called as the server answers, if it does."""
-        process = self.draws.choice(self.processes)
+        process = self._some_process()
 
         def arrive() -> None:
-            if not process.is_dead:
-                self.operators += operator
+            if process.is_ready:
+                process.operators += operator
                 process.ask(request, said)
 
         def said(status: int, body: Any) -> None:
-            self.operators -= operator
+            process.operators -= operator
             self._judged(answered, status, body)
 
         self.time.after(self.delay_s(), arrive)
+
+    def _some_process(self) -> Process:
+        """One that is ready, if there is one."""
+        return self.draws.choice([process for process in self.processes if process.is_ready] or self.processes)
+
+    def running(self) -> Process:
+        """The process whose code runs now."""
+        loop = asyncio.get_running_loop()
+        return next(process for process in self.processes if process.loop is loop)
 
     def delay_s(self) -> float:
         """Of the network: mostly none, seldom seconds."""
@@ -165,7 +174,6 @@ class Simulation:
         self.note("the process dies")
         process.die()
         self.disk.died()
-        self.operators = 0
         for wire in process.wires:
             if not wire.is_lost:
                 wire.server_died(self.draws.randrange)
@@ -202,10 +210,14 @@ class Simulation:
         self._judged(self.judge.spoken, wire, said)
 
     def _began(self) -> None:
-        self.decided_ms = self.clock.now_ms()
+        self.began_ms = self.clock.now_ms()
 
     def _committed(self) -> None:
-        self._judged(lambda: self.mirror.read(self.disk.database, records=self.operators > 0))
+        mirror = self.mirror
+        records = any(process.operators for process in self.processes if not process.is_dead)
+        self._judged(lambda: mirror.read(self.disk.database, records=records))
+        decided = Decided(self.began_ms, mirror.batch, mirror.accounts, mirror.token_serials)
+        self.running().decided = decided
 
     def _expect(self, expected: Expected) -> None:
         account = self.accounts.get(expected.account_id)
