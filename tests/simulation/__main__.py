@@ -28,6 +28,7 @@ BUNDLE = 20  # episodes that a process is given at once
 def main(
     seed: Annotated[int, typer.Option(help="Everything is drawn from it.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="How many steps.")] = 100_000,
+    nodes: Annotated[int, typer.Option(min=1, help="How many nodes serve the one database.")] = 1,
     replay: Annotated[
         Path | None, typer.Option(help="Take the steps in this file, with the seed that was printed.")
     ] = None,
@@ -35,12 +36,12 @@ def main(
 ) -> None:
     """Simulate until something breaks, or the steps are done."""
     if replay is not None:
-        _replay(seed, replay)
+        _replay(seed, replay, nodes)
         return
     began_s, done, failure = monotonic(), 0, None
     bundles = list(_bundles(seed, steps))
     with progress("steps", steps) as tell, _pool() as pool:
-        running: list[Future[Failure | None]] = [pool.submit(_play, bundle) for bundle in bundles]
+        running: list[Future[Failure | None]] = [pool.submit(_play, bundle, nodes) for bundle in bundles]
         lengths = {
             future: sum(length for _seed, length in bundle) for future, bundle in zip(running, bundles, strict=True)
         }
@@ -58,7 +59,16 @@ def main(
     took_s = monotonic() - began_s
     show(
         "simulation",
-        [{"seed": str(seed), "steps": steps, "seconds": took_s, "steps/s": steps / took_s, "broken": 0}],
+        [
+            {
+                "seed": str(seed),
+                "nodes": nodes,
+                "steps": steps,
+                "seconds": took_s,
+                "steps/s": steps / took_s,
+                "broken": 0,
+            }
+        ],
         as_json=as_json,
     )
 
@@ -75,17 +85,17 @@ def _pool() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def _play(bundle: list[tuple[int, int]]) -> Failure | None:
+def _play(bundle: list[tuple[int, int]], nodes: int) -> Failure | None:
     """The first failure of these episodes."""
     for seed, steps in bundle:
-        if (failure := play(seed, steps)) is not None:
+        if (failure := play(seed, steps, nodes=nodes)) is not None:
             return failure
     return None
 
 
 def _report(failure: Failure) -> None:
     """Print the seed, what is broken and the fewest steps; the steps go to a file too."""
-    again = play(failure.seed, len(failure.steps))
+    again = play(failure.seed, len(failure.steps), nodes=failure.nodes)
     found = failure if again is None else shortest(again)
     lines = [f"{step.kind} {step.number}" for step in found.steps]
     with NamedTemporaryFile("w", prefix=f"simulate-{found.seed}-", suffix=".steps", delete=False) as file:
@@ -94,12 +104,13 @@ def _report(failure: Failure) -> None:
     _say(f"BROKEN: {found.broken}")
     if again is None:
         _say("Taking the same steps again broke nothing: the simulation is not deterministic.")
-    _say(f"{len(lines)} steps; repeat it with: scripts/simulate --seed {found.seed} --replay {file.name}")
+    options = f"--seed {found.seed} --nodes {found.nodes} --replay {file.name}"
+    _say(f"{len(lines)} steps; repeat it with: scripts/simulate {options}")
 
 
-def _replay(seed: int, file: Path) -> None:
+def _replay(seed: int, file: Path, nodes: int) -> None:
     pairs = [line.split() for line in file.read_text().splitlines()]
-    broken = run(seed, [Step(kind, int(number)) for kind, number in pairs], trace=_say)
+    broken = run(seed, [Step(kind, int(number)) for kind, number in pairs], trace=_say, nodes=nodes)
     if broken is not None:
         _say(f"BROKEN: {broken}")
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ import msgspec
 from tests.simulation.network import CLOSED, HEAD, OPEN, Frame, Wire, frame
 
 if TYPE_CHECKING:
+    from tests.simulation.process import Process
     from tests.simulation.simulation import Simulation
 
 NOBODY: Final = "nobody@example.org"
@@ -89,9 +90,10 @@ class AppLink(Link):
         self.asks: dict[str, Ask] = {}
         self.session = 0  # said in the answer to the handshake
         self.superseded = False  # by what was said to a newer one
+        self.learns_s = -1.0  # until when its node may not know that
         self.settled = Counter[str]()  # said, by device and sequence
         self.unreceived: list[str] = []  # said since the server has last heard anything
-        self.expected: dict[tuple[str, str], None] = {}  # to be said yet
+        self.expected: dict[tuple[str, str], Process] = {}  # to be said yet, and by whom it was decided
         self.presence: dict[str, bool] = {}  # said
         self.offered: set[str] = set()  # heard on this link
         account.links.append(self)

@@ -176,7 +176,10 @@ class Mirror:
         rows = database.execute("SELECT id, uid, nickname, token_serial FROM account")
         self.accounts = {row[0]: account_of(row) for row in rows}
         rows = database.execute(f"SELECT {', '.join(Device.__struct_fields__)} FROM device")
+        owned = {(device.owner_id, device.id) for device in self.devices.values()}
         self.devices = {row[0]: device_of(row) for row in rows}
+        lost = owned.difference((device.owner_id, device.id) for device in self.devices.values())
+        self.held_in.update(dict.fromkeys(lost, self.batch))
         rows = database.execute("SELECT digest, account_id, serial, expires_ms FROM token")
         self.token_serials = {digest: (account, serial, expires) for digest, account, serial, expires in rows}
 

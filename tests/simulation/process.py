@@ -153,6 +153,11 @@ class Process:
         self.loop.create_task(self.door._sweep())
         self.is_ready = True
 
+    @property
+    def is_hearing(self) -> bool:
+        """Whether it is telling what another node has decided."""
+        return False
+
     def accept(self, wire: Wire) -> asyncio.Protocol:
         self.wires[wire] = None
         with running(self.loop):

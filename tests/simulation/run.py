@@ -21,11 +21,14 @@ class Failure(NamedTuple):
     seed: int
     steps: Sequence[Step]
     broken: Broken
+    nodes: int = 1
 
 
-def run(seed: int, steps: Sequence[Step], trace: Callable[[str], None] | None = None) -> Broken | None:
+def run(
+    seed: int, steps: Sequence[Step], trace: Callable[[str], None] | None = None, *, nodes: int = 1
+) -> Broken | None:
     """Take the steps; what was broken, if something was. It ends with a quiet time. `trace` is told what happens."""
-    simulation = Simulation(seed)
+    simulation = Simulation(seed, nodes)
     simulation.trace = trace
     with simulated(simulation.draws, simulation.logged):
         try:
@@ -50,11 +53,11 @@ def episodes(seed: int, steps: int) -> Iterator[tuple[int, int]]:
         yield seed * 1_000_003 + index, min(EPISODE, steps - first)
 
 
-def play(seed: int, steps: int) -> Failure | None:
+def play(seed: int, steps: int, *, nodes: int = 1) -> Failure | None:
     """One episode."""
-    drawn = draw_steps(seed, steps)
-    broken = run(seed, drawn)
-    return None if broken is None else Failure(seed, drawn, broken)
+    drawn = draw_steps(seed, steps, nodes=nodes)
+    broken = run(seed, drawn, nodes=nodes)
+    return None if broken is None else Failure(seed, drawn, broken, nodes)
 
 
 def shortest(failure: Failure, tries: int = 1000) -> Failure:
@@ -63,10 +66,10 @@ def shortest(failure: Failure, tries: int = 1000) -> Failure:
 
     def fails(steps: Sequence[Step]) -> bool:
         nonlocal found
-        broken = run(failure.seed, steps)
+        broken = run(failure.seed, steps, nodes=failure.nodes)
         if broken is None or _where(broken) != where:
             return False
-        found = Failure(failure.seed, list(steps), broken)
+        found = Failure(failure.seed, list(steps), broken, failure.nodes)
         return True
 
     shrink(failure.steps, fails, tries)

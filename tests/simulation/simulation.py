@@ -28,6 +28,7 @@ from tests.simulation.invariants import Judge
 from tests.simulation.loop import Time
 from tests.simulation.mirror import Broken, Expected, Mirror
 from tests.simulation.network import Client, Frame, Wire
+from tests.simulation.node import Cluster, Node
 from tests.simulation.process import START_MS, Decided, Process, Request, SimClock
 
 ACCOUNTS: Final = ("ann", "bob", "cyd", "dan")  # the first two own devices
@@ -44,6 +45,12 @@ EXPECTED_IN_LOG: Final = {
     "store failed, nothing was changed",
     "notices left by an import could not be read",
     "the alarm could not read what is due",
+    "a node is dead; what it decided last may not have been told",
+    "this node was taken for dead, or the database has lost its row; it joins again",
+    "the directory cannot be asked; other nodes are told later",
+    "the directory cannot be asked where a device is",
+    "this node cannot beat",
+    "what waits cannot be read",
 }
 
 
@@ -55,10 +62,11 @@ class Step(NamedTuple):
 
 
 class Simulation:
-    """One run."""
+    """One run, of so many nodes."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, nodes: int = 1) -> None:
         self.seed = seed
+        self.nodes = nodes
         self.draws = Random(seed)
         self.time = Time()
         self.clock = SimClock(self.time, self.draws)
@@ -76,10 +84,14 @@ class Simulation:
         self.trace: Callable[[str], None] | None = None
         self.broken: Broken | None = None  # what was found first
         self._numbers = 0
+        self.batches_ms: list[int] = []  # when each batch that the mirror counts was written
         self.judge = Judge(self)
         self.mirror = Mirror(self._has_accepted, self._has_refused, self._expect)
         self.disk = Disk(self._committed)
         self.disk.began = self._began
+        self.cluster = Cluster(self.time, self.clock, self.mirror, self.delay_s) if nodes > 1 else None
+        if self.cluster is not None:
+            self.cluster.directory.failed = self._directory_failed
         self.processes: list[Process] = []
         self._write_records()
         self.start()
@@ -174,19 +186,32 @@ class Simulation:
         self.note("the process dies")
         process.die()
         self.disk.died()
+        self.hints_lost()
         for wire in process.wires:
             if not wire.is_lost:
                 wire.server_died(self.draws.randrange)
         draw = self.draws.random()
-        self.time.after(0.0 if self.is_calm or draw < 0.5 else draw * 5 if draw < 0.95 else 200.0, self.start)
+        delay_s = 0.0 if self.is_calm or draw < 0.5 else draw * 5 if draw < 0.95 else 200.0
+        self.time.after(delay_s, self.start_one, process.number)
 
     def start(self) -> None:
-        """Start a process where none runs."""
-        if self.processes and not self.processes[0].is_dead:
+        """Start a process for each that does not run."""
+        numbers = {*range(self.nodes)} - {process.number for process in self.processes if not process.is_dead}
+        for number in sorted(numbers):
+            self.start_one(number)
+
+    def start_one(self, number: int) -> None:
+        """Start this process, if it does not run."""
+        others = [process for process in self.processes if process.number != number]
+        if len(others) < len(self.processes) and not self.processes[number].is_dead:
             return
-        self.clock.restarted()
-        self.mirror.read(self.disk.database, records=True)
-        self.processes = [Process(self.time, self.clock, self.disk, self.disk_delay_s, self._failed)]
+        self._read(records=True)
+        if self.cluster is None:
+            self.clock.restarted()
+            process = Process(self.time, self.clock, self.disk, self.disk_delay_s, self._failed)
+        else:
+            process = Node(self.cluster, self.disk, self.disk_delay_s, self._failed, number)
+        self.processes = sorted([*others, process], key=lambda each: each.number)
 
     def end(self) -> None:
         for process in self.processes:
@@ -209,21 +234,40 @@ class Simulation:
     def _spoken(self, wire: Wire, said: Frame) -> None:
         self._judged(self.judge.spoken, wire, said)
 
+    def _directory_failed(self) -> None:
+        self.disk.failed += 1
+
     def _began(self) -> None:
         self.began_ms = self.clock.now_ms()
 
     def _committed(self) -> None:
         mirror = self.mirror
         records = any(process.operators for process in self.processes if not process.is_dead)
-        self._judged(lambda: mirror.read(self.disk.database, records=records))
+        self._judged(lambda: self._read(records=records))
         decided = Decided(self.began_ms, mirror.batch, mirror.accounts, mirror.token_serials)
         self.running().decided = decided
 
+    def _read(self, *, records: bool) -> None:
+        self.batches_ms.append(self.clock.now_ms())
+        self.mirror.read(self.disk.database, records=records)
+
     def _expect(self, expected: Expected) -> None:
-        account = self.accounts.get(expected.account_id)
+        account, process = self.accounts.get(expected.account_id), self.running()
         for link in account.links if account else ():
-            if link.session and not link.superseded and link.wire.stands:
-                link.expected[expected.kind, expected.about] = None
+            is_lost = link.wire.process is not process and self._may_be_lost(expected.kind)
+            if link.session and not link.superseded and link.wire.stands and not is_lost:
+                link.expected[expected.kind, expected.about] = process
+
+    def _may_be_lost(self, kind: str) -> bool:
+        """On its way to another node now. What waits is looked up after a gap; that a share has ended is not."""
+        return kind == "cancelShare" and self.cluster is not None and self.cluster.is_cut
+
+    def hints_lost(self) -> None:
+        """A gap in the bus, or the death of a node, which has not told all."""
+        for link in [link for account in self.accounts.values() for link in account.links]:
+            for (kind, about), process in list(link.expected.items()):
+                if kind == "cancelShare" and process is not link.wire.process:
+                    del link.expected[kind, about]
 
     def _has_accepted(self, account_id: str, share: Share) -> bool:
         return not self.accepted.isdisjoint(_names(account_id, share))

@@ -17,10 +17,13 @@ QUIET_EVERY: Final = 400  # steps
 SOON_S: Final = (0.0, 0.0005, 0.001, 0.004)
 
 
-def draw_steps(seed: int, number: int) -> list[Step]:
+def draw_steps(seed: int, number: int, *, nodes: int = 1) -> list[Step]:
     """The steps of a run, with a quiet time now and then."""
     draws = Random(seed)
-    kinds = draws.choices(list(STEPS), [weight for weight, _do in STEPS.values()], k=number)
+    weights = {
+        kind: weight for kind, (weight, _do) in STEPS.items() if kind not in (ALONE if nodes > 1 else AMONG_OTHERS)
+    }
+    kinds = draws.choices(list(weights), list(weights.values()), k=number)
     kinds[QUIET_EVERY - 1 :: QUIET_EVERY] = [QUIET] * (number // QUIET_EVERY)
     return [Step(kind, draws.getrandbits(48)) for kind in kinds]
 
@@ -34,8 +37,11 @@ def take(simulation: Simulation, step: Step) -> None:
 
 
 def die(simulation: Simulation) -> None:
-    """The process dies some callbacks from now."""
-    for process in simulation.processes:
+    """The process dies some callbacks from now; of several one, or all."""
+    processes = simulation.processes
+    if len(processes) > 1 and simulation.draws.random() < 0.8:
+        processes = [simulation.draws.choice(processes)]
+    for process in processes:
         if process.callbacks_left is None and not process.is_dead:
             process.callbacks_left = 1 + int(simulation.draws.expovariate(0.1))
 
@@ -67,6 +73,8 @@ def wait_for_deadline(simulation: Simulation) -> None:
     simulation.advance(left_ms / 1000 if 0 < left_ms < 200_000 else draws.choice((5.0, 20.0, 185.0)))
 
 
+ALONE: Final = {"set_clock"}  # not of nodes, which go by the database's time
+AMONG_OTHERS: Final[set[str]] = set()
 STEPS: Final[dict[str, tuple[float, Do]]] = {
     "connect": (6, people.connect),
     "connect_device": (4, people.connect_device),

@@ -15,6 +15,11 @@ def test_nothing_breaks(seed: int) -> None:
         assert play(episode, steps) is None
 
 
+def test_nothing_breaks_among_two_nodes() -> None:
+    for episode, steps in episodes(5, 2 * EPISODE):
+        assert play(episode, steps, nodes=2) is None
+
+
 def test_a_run_is_determined_by_its_seed_and_steps() -> None:
     steps, traces = draw_steps(7, 300), []
     for _again in range(2):
