@@ -39,6 +39,7 @@ DEVICES: Final = {
 }
 
 
+ENDLESS: Final = 2000  # rounds of the loop at one time
 EXPECTED_IN_LOG: Final = {
     "store failed, nothing was changed",
     "notices left by an import could not be read",
@@ -78,7 +79,7 @@ class Simulation:
         self._numbers = 0
         self.judge = Judge(self)
         self.mirror = Mirror(self._has_accepted, self._has_refused, self._expect)
-        self.disk = Disk(self._committed)
+        self.disk = Disk(self._committed, self._refused)
         self.disk.began = self._began
         self.processes: list[Process] = []
         self._write_records()
@@ -144,12 +145,17 @@ class Simulation:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         until_s, time = self.time.now_s + seconds, self.time
+        stood_s, rounds = time.now_s, 0
         while True:
             for process in self.processes:
                 if (process.loop.ready or process.callbacks_left is not None) and not process.run():
                     self.kill(process)
             if self.broken is not None:
                 raise self.broken
+            rounds = rounds + 1 if time.now_s == stood_s else 0
+            if rounds > ENDLESS:
+                raise Broken(f"the server works without end at {self.clock.now_ms()}")
+            stood_s = time.now_s
             if (handle := time.next_due(until_s)) is None:
                 return
             if handle.loop is None:
@@ -206,6 +212,9 @@ class Simulation:
 
     def _committed(self) -> None:
         self._judged(lambda: self.mirror.read(self.disk.database, records=self.operators > 0))
+
+    def _refused(self) -> None:
+        self._judged(self.mirror.check_unchanged, self.disk.database)
 
     def _expect(self, expected: Expected) -> None:
         account = self.accounts.get(expected.account_id)
