@@ -57,6 +57,11 @@ def play(seed: int, steps: int) -> Failure | None:
     return None if broken is None else Failure(seed, drawn, broken)
 
 
+def play_all(bundle: Sequence[tuple[int, int]]) -> Failure | None:
+    """The first failure of these episodes."""
+    return next((failure for seed, steps in bundle if (failure := play(seed, steps)) is not None), None)
+
+
 def shortest(failure: Failure, tries: int = 1000) -> Failure:
     """The fewest steps by which something breaks in the same way: from the same line of a check."""
     found, where = failure, _where(failure.broken)
