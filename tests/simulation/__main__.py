@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from tests.figures import progress, show
-from tests.simulation.run import Failure, episodes, play, run, shortest
+from tests.simulation.run import Failure, episodes, play, play_all, run, shortest
 from tests.simulation.simulation import Step
 
 PROCESSES = 2
@@ -41,7 +41,7 @@ def main(
     began_s, done, failure = monotonic(), 0, None
     bundles = list(_bundles(seed, steps))
     with progress("steps", steps) as tell, _pool() as pool:
-        running: list[Future[Failure | None]] = [pool.submit(_play, bundle, nodes) for bundle in bundles]
+        running: list[Future[Failure | None]] = [pool.submit(play_all, bundle, nodes) for bundle in bundles]
         lengths = {
             future: sum(length for _seed, length in bundle) for future, bundle in zip(running, bundles, strict=True)
         }
@@ -83,14 +83,6 @@ def _bundles(seed: int, steps: int) -> Iterator[list[tuple[int, int]]]:
 def _pool() -> Iterator[ProcessPoolExecutor]:
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         yield pool
-
-
-def _play(bundle: list[tuple[int, int]], nodes: int) -> Failure | None:
-    """The first failure of these episodes."""
-    for seed, steps in bundle:
-        if (failure := play(seed, steps, nodes=nodes)) is not None:
-            return failure
-    return None
 
 
 def _report(failure: Failure) -> None:

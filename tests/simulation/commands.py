@@ -47,17 +47,29 @@ def answer(simulation: Simulation) -> None:
 def update_share(simulation: Simulation) -> None:
     link, draws = people.speaker(simulation, owner=True), simulation.draws
     if link is not None:
-        params = {"uid": people.other(simulation, link.account).uid, "permit": draws.randrange(16), "note": "n"}
-        device_id = people.owned(simulation, link.account)
+        device_id, uid = _shared(simulation, link.account)
+        params = {"uid": uid, "permit": draws.randrange(16), "note": "n"}
         link.ask("updateShare", _command("updateShare", link.account, device_id, simulation.sequence(), params))
 
 
 def cancel_share(simulation: Simulation) -> None:
     link = people.speaker(simulation, owner=True)
     if link is not None:
-        params = {"uid": people.other(simulation, link.account).uid, "deviceName": "D"}
-        device_id = people.owned(simulation, link.account)
+        device_id, uid = _shared(simulation, link.account)
+        params = {"uid": uid, "deviceName": "D"}
         link.ask("cancelShare", _command("cancelShare", link.account, device_id, simulation.sequence(), params))
+
+
+def _shared(simulation: Simulation, account: Account) -> tuple[str, str]:
+    """A device of the account's and a login name; mostly of somebody who has something of it, or of its bridge."""
+    mirror, draws = simulation.mirror, simulation.draws
+    live = [mirror.shares[id] for ids in mirror.live.values() for id in ids]
+    share = people.choice(simulation, [each for each in live if each.sharer_id == account.id and each.sharee_id])
+    if share is None or draws.random() < 0.3:
+        return people.owned(simulation, account), people.other(simulation, account).uid
+    below = [device.id for device in mirror.devices.values() if device.bridge_id == share.device_id]
+    device_id = draws.choice([share.device_id, *below])
+    return device_id, f"{share.sharee_id}@example.org"
 
 
 def control(simulation: Simulation) -> None:
@@ -94,7 +106,9 @@ def _reached(simulation: Simulation, account: Account) -> str:
     devices = list(simulation.mirror.devices) or ["none"]
     now_ms = simulation.clock.now_ms()
     held = [id for id in devices if simulation.mirror.holds(account.id, id, now_ms)]
-    return simulation.draws.choice(held if held and simulation.draws.random() < 0.75 else devices)
+    barred = [share.device_id for share in simulation.mirror.barred(account.id)]
+    draw = simulation.draws.random()
+    return simulation.draws.choice(barred if barred and draw < 0.2 else held if held and draw < 0.8 else devices)
 
 
 def report(simulation: Simulation) -> None:

@@ -30,14 +30,15 @@ class Fault(Enum):
 
 
 class Disk:
-    """`committed` is called after each commit, before anybody is told of it."""
+    """`committed` is called after each commit, before anybody is told of it; `refused` after one that failed."""
 
-    def __init__(self, committed: Callable[[], None]) -> None:
+    def __init__(self, committed: Callable[[], None], refused: Callable[[], None]) -> None:
         self.database = sqlite3.connect(":memory:", isolation_level=None, cached_statements=STATEMENTS_KEPT)
         self.database.execute("PRAGMA foreign_keys = ON")
         for statement in statements(files("sharesrv.store.sqlite").joinpath("schema.sql").read_text()):
             self.database.execute(statement)
         self._committed = committed
+        self._refused = refused
         self.faults: list[Fault] = []  # those of the transactions to come
         self.failed = 0  # transactions with a fault
         self.began: Callable[[], None] = lambda: None
@@ -57,6 +58,9 @@ class Disk:
             self.died()
             if fault is Fault.DONE:
                 self._committed()
+            raise
+        except (sqlite3.Error, StoreFailed):
+            self._refused()
             raise
         self._committed()  # it wrote nothing, so there was nothing that could fail
         return result

@@ -93,6 +93,11 @@ class Mirror:
         """The same, or it might before or amid this batch or a later one: what was decided then may be told now."""
         return self.held_in.get((account_id, device_id), -1) >= batch or self.holds(account_id, device_id, now_ms)
 
+    def barred(self, account_id: str) -> list[Share]:
+        """The sub-devices that were taken out of what the account was given."""
+        live = (self.shares[id] for ids in self.live.values() for id in ids)
+        return [share for share in live if share.state is State.BARRED and share.sharee_id == account_id]
+
     def _granted(self, account_id: str, device: Device, now_ms: int | None) -> bool:
         """By grants alone; without a time, those that are overdue but have not ended count."""
         covering = device.bridge_id is not None and any(
@@ -151,6 +156,8 @@ class Mirror:
             self._check(move, new[move.share_id], moves, new)
         for share in new.values():
             self._put(share)
+        if records:
+            self._check_owners()
         for account_id, device_id in had:
             device = self.devices.get(device_id)
             if device is None or (device.owner_id != account_id and not self._granted(account_id, device, None)):
@@ -193,6 +200,20 @@ class Mirror:
         (self.live[share.device_id].add if share.state < State.MERGED else self.live[share.device_id].discard)(share.id)
 
     # What must hold.
+
+    def check_unchanged(self, database: sqlite3.Connection) -> None:
+        """A transaction has failed: nothing of it is on disk."""
+        (last,) = database.execute("SELECT coalesce(max(id), 0) FROM journal").fetchone()
+        if last > self._journal:
+            raise Broken("a commit is on disk, and its commands were answered that nothing was changed")
+
+    def _check_owners(self) -> None:
+        """A device that is gone, or another's, is shared by nobody who had it."""
+        for device_id, ids in self.live.items():
+            device = self.devices.get(device_id)
+            for share in map(self.shares.__getitem__, ids):
+                if device is None or device.owner_id != share.sharer_id:
+                    raise Broken(f"a share outlives that {share.sharer_id} had {device_id}: {share}")
 
     def _check(self, move: Move, share: Share, moves: list[Move], new: dict[int, Share]) -> None:
         old = self.shares.get(move.share_id)

@@ -40,7 +40,9 @@ def choice(simulation: Simulation, things: Sequence[Value]) -> Value | None:
 
 def owned(simulation: Simulation, account: Account) -> str:
     """A device of the account's; seldom any, or none."""
-    devices = [device.id for device in simulation.mirror.devices.values() if device.owner_id == account.id]
+    owned = [device for device in simulation.mirror.devices.values() if device.owner_id == account.id]
+    bridges = {device.bridge_id for device in owned}
+    devices = [device.id for device in owned for _twice in range(2 if device.id in bridges else 1)]
     if not devices or simulation.draws.random() < 0.03:
         devices = [*simulation.mirror.devices, "none"]
     return simulation.draws.choice(devices)

@@ -36,6 +36,7 @@ from tests.simulation.network import Wire
 
 START_MS: Final = 1_700_000_000_000
 ADMIN: Final = "secret"
+A_ROUND: Final = 1000  # callbacks, after which the world has its turn
 SETTINGS: Final = Settings(
     sessions=Sessions(heartbeat=3600),  # nobody here pings just to be taken for alive
     limits=Limits(unsent_bytes=8192, handshakes_per_minute=0, frames_per_second=0),
@@ -185,7 +186,7 @@ class Process:
     def run(self) -> bool:
         """Run until nothing is ready. False, and it must die, where its time has come."""
         if self.callbacks_left is None:
-            self.loop.run_ready(100_000)
+            self.loop.run_ready(A_ROUND)
         else:
             self.callbacks_left -= self.loop.run_ready(self.callbacks_left)
         if self.callbacks_left is None and self._ledger is not None and self._ledger.done():

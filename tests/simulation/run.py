@@ -60,6 +60,12 @@ def play(seed: int, steps: int, *, nodes: int = 1) -> Failure | None:
     return None if broken is None else Failure(seed, drawn, broken, nodes)
 
 
+def play_all(bundle: Sequence[tuple[int, int]], nodes: int) -> Failure | None:
+    """The first failure of these episodes."""
+    played = (play(seed, steps, nodes=nodes) for seed, steps in bundle)
+    return next((failure for failure in played if failure is not None), None)
+
+
 def shortest(failure: Failure, tries: int = 1000) -> Failure:
     """The fewest steps by which something breaks in the same way: from the same line of a check."""
     found, where = failure, _where(failure.broken)

@@ -41,6 +41,7 @@ DEVICES: Final = {
 }
 
 
+ENDLESS: Final = 2000  # rounds of the loop at one time
 EXPECTED_IN_LOG: Final = {
     "store failed, nothing was changed",
     "notices left by an import could not be read",
@@ -87,7 +88,7 @@ class Simulation:
         self.batches_ms: list[int] = []  # when each batch that the mirror counts was written
         self.judge = Judge(self)
         self.mirror = Mirror(self._has_accepted, self._has_refused, self._expect)
-        self.disk = Disk(self._committed)
+        self.disk = Disk(self._committed, self._refused)
         self.disk.began = self._began
         self.cluster = Cluster(self.time, self.clock, self.mirror, self.delay_s) if nodes > 1 else None
         if self.cluster is not None:
@@ -165,12 +166,17 @@ class Simulation:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         until_s, time = self.time.now_s + seconds, self.time
+        stood_s, rounds = time.now_s, 0
         while True:
             for process in self.processes:
                 if (process.loop.ready or process.callbacks_left is not None) and not process.run():
                     self.kill(process)
             if self.broken is not None:
                 raise self.broken
+            rounds = rounds + 1 if time.now_s == stood_s else 0
+            if rounds > ENDLESS:
+                raise Broken(f"the server works without end at {self.clock.now_ms()}")
+            stood_s = time.now_s
             if (handle := time.next_due(until_s)) is None:
                 return
             if handle.loop is None:
@@ -250,6 +256,9 @@ class Simulation:
     def _read(self, *, records: bool) -> None:
         self.batches_ms.append(self.clock.now_ms())
         self.mirror.read(self.disk.database, records=records)
+
+    def _refused(self) -> None:
+        self._judged(self.mirror.check_unchanged, self.disk.database)
 
     def _expect(self, expected: Expected) -> None:
         account, process = self.accounts.get(expected.account_id), self.running()
