@@ -50,6 +50,7 @@ EXPECTED_IN_LOG: Final = {
     "this node was taken for dead, or the database has lost its row; it joins again",
     "the directory cannot be asked; other nodes are told later",
     "the directory cannot be asked where a device is",
+    "the store failed a request",
     "this node cannot beat",
     "what waits cannot be read",
 }

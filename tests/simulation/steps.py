@@ -51,6 +51,21 @@ def break_disk(simulation: Simulation) -> None:
     simulation.disk.faults += faults
 
 
+def cut_bus(simulation: Simulation) -> None:
+    """A node's bus is away for a while."""
+    cluster, draws = simulation.cluster, simulation.draws
+    bus = people.choice(simulation, list(cluster.links.values())) if cluster else None
+    if cluster is not None and bus is not None and bus.is_up:
+        bus.cut()
+        simulation.hints_lost()
+        simulation.time.after(draws.choice((0.01, 0.5, 3.0, 15.0)), cluster.join)
+
+
+def break_directory(simulation: Simulation) -> None:
+    if simulation.cluster is not None:
+        simulation.cluster.directory.failures += simulation.draws.choice((1, 1, 3))
+
+
 def set_clock(simulation: Simulation) -> None:
     """The machine's clock is set, forward or back."""
     draws = simulation.draws
@@ -74,7 +89,7 @@ def wait_for_deadline(simulation: Simulation) -> None:
 
 
 ALONE: Final = {"set_clock"}  # not of nodes, which go by the database's time
-AMONG_OTHERS: Final[set[str]] = set()
+AMONG_OTHERS: Final = {"cut_bus", "break_directory"}
 STEPS: Final[dict[str, tuple[float, Do]]] = {
     "connect": (6, people.connect),
     "connect_device": (4, people.connect_device),
@@ -98,6 +113,8 @@ STEPS: Final[dict[str, tuple[float, Do]]] = {
     "grant": (0.8, calls.grant),
     "die": (0.7, die),
     "break_disk": (0.7, break_disk),
+    "cut_bus": (0.7, cut_bus),
+    "break_directory": (0.7, break_directory),
     "set_clock": (0.7, set_clock),
     "wait": (7, wait),
     "wait_for_deadline": (1.2, wait_for_deadline),
