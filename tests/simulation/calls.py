@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from sharesrv.auth import digest
+from sharesrv.domain.records import TOKEN_ID_LENGTH
 from sharesrv.domain.share import State
 from tests.simulation import people
 from tests.simulation.clients import Account
@@ -112,7 +114,9 @@ def _operate(simulation: Simulation, method: str, path: str, body: object, done:
         if 200 <= status < 300:
             done(found)
 
-    request = Request(method, f"/admin/v1/{path}", token=f"Bearer {ADMIN}", body=msgspec.json.encode(body))
+    request = Request(
+        method, f"/admin/v1/{path}", token=f"Bearer {ADMIN}", body=b"" if body is None else msgspec.json.encode(body)
+    )
     simulation.request(request, answered, operator=True)
 
 
@@ -152,3 +156,14 @@ def grant(simulation: Simulation) -> None:
     if draws.random() < 0.5:
         body["sharingExpireAt"] = simulation.clock.now_ms() + draws.choice((20, 30_000, 400_000))
     _operate(simulation, "POST", "shares", body, lambda _body: None)
+
+
+def revoke(simulation: Simulation) -> None:
+    """An operator revokes an account's newest token: its connections end, on whichever node they are."""
+    account = people.somebody(simulation)
+    token = account.tokens[-1]
+
+    def done(_body: Any) -> None:
+        mint(simulation, account)
+
+    _operate(simulation, "DELETE", f"accounts/{account.id}/tokens/{digest(token)[:TOKEN_ID_LENGTH]}", None, done)

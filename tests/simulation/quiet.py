@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sharesrv.auth import digest
 from sharesrv.domain.share import Origin, State
 from sharesrv.store.rows import SHARE, share_of
 from tests.simulation.calls import mint
@@ -63,6 +64,8 @@ def _check_links(simulation: Simulation) -> None:
     """Whoever stayed connected was told all that it was to be told, and was answered."""
     for account in simulation.accounts.values():
         standing = [link for link in account.links if link.wire.stands and link.session]
+        if lost := [link.token for link in standing if digest(link.token) not in simulation.mirror.token_serials]:
+            raise Broken(f"{account.id} is still connected by tokens that were revoked: {lost}")
         if len(standing) > 1:
             raise Broken(f"{account.id} has {len(standing)} sessions")
         for link in account.links:

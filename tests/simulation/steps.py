@@ -89,7 +89,7 @@ def wait_for_deadline(simulation: Simulation) -> None:
 
 
 ALONE: Final = {"set_clock"}  # not of nodes, which go by the database's time
-AMONG_OTHERS: Final = {"cut_bus", "break_directory"}
+AMONG_OTHERS: Final = {"cut_bus", "break_directory", "revoke"}
 STEPS: Final[dict[str, tuple[float, Do]]] = {
     "connect": (6, people.connect),
     "connect_device": (4, people.connect_device),
@@ -113,6 +113,7 @@ STEPS: Final[dict[str, tuple[float, Do]]] = {
     "grant": (0.8, calls.grant),
     "die": (0.7, die),
     "break_disk": (0.7, break_disk),
+    "revoke": (0.7, calls.revoke),
     "cut_bus": (0.7, cut_bus),
     "break_directory": (0.7, break_directory),
     "set_clock": (0.7, set_clock),
