@@ -68,7 +68,10 @@ class LinkedBus:
                 take(other, _DECODER.decode(packed))
 
         if self.is_up:
-            asyncio.get_running_loop().call_soon(arrive)
+            self._carry(to, arrive)
+
+    def _carry(self, _to: Address, arrive: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(arrive)
 
 
 class Node:

@@ -6,7 +6,10 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
+from sharesrv.live.presence import Devices
+from sharesrv.store.base import StoreFailed
 from tests.http import Operator, operating
 from tests.wire import GUEST, OTHER, OWNER, UIDS, Wire, answer, at, device_row, fill, query, register, server, share
 
@@ -456,3 +459,17 @@ async def test_3_3_an_id_that_no_share_can_have_is_404(database: Path, id: int) 
     async with operating(database) as operator:
         for method in ("GET", "PATCH", "DELETE"):
             assert (await operator.ask(method, f"shares/{id}", {})).status_code == 404
+
+
+async def broken(_devices: Devices, _asked: object) -> None:
+    raise StoreFailed("no answer today")
+
+
+async def test_a_directory_that_fails_is_500_and_no_bug(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with operating(database) as operator:
+        monkeypatch.setattr(Devices, "online", broken)
+        with capture_logs() as entries:
+            assert (await operator.ask("GET", "devices")).status_code == 500
+        assert [(each["event"], each["reason"]) for each in entries] == [
+            ("the store failed a request", "no answer today")
+        ]

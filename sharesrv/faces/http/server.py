@@ -31,6 +31,7 @@ from sharesrv.faces.http import admin, apps, openapi, ops, oversight, sharing
 from sharesrv.faces.http.backend import AnyRequest, Backend, Failure, Unprocessable
 from sharesrv.protocol import quectel
 from sharesrv.protocol.faults import Wrong, wrong
+from sharesrv.store.base import StoreFailed
 
 BODY_MAX: Final = 64 * 1024  # bytes
 GRACE_S: Final = 2.0  # for requests under way, when going down
@@ -66,7 +67,11 @@ def application(backend: Backend) -> Litestar:
         dependencies=dependencies,
         state=State(state),
         before_request=_check_request,
-        exception_handlers={HTTPException: _answer_refusal, Exception: _answer_bug},
+        exception_handlers={
+            HTTPException: _answer_refusal,
+            StoreFailed: _answer_failed_store,
+            Exception: _answer_bug,
+        },
         request_max_body_size=BODY_MAX,
         openapi_config=None,
         logging_config=None,
@@ -122,6 +127,11 @@ def _unprocessable(error: ValidationException) -> Unprocessable:
     missing = re.search(r"parameter '?(\w+)'?", error.detail)
     path = missing[1] if missing else ""
     return Unprocessable(Wrong(path, f"the query has no {path}" if path else error.detail))
+
+
+def _answer_failed_store(_request: AnyRequest, error: StoreFailed) -> Response[Failure]:
+    log.error("the store failed a request", reason=str(error))
+    return Response(Failure(500, "internal error"), status_code=500)
 
 
 def _answer_bug(_request: AnyRequest, error: Exception) -> Response[Failure]:
