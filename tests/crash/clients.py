@@ -42,8 +42,8 @@ CALL_S: Final = 15.0  # after which an HTTP request is given up
 NOT_STORED: Final = (5000, 5134, 5138)
 SETTINGS: Final = (
     "sharing.confirm_timeout=0.7",
-    # Longer than an alarm may be late: a request that is asked again behind a lost connection, when it has timed out and
-    # nobody has told so yet, is too soon then; without that it would be a second offer.
+    # Longer than an alarm may be late: a request that has timed out, and is asked again behind a lost connection before
+    # anybody has told so, is too soon then; else it would be a second offer.
     "sharing.resend_cooldown=2",
     "devices.response_timeout=2",
     "limits.offers_per_minute=0",
