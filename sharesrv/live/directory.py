@@ -27,6 +27,9 @@ class Together(Generic[Found]):
         self._ids.update(ids)
         if self._next is None:
             self._next = asyncio.create_task(self._run())
+            self._next.add_done_callback(
+                lambda task: task.cancelled() or task.exception()
+            )  # all may have stopped to wait
         return await asyncio.shield(self._next)
 
     async def _run(self) -> Found:
