@@ -10,7 +10,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, cast
 
 from sharesrv.cli.live import Live, is_single, tell_here
@@ -28,13 +27,12 @@ from sharesrv.live.relay import Relay
 from sharesrv.live.routed_commands import RoutedCommands
 from sharesrv.store.base import StoreFailed, Work
 from sharesrv.store.postgres.lists import LATE_MS
-from sharesrv.store.sqlite.store import SqliteStore
 from tests.directory import MemoryDirectory
 from tests.linked import LinkedBus
 from tests.simulation.disk import Disk
 from tests.simulation.loop import Handle, SimLoop, Time
 from tests.simulation.mirror import Mirror
-from tests.simulation.process import SETTINGS, Process, SimClock
+from tests.simulation.process import SETTINGS, Process, SimClock, SimStore
 
 JOIN_AGAIN_S: Final = 1.0
 
@@ -142,11 +140,11 @@ class NodeClock(SharedClock):
         return self._clock._random_bytes(number)
 
 
-class NodeStore(SqliteStore):
+class NodeStore(SimStore):
     """Others write the disk too."""
 
     def __init__(self, clock: SystemClock, cluster: Cluster) -> None:
-        super().__init__(Path("simulated"), clock)
+        super().__init__(clock)
         self._cluster = cluster
         self.node = 0
         self.node_id = 0
@@ -191,10 +189,10 @@ class Node(Process):
         self._cluster = cluster
         super().__init__(cluster.time, NodeClock(cluster.clock), disk, delay_s, failed, number)
 
-    def _store(self, clock: SystemClock) -> SqliteStore:
+    def _store(self, clock: SystemClock) -> SimStore:
         return NodeStore(clock, self._cluster)
 
-    def _parts(self, store: SqliteStore, clock: SystemClock, superseded_s: float) -> Live:
+    def _parts(self, store: SimStore, clock: SystemClock, superseded_s: float) -> Live:
         """As in cli/node.py."""
         assert isinstance(store, NodeStore)
         assert isinstance(clock, NodeClock)

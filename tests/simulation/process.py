@@ -44,6 +44,16 @@ SETTINGS: Final = Settings(
 )
 
 
+class SimStore(SqliteStore):
+    """The store's own code, but for the files that are not there."""
+
+    def __init__(self, clock: SystemClock) -> None:
+        super().__init__(Path("simulated"), clock)
+
+    def _check_files(self) -> None:
+        pass
+
+
 class SimClock(SystemClock):
     """The machine's clock: simulated time, and by how much it was set. It is the machine's, so it outlives processes."""
 
@@ -52,9 +62,12 @@ class SimClock(SystemClock):
         self._time = time
         self._draws = draws
         self.set_ms = 0
+        self._ahead_ms = 0
 
     def now_ms(self) -> int:
-        return START_MS + self.elapsed_ms() + self.set_ms
+        """As `SystemClock`: set back, it goes on as before, until a restart."""
+        self._ahead_ms = max(self._ahead_ms, START_MS + self.set_ms)
+        return self.elapsed_ms() + self._ahead_ms
 
     def elapsed_ms(self) -> int:
         return int(self._time.now_s * 1000 + 1e-6)
@@ -63,8 +76,8 @@ class SimClock(SystemClock):
         return self._draws.randbytes(number)
 
     def restarted(self) -> None:
-        """A new process knows no ids of the one before."""
-        self._last_id = 0
+        """A new process knows no ids of the one before, nor that the clock was set back."""
+        self._last_id = self._ahead_ms = 0
 
 
 class Decided(NamedTuple):
@@ -140,15 +153,20 @@ class Process:
             ws_port=1,
         )
 
-    def _store(self, clock: SystemClock) -> SqliteStore:
-        return SqliteStore(Path("simulated"), clock)
+    def _store(self, clock: SystemClock) -> SimStore:
+        return SimStore(clock)
 
-    def _parts(self, store: SqliteStore, clock: SystemClock, superseded_s: float) -> live.Live:
+    def _parts(self, store: SimStore, clock: SystemClock, superseded_s: float) -> live.Live:
         return live._parts(SETTINGS, store, clock, superseded_s)
 
     def _start(self) -> None:
         """Serve."""
         self._ledger = self.loop.create_task(self.live.ledger.run())
+        self.loop.create_task(self._open())
+
+    async def _open(self) -> None:
+        """Let what has come due be over, then open the doors."""
+        await self.live.deadlines.try_to_ring()
         self.loop.create_task(self.live.deadlines.run())
         self.loop.create_task(composition._tell_left(self.live.ledger))
         self.loop.create_task(self.door._sweep())
