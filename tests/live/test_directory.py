@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence, Set
 
 import pytest
@@ -120,3 +121,24 @@ async def test_what_others_reach_is_called_back_when_the_directory_is_there_agai
     directory.away = ()
     await turns()
     assert (heard, whereabouts._tasks) == ([{"sub"}], set())
+
+
+async def test_a_question_that_fails_when_nobody_waits_any_more_is_no_bug() -> None:
+    failed: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failed.append(context))
+    answers = asyncio.Event()
+
+    async def query(_ids: Sequence[str]) -> None:
+        await answers.wait()
+        raise StoreFailed("no answer today")
+
+    asking = asyncio.create_task(Together(query).ask(["lamp"]))
+    for _turn in range(3):
+        await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    answers.set()
+    for _turn in range(3):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert failed == []

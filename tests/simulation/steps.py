@@ -58,7 +58,7 @@ def cut_bus(simulation: Simulation) -> None:
     if cluster is not None and bus is not None and bus.is_up:
         bus.cut()
         simulation.hints_lost()
-        simulation.time.after(draws.choice((0.01, 0.5, 3.0, 15.0)), cluster.join)
+        simulation.time.after(draws.choice((0.01, 0.5, 3.0, 15.0, 15.0)), cluster.join)
 
 
 def break_directory(simulation: Simulation) -> None:
@@ -114,7 +114,7 @@ STEPS: Final[dict[str, tuple[float, Do]]] = {
     "die": (0.7, die),
     "break_disk": (0.7, break_disk),
     "revoke": (0.7, calls.revoke),
-    "cut_bus": (0.7, cut_bus),
+    "cut_bus": (1.5, cut_bus),
     "break_directory": (0.7, break_directory),
     "set_clock": (0.7, set_clock),
     "wait": (7, wait),
