@@ -7,12 +7,13 @@ from typing import Any, Final
 
 import msgspec
 
+from sharesrv.auth import digest
 from sharesrv.domain.share import State
 from tests.simulation import people
 from tests.simulation.clients import Account
 from tests.simulation.network import Frame
 from tests.simulation.process import ADMIN, Request
-from tests.simulation.simulation import Simulation
+from tests.simulation.simulation import DEVICES, Simulation
 
 CALLS: Final = "/v2/binding/enduserapi/"
 
@@ -112,7 +113,9 @@ def _operate(simulation: Simulation, method: str, path: str, body: object, done:
         if 200 <= status < 300:
             done(found)
 
-    request = Request(method, f"/admin/v1/{path}", token=f"Bearer {ADMIN}", body=msgspec.json.encode(body))
+    request = Request(
+        method, f"/admin/v1/{path}", token=f"Bearer {ADMIN}", body=b"" if body is None else msgspec.json.encode(body)
+    )
     simulation.request(request, answered, operator=True)
 
 
@@ -120,6 +123,25 @@ def mint(simulation: Simulation, account: Account | None = None) -> None:
     """An account logs in anew: its older tokens are superseded."""
     account = account or people.somebody(simulation)
     _operate(simulation, "POST", f"accounts/{account.id}/tokens", {}, lambda body: account.tokens.append(body["at"]))
+
+
+def revoke(simulation: Simulation) -> None:
+    """A token is revoked: its connections are closed."""
+    account = people.somebody(simulation)
+    token = simulation.draws.choice(account.tokens)
+    _operate(simulation, "DELETE", f"accounts/{account.id}/tokens/{digest(token)[:16]}", None, lambda _body: None)
+
+
+def remove_device(simulation: Simulation) -> None:
+    """A device is deleted, or, where one is missing, is there again."""
+    missing = [id for id in DEVICES if id not in simulation.mirror.devices]
+    if not missing:
+        device_id = simulation.draws.choice(list(DEVICES))
+        _operate(simulation, "DELETE", f"devices/{device_id}", None, lambda _body: None)
+        return
+    device_id = missing[0]
+    row = {"deviceid": device_id, "owner": DEVICES[device_id][0], "devicekey": simulation.keys[device_id], "pk": "pk"}
+    _operate(simulation, "POST", "devices", row | {"dk": f"dk of {device_id}"}, lambda _body: None)
 
 
 def change_device(simulation: Simulation) -> None:

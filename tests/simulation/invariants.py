@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sharesrv.auth import digest
 from sharesrv.domain.share import Share, State
-from tests.simulation.clients import AppLink, Ask, DeviceLink
+from tests.simulation.clients import AppLink, Ask, Control, DeviceLink
 from tests.simulation.mirror import COOLDOWN_MS, Broken
 from tests.simulation.network import OPEN, PONG, Frame, Wire
 
@@ -115,6 +115,7 @@ class Judge:
             case "update", 0:
                 if not simulation.stored(ask.device_id, ask.marker):
                     raise Broken(f"the update {ask.marker} of {ask.device_id} was acknowledged and is not on disk")
+                self._expect_update(link, ask)
             case "update", 504 | 0 if not simulation.controls[ask.marker].forwards:
                 raise Broken(f"the update {ask.marker} was answered {said} and never reached {ask.device_id}")
 
@@ -125,6 +126,17 @@ class Judge:
         times += [mirror.shares[id].deadline_ms for id in mirror.offers[ask.device_id, ask.sharee_id][-4:]]
         if said["retryAfter"] not in {-(-(time_ms - now_ms) // 1000) for time_ms in times if time_ms > now_ms}:
             raise Broken(f"a share of {ask.device_id} to {ask.sharee_id} was refused at {now_ms} with {said}: {times}")
+
+    def _expect_update(self, sender: AppLink, ask: Ask) -> None:
+        """Everybody else who has the device is to be told; who has got or lost it in this very batch may be."""
+        simulation = self._simulation
+        mirror = simulation.mirror
+        for account in simulation.accounts.values():
+            is_sure = mirror.held_in.get((account.id, ask.device_id)) != mirror.batch
+            if is_sure and mirror.holds(account.id, ask.device_id, simulation.decided_ms):
+                for link in account.links:
+                    if link is not sender and link.attached:
+                        link.expected["update", str(ask.marker)] = None
 
     # Pushes.
 
@@ -138,11 +150,14 @@ class Judge:
                 link.expected.pop(("share", said["s_seq"]), None)
             case "cancelShare":
                 link.expected.pop(("cancelShare", device_id), None)
+                link.presence.pop(device_id, None)  # of what comes later it need not be told
             case "update" | "sysmsg" as action:
                 if not link.wire.was_stalled:
                     self._allowed(account_id, device_id, f"{account_id} was pushed {action} of {device_id}")
                 if action == "sysmsg":
                     link.presence[device_id] = said["params"]["online"]
+                else:
+                    link.expected.pop(("update", str(said["params"].get("m"))), None)
 
     def _allowed(self, account_id: str, device_id: str, what: str, ask: Ask | None = None) -> None:
         simulation = self._simulation
@@ -156,6 +171,20 @@ class Judge:
         if control.forwards > 1 or control.device_id != said["deviceid"]:
             raise Broken(f"{control} was sent to {said['deviceid']}")
         self._allowed(control.account_id, control.device_id, f"{control.account_id} controlled {control.device_id}")
+        self._timers(control, said["params"])
+
+    def _timers(self, control: Control, params: Frame) -> None:
+        """Without any timer bit, timers stay as they are stored."""
+        simulation = self._simulation
+        mirror, pair = simulation.mirror, (control.account_id, control.device_id)
+        if (
+            "timers" not in params
+            or mirror.held_in.get(pair) == mirror.batch
+            or mirror.permit(*pair, simulation.decided_ms)
+        ):
+            return
+        if params["timers"] != simulation.params(control.device_id).get("timers"):
+            raise Broken(f"{control.account_id} changed the timers of {control.device_id} without permission")
 
     # HTTP.
 

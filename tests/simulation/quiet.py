@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sharesrv.auth import digest
 from sharesrv.domain.share import Origin, State
 from sharesrv.store.rows import SHARE, share_of
 from tests.simulation.calls import mint
@@ -55,8 +56,11 @@ def _check_links(simulation: Simulation) -> None:
     """Whoever stayed connected was told all that it was to be told, and was answered."""
     for account in simulation.accounts.values():
         for link in account.links:
-            if not link.wire.stands or link.superseded or not link.session:
+            if not link.attached:
                 continue
+            _check_presence(simulation, link)
+            if digest(link.token) not in simulation.mirror.token_serials:
+                raise Broken(f"{account.id} is still connected by a token that was revoked")
             if link.expected:
                 raise Broken(f"{account.id} was not told {', '.join(map(' '.join, link.expected))}")
             for sequence, ask in link.asks.items():
@@ -66,6 +70,17 @@ def _check_links(simulation: Simulation) -> None:
                 )
                 if not ask.answers and not settled:
                     raise Broken(f"{account.id} was not answered: {sequence} {ask}")
+
+
+def _check_presence(simulation: Simulation, link: AppLink) -> None:
+    """What it was told last of a device to which it has access is so."""
+    for device_id, told in link.presence.items():
+        device = simulation.mirror.devices.get(device_id)
+        if device is None or not simulation.mirror.holds(link.account.id, device_id, simulation.clock.now_ms()):
+            continue
+        online = simulation.processes[0].live.devices.link(device_id, device.bridge_id) is not None
+        if told is not online:
+            raise Broken(f"{link.account.id} was told that {device_id} is {'on' if told else 'off'}line, and it is not")
 
 
 def _waits(simulation: Simulation, account_id: str, device_id: str, sequence: str) -> bool:

@@ -104,11 +104,14 @@ class Simulation:
 
     def stored(self, device_id: str, marker: int) -> bool:
         """Whether this update, or a later one under the same key, is on disk."""
+        return bool(self.params(device_id).get(key_of(marker), 0) >= marker)
+
+    def params(self, device_id: str) -> dict[str, Any]:
+        """What is stored of the device."""
         row = self.disk.database.execute(
             "SELECT params FROM device_params WHERE device_id = ?", (device_id,)
         ).fetchone()
-        found = msgspec.json.decode(row[0]).get(key_of(marker), 0) if row else 0
-        return bool(found >= marker)
+        return msgspec.json.decode(row[0], type=dict[str, Any]) if row else {}
 
     def connect(self, client: Client) -> Wire:
         return Wire(self.draws.choice(self.processes), client, self.time, self.delay_s, self._spoken)
@@ -219,7 +222,7 @@ class Simulation:
     def _expect(self, expected: Expected) -> None:
         account = self.accounts.get(expected.account_id)
         for link in account.links if account else ():
-            if link.session and not link.superseded and link.wire.stands:
+            if link.attached:
                 link.expected[expected.kind, expected.about] = None
 
     def _has_accepted(self, account_id: str, share: Share) -> bool:

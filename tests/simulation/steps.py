@@ -86,6 +86,8 @@ STEPS: Final[dict[str, tuple[float, Do]]] = {
     "set_end": (1, calls.set_end),
     "look": (0.5, calls.look),
     "mint": (0.7, calls.mint),
+    "revoke": (0.3, calls.revoke),
+    "remove_device": (0.4, calls.remove_device),
     "change_device": (0.8, calls.change_device),
     "grant": (0.8, calls.grant),
     "die": (0.7, die),
