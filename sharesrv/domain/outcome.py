@@ -204,9 +204,10 @@ class TokenRevoked(msgspec.Struct, frozen=True, tag=True):
 
 
 class DeviceDisowned(msgspec.Struct, frozen=True, tag=True):
-    """Close the device's connection: the device is gone, another's, or has another devicekey."""
+    """Close the device's connection: it is gone, another's, or has another devicekey; then its owner stays the same."""
 
     device_id: str
+    keeps_owner: bool = False
 
 
 class DeviceMoved(msgspec.Struct, frozen=True, tag=True):

@@ -243,7 +243,7 @@ def _write_devices(
                 draft.after.append(DeviceMoved(new.id))
             continue
         if new.id in sold or old.key_digest != new.key_digest:
-            draft.after.append(DeviceDisowned(new.id))
+            draft.after.append(DeviceDisowned(new.id, keeps_owner=new.id not in sold))
         if new.id in sold or old.bridge_id != new.bridge_id:
             draft.after += [DeviceMoved(id) for id in (new.id, new.bridge_id, old.bridge_id) if id is not None]
     return sold, leaving

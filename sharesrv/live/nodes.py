@@ -192,9 +192,9 @@ class Nodes:
                 elif app.attached and (missed.offers or missed.answers):
                     self._hub.tell_waiting(app, missed.offers, missed.answers)
         while links := list(islice(devices, AT_ONCE)):
-            for link in await self._reader.look(partial(_disowned, links)):
+            for link, keeps_owner in await self._reader.look(partial(_disowned, links)):
                 if self._devices.link(link.device_id, None) is link:
-                    self._devices.disown(DeviceDisowned(link.device_id))
+                    self._devices.disown(DeviceDisowned(link.device_id, keeps_owner))
 
     def _waiting(self, sessions: list[AppSession], source: Source) -> list[Connected | None]:
         """What waits for each; None where its account or its token is gone."""
@@ -209,11 +209,11 @@ def _may_stay(session: AppSession, source: Source) -> bool:
     return not session.token_id or any(token.digest.startswith(session.token_id) for token in tokens)
 
 
-def _disowned(links: list[DeviceSession], source: Source) -> list[DeviceSession]:
-    """Those whose device is gone, another's, or has another devicekey."""
+def _disowned(links: list[DeviceSession], source: Source) -> list[tuple[DeviceSession, bool]]:
+    """Those whose device is gone, another's, or has another devicekey; each with whether it has the same owner."""
     found = {link: source.device(link.device_id) for link in links}
     return [
-        link
+        (link, device is not None and device.owner_id == link.owner_id)
         for link, device in found.items()
         if device is None or (device.owner_id, device.key_digest) != (link.owner_id, link.key_digest)
     ]

@@ -101,10 +101,14 @@ class Devices:
         return list(self._sessions.values())
 
     def disown(self, disowned: DeviceDisowned) -> None:
-        """Close the session of a device that is gone, another's, or has another devicekey."""
+        """Close the session of a device that is gone, another's, or has another devicekey.
+
+        To another owner nothing was told of it yet; the same one is to be told when the connection is gone.
+        """
         if session := self._sessions.get(disowned.device_id):
             session.goodbye(Goodbye.UNAUTHORIZED)
-        self._told_online.discard(disowned.device_id)
+        if not disowned.keeps_owner:
+            self._told_online.discard(disowned.device_id)
 
     def recheck(self, moved: DeviceMoved) -> None:
         """Tell what has changed since it was told, of a device and of its sub-devices."""

@@ -173,12 +173,12 @@ def test_another_devicekey_closes_the_connection_and_ends_no_share() -> None:
     lamp = world.device("lamp", key_digest="old")
     world.granted()
     world.do(ChangeDevice(device_id="lamp", fields={"key_digest": "new"}))
-    assert world.notices == [DeviceDisowned("lamp")]
+    assert world.notices == [DeviceDisowned("lamp", keeps_owner=True)]
     assert world.store.devices["lamp"] == msgspec.structs.replace(lamp, key_digest="new")
     assert world.states() == [State.ACTIVE]
     world.notices.clear()
     write(world, device("lamp", key_digest="newer"))
-    assert world.notices == [DeviceDisowned("lamp")]
+    assert world.notices == [DeviceDisowned("lamp", keeps_owner=True)]
 
 
 def test_a_device_that_gets_another_owner_ends_its_shares_by_whatever_command() -> None:

@@ -4,8 +4,10 @@ from collections import deque
 from collections.abc import Callable, Sequence, Set
 from itertools import count
 
+import pytest
+
 from sharesrv.domain.connect import FindAudience
-from sharesrv.domain.outcome import Audience, Audiences, DeviceMoved, Notice, Presence, Reply
+from sharesrv.domain.outcome import Audience, Audiences, DeviceDisowned, DeviceMoved, Notice, Presence, Reply
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.presence import RETRY_MOST, RETRY_S, Devices, Timer
 from sharesrv.live.sessions import AppSession, DeviceSession, Neighbours
@@ -460,3 +462,16 @@ async def test_online_is_what_is_reached_here_or_by_another_node() -> None:
     asked = [("bridge", None), ("sub-1", "bridge"), ("lamp", None), ("other", None)]
     assert await scene.devices.online(asked) == {"bridge", "sub-1", "lamp"}
     assert await scene.devices.online([]) == set()
+
+
+def test_a_device_with_another_devicekey_is_told_as_gone_when_its_connection_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene()
+    link = scene.attach("lamp", LAMP)
+    monkeypatch.setattr(link, "close", lambda _goodbye: None)
+    scene.told()
+    scene.devices.disown(DeviceDisowned("lamp", keeps_owner=True))
+    scene.devices.detach(link)
+    scene.answer(LAMP, of="lamp")
+    assert scene.told() == [("owner", "lamp", False), ("guest", "lamp", False)]

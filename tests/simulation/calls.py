@@ -8,13 +8,12 @@ from typing import Any, Final
 import msgspec
 
 from sharesrv.auth import digest
-from sharesrv.domain.records import TOKEN_ID_LENGTH
 from sharesrv.domain.share import State
 from tests.simulation import people
 from tests.simulation.clients import Account
 from tests.simulation.network import Frame
 from tests.simulation.process import ADMIN, Request
-from tests.simulation.simulation import Simulation
+from tests.simulation.simulation import DEVICES, Simulation
 
 CALLS: Final = "/v2/binding/enduserapi/"
 
@@ -126,6 +125,25 @@ def mint(simulation: Simulation, account: Account | None = None) -> None:
     _operate(simulation, "POST", f"accounts/{account.id}/tokens", {}, lambda body: account.tokens.append(body["at"]))
 
 
+def revoke(simulation: Simulation) -> None:
+    """A token is revoked: its connections are closed."""
+    account = people.somebody(simulation)
+    token = simulation.draws.choice(account.tokens)
+    _operate(simulation, "DELETE", f"accounts/{account.id}/tokens/{digest(token)[:16]}", None, lambda _body: None)
+
+
+def remove_device(simulation: Simulation) -> None:
+    """A device is deleted, or, where one is missing, is there again."""
+    missing = [id for id in DEVICES if id not in simulation.mirror.devices]
+    if not missing:
+        device_id = simulation.draws.choice(list(DEVICES))
+        _operate(simulation, "DELETE", f"devices/{device_id}", None, lambda _body: None)
+        return
+    device_id = missing[0]
+    row = {"deviceid": device_id, "owner": DEVICES[device_id][0], "devicekey": simulation.keys[device_id], "pk": "pk"}
+    _operate(simulation, "POST", "devices", row | {"dk": f"dk of {device_id}"}, lambda _body: None)
+
+
 def change_device(simulation: Simulation) -> None:
     """A device is sold, leaves its bridge or comes back to it, is made shareable or not, gets another key."""
     draws = simulation.draws
@@ -156,14 +174,3 @@ def grant(simulation: Simulation) -> None:
     if draws.random() < 0.5:
         body["sharingExpireAt"] = simulation.clock.now_ms() + draws.choice((20, 30_000, 400_000))
     _operate(simulation, "POST", "shares", body, lambda _body: None)
-
-
-def revoke(simulation: Simulation) -> None:
-    """An operator revokes an account's newest token: its connections end, on whichever node they are."""
-    account = people.somebody(simulation)
-    token = account.tokens[-1]
-
-    def done(_body: Any) -> None:
-        mint(simulation, account)
-
-    _operate(simulation, "DELETE", f"accounts/{account.id}/tokens/{digest(token)[:TOKEN_ID_LENGTH]}", None, done)

@@ -101,6 +101,11 @@ class AppLink(Link):
         super().__init__(simulation, greeting | {"userAgent": "app"}, glued=glued)
         self.wire.on_data = self._received
 
+    @property
+    def attached(self) -> bool:
+        """Whether the server is to tell it what its account is told."""
+        return self.session != 0 and not self.superseded and self.wire.stands
+
     def _received(self) -> None:
         self.simulation.received.update(self.unreceived)
         self.unreceived.clear()

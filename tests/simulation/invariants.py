@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sharesrv.auth import digest
 from sharesrv.domain.share import Share, State
-from tests.simulation.clients import AppLink, Ask, DeviceLink
+from tests.simulation.clients import AppLink, Ask, Control, DeviceLink
 from tests.simulation.mirror import COOLDOWN_MS, Broken
 from tests.simulation.network import OPEN, PONG, Frame, Wire
 
@@ -135,6 +135,8 @@ class Judge:
             case "update", 0:
                 if not simulation.stored(ask.device_id, ask.marker):
                     raise Broken(f"the update {ask.marker} of {ask.device_id} was acknowledged and is not on disk")
+                if simulation.nodes == 1:  # over the bus the push may be lost
+                    self._expect_update(link, ask)
             case "update", 504 if simulation.nodes > 1:
                 pass  # nobody knows whether it has reached a node that is gone
             case "update", 504 | 0 if not simulation.controls[ask.marker].forwards:
@@ -148,6 +150,17 @@ class Judge:
         if said["retryAfter"] not in {-(-(time_ms - now_ms) // 1000) for time_ms in times if time_ms > now_ms}:
             raise Broken(f"a share of {ask.device_id} to {ask.sharee_id} was refused at {now_ms} with {said}: {times}")
 
+    def _expect_update(self, sender: AppLink, ask: Ask) -> None:
+        """Everybody else who has the device is to be told; who has got or lost it in this very batch may be."""
+        simulation = self._simulation
+        mirror = simulation.mirror
+        for account in simulation.accounts.values():
+            is_sure = mirror.held_in.get((account.id, ask.device_id)) != mirror.batch
+            if is_sure and mirror.holds(account.id, ask.device_id, sender.wire.process.decided.at_ms):
+                for link in account.links:
+                    if link is not sender and link.attached:
+                        link.expected["update", str(ask.marker)] = sender.wire.process
+
     # Pushes.
 
     def _pushed(self, link: AppLink, said: Frame) -> None:
@@ -160,6 +173,7 @@ class Judge:
                 link.expected.pop(("share", said["s_seq"]), None)
             case "cancelShare":
                 link.expected.pop(("cancelShare", device_id), None)
+                link.presence.pop(device_id, None)  # of what comes later it need not be told
             case "update" | "sysmsg" as action:
                 if not link.wire.was_stalled:
                     what = f"{account_id} was pushed {action} of {device_id}"
@@ -167,6 +181,8 @@ class Judge:
                     self._allowed(process, account_id, device_id, what, late=action == "sysmsg" or process.is_hearing)
                 if action == "sysmsg":
                     link.presence[device_id] = said["params"]["online"]
+                else:
+                    link.expected.pop(("update", str(said["params"].get("m"))), None)
 
     def _allowed(self, process: Process, account_id: str, device_id: str, what: str, *, late: bool = False) -> None:
         """What is told has been decided on what is on disk; `late` where nodes are asked or told between.
@@ -192,6 +208,21 @@ class Judge:
             raise Broken(f"{control} was sent to {said['deviceid']}")
         what = f"{control.account_id} controlled {control.device_id}"
         self._allowed(process, control.account_id, control.device_id, what)
+        if self._simulation.nodes == 1:
+            self._timers(process, control, said["params"])
+
+    def _timers(self, process: Process, control: Control, params: Frame) -> None:
+        """Without any timer bit, timers stay as they are stored."""
+        simulation = self._simulation
+        mirror, pair = simulation.mirror, (control.account_id, control.device_id)
+        if (
+            "timers" not in params
+            or mirror.held_in.get(pair) == mirror.batch
+            or mirror.permit(*pair, process.decided.at_ms)
+        ):
+            return
+        if params["timers"] != simulation.params(control.device_id).get("timers"):
+            raise Broken(f"{control.account_id} changed the timers of {control.device_id} without permission")
 
     # HTTP.
 

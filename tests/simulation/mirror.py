@@ -98,18 +98,25 @@ class Mirror:
         live = (self.shares[id] for ids in self.live.values() for id in ids)
         return [share for share in live if share.state is State.BARRED and share.sharee_id == account_id]
 
+    def permit(self, account_id: str, device_id: str, now_ms: int) -> int:
+        """The timer bits of the account, all of them for an owner."""
+        device, permit = self.devices[device_id], 0
+        for share in self._deciding(account_id, device, now_ms):
+            permit |= share.permit
+        return 15 if device.owner_id == account_id else permit
+
     def _granted(self, account_id: str, device: Device, now_ms: int | None) -> bool:
         """By grants alone; without a time, those that are overdue but have not ended count."""
-        covering = device.bridge_id is not None and any(
-            share.state is State.ACTIVE and _in_use(share, now_ms) for share in self._held(account_id, device.bridge_id)
-        )
+        return bool(self._deciding(account_id, device, now_ms))
+
+    def _deciding(self, account_id: str, device: Device, now_ms: int | None) -> list[Share]:
+        bridge = [] if device.bridge_id is None else self._held(account_id, device.bridge_id)
+        covering = [share for share in bridge if share.state is State.ACTIVE and _in_use(share, now_ms)]
         own = self._held(account_id, device.id)
         if not own:
             return covering
-        return any(
-            share.state is State.ACTIVE and _in_use(share, now_ms) and (covering or share.origin is not Origin.APART)
-            for share in own
-        )
+        grants = [share for share in own if share.state is State.ACTIVE and _in_use(share, now_ms)]
+        return [share for share in grants if covering or share.origin is not Origin.APART]
 
     def _held(self, account_id: str, device_id: str) -> list[Share]:
         shares = map(self.shares.__getitem__, self.live.get(device_id, ()))

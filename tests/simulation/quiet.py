@@ -69,8 +69,10 @@ def _check_links(simulation: Simulation) -> None:
         if len(standing) > 1:
             raise Broken(f"{account.id} has {len(standing)} sessions")
         for link in account.links:
-            if not link.wire.stands or link.superseded or not link.session:
+            if not link.attached:
                 continue
+            if simulation.nodes == 1:  # of nodes, a gap in the bus may lose who is online
+                _check_presence(simulation, link)
             expected = [key for key in link.expected if simulation.nodes == 1 or _stands(simulation, *key)]
             if expected:
                 raise Broken(f"{account.id} was not told {', '.join(map(' '.join, expected))}")
@@ -87,6 +89,17 @@ def _stands(simulation: Simulation, kind: str, about: str) -> bool:
     """Whether this is worth to be told yet: what was asked and withdrawn during a gap in the bus nobody is told."""
     mirror = simulation.mirror
     return kind != "share" or mirror.shares[mirror.codes[about]].state is State.OPEN
+
+
+def _check_presence(simulation: Simulation, link: AppLink) -> None:
+    """What it was told last of a device to which it has access is so."""
+    for device_id, told in link.presence.items():
+        device = simulation.mirror.devices.get(device_id)
+        if device is None or not simulation.mirror.holds(link.account.id, device_id, simulation.clock.now_ms()):
+            continue
+        online = simulation.processes[0].live.devices.link(device_id, device.bridge_id) is not None
+        if told is not online:
+            raise Broken(f"{link.account.id} was told that {device_id} is {'on' if told else 'off'}line, and it is not")
 
 
 def _waits(simulation: Simulation, account_id: str, device_id: str, sequence: str) -> bool:

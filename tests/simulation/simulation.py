@@ -117,11 +117,14 @@ class Simulation:
 
     def stored(self, device_id: str, marker: int) -> bool:
         """Whether this update, or a later one under the same key, is on disk."""
+        return bool(self.params(device_id).get(key_of(marker), 0) >= marker)
+
+    def params(self, device_id: str) -> dict[str, Any]:
+        """What is stored of the device."""
         row = self.disk.database.execute(
             "SELECT params FROM device_params WHERE device_id = ?", (device_id,)
         ).fetchone()
-        found = msgspec.json.decode(row[0]).get(key_of(marker), 0) if row else 0
-        return bool(found >= marker)
+        return msgspec.json.decode(row[0], type=dict[str, Any]) if row else {}
 
     def connect(self, client: Client) -> Wire:
         return Wire(self._some_process(), client, self.time, self.delay_s, self._spoken)
@@ -265,7 +268,7 @@ class Simulation:
         account, process = self.accounts.get(expected.account_id), self.running()
         for link in account.links if account else ():
             is_lost = link.wire.process is not process and self._may_be_lost(expected.kind)
-            if link.session and not link.superseded and link.wire.stands and not is_lost:
+            if link.attached and not is_lost:
                 link.expected[expected.kind, expected.about] = process
 
     def _may_be_lost(self, kind: str) -> bool:

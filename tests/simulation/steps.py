@@ -89,7 +89,7 @@ def wait_for_deadline(simulation: Simulation) -> None:
 
 
 ALONE: Final = {"set_clock"}  # not of nodes, which go by the database's time
-AMONG_OTHERS: Final = {"cut_bus", "break_directory", "revoke"}
+AMONG_OTHERS: Final = {"cut_bus", "break_directory"}
 STEPS: Final[dict[str, tuple[float, Do]]] = {
     "connect": (6, people.connect),
     "connect_device": (4, people.connect_device),
@@ -109,11 +109,12 @@ STEPS: Final[dict[str, tuple[float, Do]]] = {
     "set_end": (1, calls.set_end),
     "look": (0.5, calls.look),
     "mint": (0.7, calls.mint),
+    "revoke": (0.3, calls.revoke),
+    "remove_device": (0.4, calls.remove_device),
     "change_device": (0.8, calls.change_device),
     "grant": (0.8, calls.grant),
     "die": (0.7, die),
     "break_disk": (0.7, break_disk),
-    "revoke": (0.7, calls.revoke),
     "cut_bus": (1.5, cut_bus),
     "break_directory": (0.7, break_directory),
     "set_clock": (0.7, set_clock),
