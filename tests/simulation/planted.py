@@ -39,7 +39,8 @@ class Plant(NamedTuple):
 
 
 _decide, _replied, _decided = Ledger._decide, Conversation._replied, DeviceCommands._decided
-_share, _due, _waiting, _deciding, _init = Accept.share, Share.due, connect.waiting, grants.deciding, Deadlines.__init__
+_share, _due, _waiting, _deciding = Accept.share, Share.due, connect.waiting, grants.deciding
+_try_to_ring = Deadlines.try_to_ring
 _permitted = control.OnDevice.permitted
 _commit = store._commit
 
@@ -82,9 +83,11 @@ def _due_but(share: Share, now_ms: int, *, never: Callable[[Share], bool]) -> bo
     return not never(share) and _due(share, now_ms)
 
 
-def _never_rings(deadlines: Deadlines, *parts: Any) -> None:
-    _init(deadlines, *parts)
-    deadlines._next_ms = None
+async def _rings_for_what_is_new(deadlines: Deadlines) -> bool:
+    if deadlines._next_ms == 0:
+        deadlines._next_ms = None
+        return True
+    return await _try_to_ring(deadlines)
 
 
 def _no_answers(account_id: str, facts: Facts) -> Connected:
@@ -143,7 +146,9 @@ PLANTED: Final[dict[str, Plant]] = {
     "a refused offer becomes a grant": Plant(3, lambda: patch.dict(MOVES, {(Event.REFUSE, State.OPEN): State.ACTIVE})),
     "a code accepted twice": Plant(0, lambda: patch.object(Accept, "share", _still_open)),
     "a grant lives past its end": Plant(1, lambda: patch.object(Share, "due", lambda *given: _IN_USE(*given))),
-    "a deadline lost with the process": Plant(1, lambda: patch.object(Deadlines, "__init__", _never_rings)),
+    "a deadline lost with the process": Plant(
+        1, lambda: patch.object(Deadlines, "try_to_ring", _rings_for_what_is_new)
+    ),
     "every command answered twice": Plant(0, lambda: patch.object(Conversation, "_replied", _answer_twice)),
     "an answer that is not the one on disk": Plant(0, lambda: patch.object(app, "_settled", _accepted)),
     "unreceived answers not told again": Plant(1, lambda: patch.object(connect, "waiting", _no_answers)),
