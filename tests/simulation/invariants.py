@@ -146,7 +146,7 @@ class Judge:
         """403 with `retryAfter`: there is a reason, and it is for so long."""
         mirror, now_ms = self._simulation.mirror, process.decided.at_ms
         times = [mirror.timed_out_ms.get((ask.device_id, ask.sharee_id), 0) + COOLDOWN_MS]
-        times += [mirror.shares[id].deadline_ms for id in mirror.offers[ask.device_id, ask.sharee_id][-4:]]
+        times += mirror.deadlines[ask.device_id, ask.sharee_id][-8:]
         if said["retryAfter"] not in {-(-(time_ms - now_ms) // 1000) for time_ms in times if time_ms > now_ms}:
             raise Broken(f"a share of {ask.device_id} to {ask.sharee_id} was refused at {now_ms} with {said}: {times}")
 

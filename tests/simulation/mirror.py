@@ -67,9 +67,7 @@ class Mirror:
         self.shares: dict[int, Share] = {}
         self.codes: dict[str, int] = {}
         self.requests: defaultdict[tuple[str, str, str], list[int]] = defaultdict(list)  # sharer, device, sequence
-        self.offers: defaultdict[tuple[str, str], list[int]] = defaultdict(
-            list
-        )  # `share` requests by device and sharee
+        self.deadlines: defaultdict[tuple[str, str], list[int]] = defaultdict(list)  # of requests, by device and sharee
         self.live: defaultdict[str, set[int]] = defaultdict(set)  # by device
         self.accounts: dict[str, Account] = {}
         self.devices: dict[str, Device] = {}
@@ -202,7 +200,8 @@ class Mirror:
             self.codes[share.code] = share.id
             if share.origin is Origin.OFFER:
                 self.requests[share.sharer_id, share.device_id, share.sequence].append(share.id)
-                self.offers[pair_of(share)].append(share.id)
+        if share.origin is Origin.OFFER and share.deadline_ms not in self.deadlines[pair_of(share)][-8:]:
+            self.deadlines[pair_of(share)].append(share.deadline_ms)
         self.shares[share.id] = share
         (self.live[share.device_id].add if share.state < State.MERGED else self.live[share.device_id].discard)(share.id)
 
