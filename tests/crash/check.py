@@ -74,6 +74,12 @@ class Stored:
                 found[row.sequence].append(row)
         return found
 
+    def is_second(self, row: Row) -> bool:
+        """Whether its request had ended before: asked again behind a lost connection as the first end was on its way, it is
+        a new one, which nobody waits for.
+        """
+        return row in self.of_sequence[row.sequence][1:]
+
 
 def violations(story: Story, stored: Stored) -> list[str]:
     """All that is not as it must be."""
@@ -174,7 +180,8 @@ def _grants(lanes: Lanes, stored: Stored) -> Iterator[str]:
         wanted = {State.ACTIVE: 2, State.ENDED: 2, State.REFUSED: 3}.get(row.state)
         said = lanes.said.get((row.code, wanted)) if wanted else None
         if row.state not in ANSWERS:
-            yield f"{row.name} is not over"
+            if not stored.is_second(row):
+                yield f"{row.name} is not over"
         elif wanted and said is None:
             yield f"{row.name}: {row.sharee} never said so"
         elif row.state in (State.WITHDRAWN, State.ENDED) and not lanes.cancels[lane]:
@@ -189,7 +196,11 @@ def _grants(lanes: Lanes, stored: Stored) -> Iterator[str]:
 
 def untold(stored: Stored) -> Iterator[str]:
     """Answers that are told again though they were received: a mark is lost only where the store fails."""
-    return (f"{row.name}: its sharer will be told again" for row in stored.rows if not row.told)
+    return (
+        f"{row.name}: its sharer will be told again"
+        for row in stored.rows
+        if not row.told and not stored.is_second(row)
+    )
 
 
 def _permit(lanes: Lanes, row: Row, lane: tuple[str, str]) -> Iterator[str]:
