@@ -113,7 +113,8 @@ class Judge:
             case "query", 0:
                 self._allowed(account_id, ask.device_id, f"{account_id} was answered a query of {ask.device_id}", ask)
             case "update", 0:
-                if not simulation.stored(ask.device_id, ask.marker):
+                was_removed = simulation.mirror.removed.get(ask.device_id, -1) > ask.batch  # what it had stored, too
+                if not was_removed and not simulation.stored(ask.device_id, ask.marker):
                     raise Broken(f"the update {ask.marker} of {ask.device_id} was acknowledged and is not on disk")
                 self._expect_update(link, ask)
             case "update", 504 | 0 if not simulation.controls[ask.marker].forwards:
