@@ -37,7 +37,7 @@ from tests.hostile.target import Server, Target, Use, served
 
 FACTOR: Final = 5.0
 ENOUGH_S: Final = 0.020
-BEFORE_S: Final = 1.5
+BEFORE_S: Final = 1.0
 REST_S: Final = 0.3  # from the end of an attack until it is asked what has come back
 SLACK_BYTES: Final = 24 * 2**20  # what the allocator may keep
 SLACK_DESCRIPTORS: Final = 5
@@ -214,7 +214,7 @@ def row(name: str, turns: Sequence[Turn], found: Sequence[str]) -> Row:
 
 
 def main(
-    seconds: Annotated[float, typer.Option(help="How long each attack takes; some must take longer.")] = 4.0,
+    seconds: Annotated[float, typer.Option(help="How long each attack takes; some must take longer.")] = 3.0,
     only: Annotated[str, typer.Option(help="Only attacks whose name has this in it.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:

@@ -48,8 +48,12 @@ UNREADABLE: Final = ("unknown action", "garbage", "binary")
 async def flood(raid: Raid, make: Make, promised: int) -> None:
     """One 412 (or 400: what cannot be read is told first), and then the connection is not read (PROTOCOL 2.9)."""
     alone_s = ALONE * raid.left_s
-    async with raid.app(0) as raw:
-        await raid.flood(raw, make, alone_s)
+
+    async def alone(_number: int) -> None:
+        async with raid.app(0) as raw:
+            await raid.flood(raw, make, alone_s)
+
+    await raid.crowd(1, alone)
     await raid.crowd(CROWD, partial(_flood_one, raid, make))
     raid.require(promised)
 

@@ -35,7 +35,7 @@ async def guess(raid: Raid, address: int, frame: Any, *promised: int) -> None:
 
 async def devicekeys(raid: Raid) -> None:
     """Wrong devicekeys of one device: 401, beyond 20 a minute 412; the right one still gets in."""
-    device = lamp("foe-63")
+    device = lamp("hoarder")
 
     async def one(number: int) -> None:
         while raid.goes_on:

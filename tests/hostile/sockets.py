@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 from tests.hostile.attacker import LOST, Attack, Raid
-from tests.hostile.target import LOUD, hello, lamp, register
+from tests.hostile.target import FOES, LOUD, hello, lamp, register
 from tests.raw import CUT_OFF, Raw, frame, head, text
 
 MANY: Final = 500
@@ -167,7 +167,7 @@ async def reconnects(raid: Raid) -> None:
     async def one(number: int) -> None:
         while raid.goes_on:
             async with raid.opened(address=f"127.0.7.{number + 1}") as raw:
-                await raw.send(text(hello(f"foe-{number}")))
+                await raw.send(text(hello(f"foe-{FOES - 1 - number}")))  # of whom nobody else makes use
                 error = await raw.error()
                 raid.expect("a handshake", error, 0, 412)
                 if error == 412:

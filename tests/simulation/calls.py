@@ -77,12 +77,15 @@ def leave(simulation: Simulation) -> None:
         share = people.choice(simulation, held[-6:])
     if share is None:
         return
+    below = [device.id for device in simulation.mirror.devices.values() if device.bridge_id == share.device_id]
+    params = {"deviceid": simulation.draws.choice(below)} if below and simulation.draws.random() < 0.7 else {}
     if simulation.draws.random() < 0.5 and share.sharee_id in simulation.accounts:
         account = simulation.accounts[share.sharee_id]
         simulation.refused.add((account.id, share.code))
-        _call(simulation, "DELETE", "shareUserUnshareDevice", account, share.code)
+        _call(simulation, "DELETE", "shareUserUnshareDevice", account, share.code, **params)
     elif share.sharer_id in simulation.accounts:
-        _call(simulation, "DELETE", "ownerUserUnshareDevice", simulation.accounts[share.sharer_id], share.code)
+        account = simulation.accounts[share.sharer_id]
+        _call(simulation, "DELETE", "ownerUserUnshareDevice", account, share.code, **params)
 
 
 def set_end(simulation: Simulation) -> None:

@@ -68,7 +68,7 @@ def _shared(simulation: Simulation, account: Account) -> tuple[str, str]:
     if share is None or draws.random() < 0.3:
         return people.owned(simulation, account), people.other(simulation, account).uid
     below = [device.id for device in mirror.devices.values() if device.bridge_id == share.device_id]
-    device_id = draws.choice([share.device_id, *below])
+    device_id = draws.choice([share.device_id, *below, *below])
     return device_id, f"{share.sharee_id}@example.org"
 
 
@@ -108,7 +108,7 @@ def _reached(simulation: Simulation, account: Account) -> str:
     held = [id for id in devices if simulation.mirror.holds(account.id, id, now_ms)]
     barred = [share.device_id for share in simulation.mirror.barred(account.id)]
     draw = simulation.draws.random()
-    return simulation.draws.choice(barred if barred and draw < 0.2 else held if held and draw < 0.8 else devices)
+    return simulation.draws.choice(barred if barred and draw < 0.4 else held if held and draw < 0.8 else devices)
 
 
 def report(simulation: Simulation) -> None:

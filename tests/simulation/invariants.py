@@ -133,7 +133,8 @@ class Judge:
                 what = f"{account_id} was answered a query of {ask.device_id}"
                 self._allowed(link.wire.process, account_id, ask.device_id, what, late=True)
             case "update", 0:
-                if not simulation.stored(ask.device_id, ask.marker):
+                was_removed = simulation.mirror.removed.get(ask.device_id, -1) > ask.batch  # what it had stored, too
+                if not was_removed and not simulation.stored(ask.device_id, ask.marker):
                     raise Broken(f"the update {ask.marker} of {ask.device_id} was acknowledged and is not on disk")
                 if simulation.nodes == 1:  # over the bus the push may be lost
                     self._expect_update(link, ask)

@@ -71,6 +71,7 @@ class Mirror:
         self.live: defaultdict[str, set[int]] = defaultdict(set)  # by device
         self.accounts: dict[str, Account] = {}
         self.devices: dict[str, Device] = {}
+        self.removed: dict[str, int] = {}  # the batch in which a device was deleted last
         self.token_serials: dict[str, tuple[str, int, int]] = {}  # by digest: account, serial, expiry
         self.open: dict[tuple[str, str], int] = {}  # the open request by device and sharee
         self.timed_out_ms: dict[tuple[str, str], int] = {}  # by device and sharee
@@ -188,10 +189,11 @@ class Mirror:
         rows = database.execute("SELECT id, uid, nickname, token_serial FROM account")
         self.accounts = {row[0]: account_of(row) for row in rows}
         rows = database.execute(f"SELECT {', '.join(Device.__struct_fields__)} FROM device")
-        owned = {(device.owner_id, device.id) for device in self.devices.values()}
-        self.devices = {row[0]: device_of(row) for row in rows}
-        lost = owned.difference((device.owner_id, device.id) for device in self.devices.values())
-        self.held_in.update(dict.fromkeys(lost, self.batch))
+        devices = {row[0]: device_of(row) for row in rows}
+        self.removed.update(dict.fromkeys(self.devices.keys() - devices.keys(), self.batch))
+        owned, owns = ({(each.owner_id, each.id) for each in known.values()} for known in (self.devices, devices))
+        self.held_in.update(dict.fromkeys(owned - owns, self.batch))
+        self.devices = devices
         rows = database.execute("SELECT digest, account_id, serial, expires_ms FROM token")
         self.token_serials = {digest: (account, serial, expires) for digest, account, serial, expires in rows}
 

@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.planted import PLANTED
 from tests.simulation.run import play
 
-TRIES = 12  # episodes, where the one that finds it soonest no longer does
+TRIES = 24  # episodes, where the one that finds it soonest no longer does
 STEPS = 400
 
 
