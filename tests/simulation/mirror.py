@@ -24,6 +24,7 @@ AFTER: Final = {
     State.BARRED: {State.ENDED},
 }
 WAITING: Final = (State.OPEN, State.JOINED)
+_STATES: Final = dict(enumerate(State))
 HELD: Final = (State.ACTIVE, State.BARRED)
 
 
@@ -79,7 +80,7 @@ class Mirror:
         self.held_in: dict[
             tuple[str, str], int
         ] = {}  # the last batch that changed what an account has of a device it had
-        self._journal = 0
+        self._journal = self._changes = 0  # the last row that was read, and how much had changed
 
     # What is asked.
 
@@ -126,6 +127,9 @@ class Mirror:
     def read(self, database: sqlite3.Connection, *, records: bool) -> None:
         """Read what a commit has changed, and check it. With `records`, accounts, tokens and devices too."""
         self.batch += 1
+        if database.total_changes == self._changes and not records:
+            return
+        self._changes = database.total_changes
         rows = database.execute(
             "SELECT id, share_id, from_state, to_state, cause, by, channel, at_ms FROM journal WHERE id > ? ORDER BY id",
             (self._journal,),
@@ -133,16 +137,7 @@ class Mirror:
         if not rows and not records:
             return
         moves = [
-            Move(
-                id,
-                share_id,
-                None if before is None else State(before),
-                State(after),
-                Cause(cause),
-                by,
-                Channel(channel),
-                at_ms,
-            )
+            Move(id, share_id, _STATES.get(before), State(after), Cause(cause), by, Channel(channel), at_ms)
             for id, share_id, before, after, cause, by, channel, at_ms in rows
         ]
         if moves:

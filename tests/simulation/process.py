@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -268,7 +269,7 @@ def _application(_number: int) -> tuple[Litestar, Backend]:
 
 @contextmanager
 def simulated(draws: Random, logged: Processor) -> Iterator[None]:
-    """Let what is random elsewhere come from these draws, and let nothing be swept twice a second for hours.
+    """Let what is random elsewhere come from these draws, nothing be swept twice a second for hours, no garbage collected.
 
     `logged` is called with what the server logs, in the place of structlog's processors.
     """
@@ -279,7 +280,9 @@ def simulated(draws: Random, logged: Processor) -> Iterator[None]:
         patch.object(door, "SWEEP_S", 2.0),
         patch.object(composition, "LEFT_EVERY_S", 3600.0),
     ):
+        gc.disable()
         try:
             yield
         finally:
+            gc.enable()
             structlog.configure(**log)
