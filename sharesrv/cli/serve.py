@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 OTHER_FILES: Final = 64  # that a server has open besides its connections, with room to spare
 STDIN: Final = 0
-SWITCH_S: Final = 0.0002
+SWITCH_S: Final = 0.00002
 Workers = Annotated[
     int,
     typer.Option(

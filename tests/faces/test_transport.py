@@ -934,6 +934,19 @@ async def test_a_turn_takes_so_many_frames_and_no_more() -> None:
     assert hearer.heards == 1, "what waited here may have come before what was sent meanwhile"
 
 
+async def test_of_many_that_send_more_than_that_one_goes_on_in_a_turn() -> None:
+    (one, _, hearer), (other, _, other_hearer) = listening(), listening()
+    other._door = one._door
+    sent = numbered(2 * FRAMES)
+    for connection in (one, other):
+        connection.data_received(b"".join(frame(TEXT, each) for each in sent))
+    assert (hearer.texts, other_hearer.texts) == (sent[:FRAMES], sent[:FRAMES])
+    await asyncio.sleep(0)
+    assert (hearer.texts, other_hearer.texts) == (sent, sent[:FRAMES])
+    await asyncio.sleep(0)
+    assert other_hearer.texts == sent
+
+
 async def test_frames_of_every_kind_count_for_a_turn() -> None:
     connection, _wire, hearer = listening()
     connection.data_received(frame(PONG) * (FRAMES - 1) + text("a") + text("b"))

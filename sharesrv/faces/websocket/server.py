@@ -51,6 +51,7 @@ class Door:
         self._strangers: Counter[str] = Counter()  # those of them that have not shaken hands, by address
         self._throttled: set[Connection] = set()
         self.is_leaving = False
+        self._bursts: deque[Connection] = deque()  # those that have sent more than they may say in a turn of the loop
         self._empty = asyncio.Event()
 
     def limit(self, limits: Limits) -> None:
@@ -94,6 +95,18 @@ class Door:
         if connection not in self._throttled:
             self._throttled.add(connection)
             connection.hold()
+
+    def queue(self, connection: Connection) -> None:
+        """Let it go on with its burst: one connection in each turn of the loop, so that a turn is short for all others."""
+        if not self._bursts:
+            asyncio.get_running_loop().call_soon(self._go_on_next)
+        self._bursts.append(connection)
+
+    def _go_on_next(self) -> None:
+        connection = self._bursts.popleft()
+        if self._bursts:
+            asyncio.get_running_loop().call_soon(self._go_on_next)
+        connection.go_on()
 
     def closed(self, connection: Connection) -> None:
         self._connections.discard(connection)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 4 * 1024  # bytes, and
 _OF_MESSAGES: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
-FRAMES: Final = 64  # frames; after as many of one connection the loop has its turn
+FRAMES: Final = 8  # frames; after as many of one connection the others have their turn
 HIGH_WATER: Final = 64 * 1024  # unsent bytes at which the loop tells us to pause
 GRACE_S: Final = 7.0 + 30.0  # beyond hbInterval, until silence is taken for death (PROTOCOL 2.2)
 
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         call, self._when_writable = self._when_writable, None
         if call is not None:
             call()
-        self._go_on()
+        self.go_on()
 
     # What the conversation, the hub and the door call.
 
@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
     def release(self) -> None:
         self._held -= 1
         if not self.stopped:
-            self._go_on()
+            self.go_on()
 
     def expire(self) -> None:
         """What was waited for has not come in time."""
@@ -283,9 +283,9 @@ class Connection(asyncio.Protocol):
             self._stash = data[at:] + self._stash
             if not self.stopped:
                 self._reading(False)
-                asyncio.get_running_loop().call_soon(self._go_on)
+                self._door.queue(self)
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """Do what was left when reading stopped, then read again."""
         if self.stopped or self._gone:
             return
