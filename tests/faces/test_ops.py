@@ -3,11 +3,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from time import monotonic
+from unittest.mock import patch
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
+from sharesrv.faces.http import ops
 from sharesrv.live import ledger as ledger_module
 from sharesrv.store.base import StoreFailed
 from tests.failing import FailingStore
@@ -89,6 +91,21 @@ async def test_3_3_not_ready_while_a_command_waits_for_over_two_seconds(
         store.release()
         await removal
         assert (await operator.client.get("/readyz")).status_code == 200
+
+
+async def test_those_who_ask_for_metrics_at_once_share_them(database: Path) -> None:
+    gathered: list[object] = []
+
+    def generate(registry: object) -> bytes:
+        gathered.append(registry)
+        return b"some\n"
+
+    async with operating(database) as operator:
+        with patch.object(ops, "generate_latest", generate):
+            for _again in range(2):
+                answers = await asyncio.gather(*(operator.client.get("/metrics") for _ in range(20)))
+                assert {(answer.status_code, answer.text) for answer in answers} == {(200, "some\n")}
+    assert 2 <= len(gathered) < 20
 
 
 async def test_metrics_move(database: Path) -> None:

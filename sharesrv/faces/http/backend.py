@@ -53,6 +53,7 @@ class Backend:
     tokens: Tokens
     ws_port: int
     is_draining: bool = False
+    gathering: asyncio.Task[bytes] | None = None  # of metrics, to which those who ask for them may still come
     in_hand: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_HAND_MAX))
 
     def is_admin(self, request: ASGIConnection[Any, Any, Any, Any]) -> bool:

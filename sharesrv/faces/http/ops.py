@@ -13,9 +13,10 @@ from litestar import MediaType, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from sharesrv import metrics
-from sharesrv.faces.http.backend import AnyRequest, TheBackend
+from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
 
 OLD_S: Final = 2.0  # that the oldest command may wait
+TOGETHER_S: Final = 0.05
 
 
 class Status(msgspec.Struct):
@@ -47,9 +48,18 @@ async def readyz(backend: TheBackend) -> Response[Status]:
 
 @get("/metrics", tags=["operating"], summary="Prometheus metrics", media_type=MediaType.TEXT)
 async def expose(backend: TheBackend) -> Response[bytes]:
+    if backend.gathering is None:
+        backend.gathering = asyncio.create_task(_gather(backend), name="metrics")
+    return Response(await asyncio.shield(backend.gathering), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _gather(backend: Backend) -> bytes:
+    """All metrics as text, for all who ask within `TOGETHER_S`: each time takes milliseconds of the loop."""
+    await asyncio.sleep(TOGETHER_S)
+    backend.gathering = None
     until_ms = backend.clock.now_ms() + backend.rules.confirm_timeout_ms  # no offer waits for longer
     metrics.OPEN_OFFERS.set(await backend.reader.open_offers(until_ms))
-    return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+    return generate_latest(metrics.REGISTRY)
 
 
 @get("/openapi.json", include_in_schema=False)
