@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from sharesrv.auth import digest
+from sharesrv.domain.records import TOKEN_ID_LENGTH
 from sharesrv.domain.share import State
 from tests.simulation import people
 from tests.simulation.clients import Account
@@ -128,13 +129,6 @@ def mint(simulation: Simulation, account: Account | None = None) -> None:
     _operate(simulation, "POST", f"accounts/{account.id}/tokens", {}, lambda body: account.tokens.append(body["at"]))
 
 
-def revoke(simulation: Simulation) -> None:
-    """A token is revoked: its connections are closed."""
-    account = people.somebody(simulation)
-    token = simulation.draws.choice(account.tokens)
-    _operate(simulation, "DELETE", f"accounts/{account.id}/tokens/{digest(token)[:16]}", None, lambda _body: None)
-
-
 def remove_device(simulation: Simulation) -> None:
     """A device is deleted, or, where one is missing, is there again."""
     missing = [id for id in DEVICES if id not in simulation.mirror.devices]
@@ -177,3 +171,14 @@ def grant(simulation: Simulation) -> None:
     if draws.random() < 0.5:
         body["sharingExpireAt"] = simulation.clock.now_ms() + draws.choice((20, 30_000, 400_000))
     _operate(simulation, "POST", "shares", body, lambda _body: None)
+
+
+def revoke(simulation: Simulation) -> None:
+    """An operator revokes an account's newest token, mostly: its connections end, on whichever node they are."""
+    account, draws = people.somebody(simulation), simulation.draws
+    token = account.tokens[-1] if draws.random() < 0.7 else draws.choice(account.tokens)
+
+    def done(_body: Any) -> None:
+        mint(simulation, account)
+
+    _operate(simulation, "DELETE", f"accounts/{account.id}/tokens/{digest(token)[:TOKEN_ID_LENGTH]}", None, done)

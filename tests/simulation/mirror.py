@@ -186,8 +186,9 @@ class Mirror:
         rows = database.execute(f"SELECT {', '.join(Device.__struct_fields__)} FROM device")
         devices = {row[0]: device_of(row) for row in rows}
         self.removed.update(dict.fromkeys(self.devices.keys() - devices.keys(), self.batch))
-        owned, owns = ({(each.owner_id, each.id) for each in known.values()} for known in (self.devices, devices))
-        self.held_in.update(dict.fromkeys(owned - owns, self.batch))
+        owned = {(device.owner_id, device.id) for device in self.devices.values()}
+        lost = owned.difference((device.owner_id, device.id) for device in devices.values())
+        self.held_in.update(dict.fromkeys(lost, self.batch))
         self.devices = devices
         rows = database.execute("SELECT digest, account_id, serial, expires_ms FROM token")
         self.token_serials = {digest: (account, serial, expires) for digest, account, serial, expires in rows}
