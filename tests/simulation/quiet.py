@@ -88,10 +88,14 @@ def _check_links(simulation: Simulation) -> None:
 
 
 def _check_presence(simulation: Simulation, link: AppLink) -> None:
-    """What it was told last of a device to which it has access is so."""
+    """What it was told last of a device to which it has access is so; that a device was deleted its owner is not told."""
     for device_id, told in link.presence.items():
         device = simulation.mirror.devices.get(device_id)
-        if device is None or not simulation.mirror.holds(link.account.id, device_id, simulation.clock.now_ms()):
+        if (
+            device is None
+            or device_id in simulation.mirror.removed
+            or not simulation.mirror.holds(link.account.id, device_id, simulation.clock.now_ms())
+        ):
             continue
         online = simulation.processes[0].live.devices.link(device_id, device.bridge_id) is not None
         if told is not online:
