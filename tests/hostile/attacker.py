@@ -145,6 +145,19 @@ class Raid:
         await asyncio.gather(*map(safely, range(count)))
 
 
+async def ends(raw: Raw, within_s: float) -> bool:
+    """Whether the server ends the connection within this time; what it says is left out."""
+    try:
+        async with asyncio.timeout(within_s):
+            while await raw.reader.read(65536):
+                pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 async def _frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     first, length = await reader.readexactly(2)
     if length >= 126:

@@ -7,9 +7,9 @@ import socket
 from contextlib import AsyncExitStack, suppress
 from typing import Final
 
-from tests.hostile.attacker import LOST, Attack, Raid
+from tests.hostile.attacker import LOST, Attack, Raid, ends
 from tests.hostile.target import FOES, LOUD, hello, lamp, register
-from tests.raw import CUT_OFF, Raw, frame, head, text
+from tests.raw import CUT_OFF, frame, head, text
 
 MANY: Final = 500
 ADDRESS_MAX: Final = 200  # limits.unauthenticated_per_address
@@ -26,9 +26,9 @@ async def slow_openings(raid: Raid) -> None:
             with suppress(OSError):
                 for byte in head():
                     raw.writer.write(bytes([byte]))
-                    if raid.left_s < 1.5 or await _ended(raw, 1.0):
+                    if raid.left_s < 1.5 or await ends(raw, 1.0):
                         break
-            raid.expect("a slow opening", "cut off" if await _ended(raw, 0.5) else "still open", "cut off")
+            raid.expect("a slow opening", "cut off" if await ends(raw, 0.5) else "still open", "cut off")
 
     await raid.crowd(MANY, one)
 
@@ -38,7 +38,7 @@ async def silent_sockets(raid: Raid) -> None:
 
     async def one(number: int) -> None:
         async with raid.dialled(address=f"127.0.3.{number % 250 + 1}") as raw:
-            raid.expect("a silent socket", "cut off" if await _ended(raw, raid.left_s) else "still open", "cut off")
+            raid.expect("a silent socket", "cut off" if await ends(raw, raid.left_s) else "still open", "cut off")
 
     await raid.crowd(MANY, one)
 
@@ -60,19 +60,6 @@ async def silent_after_upgrade(raid: Raid) -> None:
     raid.require(101, 503, 4401)
     if raid.seen["101"] > ADDRESS_MAX:
         raid.wrong.append(f"{raid.seen['101']} of one address were let in")
-
-
-async def _ended(raw: Raw, within_s: float) -> bool:
-    """Whether the server ends the connection within this time; what it says is left out."""
-    try:
-        async with asyncio.timeout(within_s):
-            while await raw.reader.read(65536):
-                pass
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 async def half_open(raid: Raid) -> None:

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from tests.hostile.attacker import LOST, Attack, Raid
+from tests.hostile.attacker import LOST, Attack, Raid, ends
 from tests.hostile.target import PK, lamp, token
 from tests.raw import Raw
 
@@ -156,22 +156,10 @@ async def slow_requests(raid: Raid) -> None:
             while raid.left_s > 0.5 and not ended:
                 with suppress(OSError):
                     raw.writer.write(b"a" if number % 3 else b"G")
-                ended = await _ended(raw, min(1.0, raid.left_s))
+                ended = await ends(raw, min(1.0, raid.left_s))
             raid.expect("a slow request", "closed" if ended else "still open", "closed")
 
     await raid.crowd(300, one)
-
-
-async def _ended(raw: Raw, within_s: float) -> bool:
-    try:
-        async with asyncio.timeout(within_s):
-            while await raw.reader.read(65536):
-                pass
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 async def slow_readers(raid: Raid) -> None:
