@@ -9,10 +9,8 @@ from time import monotonic
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-from sharesrv.cli.options import Assignments, Config, give_way, run, settings
+from sharesrv.cli.options import Assignments, Config, give_way, progress_bar, run, settings
 from sharesrv.store.backup import back_up
 
 
@@ -33,18 +31,8 @@ def backup(
     give_way()
     # SIGTERM unwinds, as Ctrl-C does, so that no part of a file is left behind
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    console = Console(stderr=True)
     began_s = monotonic()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("backup", total=None)
-        counts = run(
-            back_up(
-                url,
-                file,
-                lambda total: progress.update(task, total=total),
-                lambda number: progress.advance(task, number),
-                force=force,
-            )
-        )
+    with progress_bar("backup") as (begin, advance):
+        counts = run(back_up(url, file, begin, advance, force=force))
     rows = ", ".join(f"{table} {number:,}" for table, number in counts.items())
     print(f"{file}: {file.stat().st_size / 2**20:,.1f} MiB in {monotonic() - began_s:.1f} s; rows: {rows}")

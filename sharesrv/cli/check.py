@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-from sharesrv.cli.options import Assignments, Config, give_way, run, settings
+from sharesrv.cli.options import Assignments, Config, give_way, progress_bar, run, settings
 from sharesrv.errors import Trouble
 from sharesrv.store.checks import Check
 from sharesrv.store.choice import snapshot_of
@@ -26,9 +24,7 @@ def check(
     """
     give_way()
     url = settings(config, assignments).database.url
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("check", total=None)
+    with progress_bar("check") as (begin, advance):
         said = 0
         rows = ""
 
@@ -41,8 +37,8 @@ def check(
         async def work() -> int:
             nonlocal rows
             async with snapshot_of(url) as side:
-                check = Check(side, say, lambda number: progress.advance(task, number))
-                await check.run(lambda total: progress.update(task, total=total))
+                check = Check(side, say, advance)
+                await check.run(begin)
                 rows = ", ".join(f"{table} {number:,}" for table, number in check.counts.items())
                 return check.faults
 

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from sharesrv.cli.options import run
+from sharesrv.cli.options import progress_bar, run
 from sharesrv.config import URLS, checked_url
 from sharesrv.errors import Trouble
 from sharesrv.store.choice import side_of
@@ -27,17 +26,8 @@ def copy(
     source, target = checked_url("FROM_URL", from_url), checked_url("TO_URL", to_url)
     if source == target:
         raise Trouble("FROM_URL and TO_URL are the same")
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("copying", total=None)
-        numbers = run(
-            copy_all(
-                side_of(source, create=False),
-                side_of(target, create=True),
-                lambda total: progress.update(task, total=total),
-                lambda number: progress.advance(task, number),
-            )
-        )
+    with progress_bar("copying") as (begin, advance):
+        numbers = run(copy_all(side_of(source, create=False), side_of(target, create=True), begin, advance))
     table = Table("table", "read", "written")
     for name, (read, written) in numbers.items():
         table.add_row(name, str(read), str(written))

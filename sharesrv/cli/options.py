@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, TypeVar
@@ -86,6 +87,18 @@ def set_log_level(name: str) -> None:
     level = getattr(logging, name.upper())
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
     logging.getLogger().setLevel(max(level, logging.WARNING))
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """A bar on standard error where that is a terminal: what to tell the total, and what to tell each step of it."""
+    from rich.console import Console  # a server starts without them
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda total: bar.update(task, total=total), lambda number: bar.advance(task, number)
 
 
 def run(work: Coroutine[Any, Any, Value]) -> Value:
