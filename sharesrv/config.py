@@ -39,7 +39,6 @@ WholeSeconds = Annotated[int, msgspec.Meta(gt=0, le=10**9, description="a whole 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9, description="a number of seconds, 0 or more")]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, description="a number of seconds above 0")]
 Days = Annotated[float, msgspec.Meta(gt=0, le=1e6, description="a number of days above 0")]
-
 KeptDays = Annotated[float, msgspec.Meta(ge=0, le=1e6, description="a number of days, 0 (for ever) or more")]
 
 

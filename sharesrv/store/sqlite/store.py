@@ -23,13 +23,7 @@ from sharesrv.clock import Clock
 from sharesrv.domain.outcome import FLEETING, Outcome, packed
 from sharesrv.errors import Trouble
 from sharesrv.store.base import Foresee, OutcomeUnknown, StoreFailed, Work
-from sharesrv.store.sqlite.connection import (
-    FILE_MODE,
-    Connection,
-    connect,
-    roll_back,
-    unusable,
-)
+from sharesrv.store.sqlite.connection import FILE_MODE, Connection, connect, roll_back, unusable
 from sharesrv.store.sqlite.lists import SqliteReader
 from sharesrv.store.sqlite.source import SqliteSource
 from sharesrv.store.sqlite.write import leave, write
@@ -40,10 +34,9 @@ except ImportError:  # Windows: a second server on the same file is not noticed
     fcntl = None  # type: ignore[assignment]
 
 WAL_LARGE: Final = 256 * 2**20  # bytes: somebody reads for so long that the operator should know
+LOCK_TRIES: Final = 10  # 10 ms apart: a process that only looks whether a server runs holds the lock for microseconds
 
 log = structlog.get_logger()
-
-LOCK_TRIES: Final = 10  # 10 ms apart: a process that only looks whether a server runs holds the lock for microseconds
 
 
 class SqliteStore(SqliteReader):
