@@ -19,11 +19,15 @@ from sharesrv.domain.source import Untold
 PORTION: Final = 100  # rows that a command looks at; 200 shares hold up others for 12 ms, as long as a slow disk
 
 
-class TrimShares(Command, frozen=True):
-    """Those that have been over for long enough."""
+class Trim(Command, frozen=True):
+    """A portion of one kind."""
 
     channel: ClassVar[Channel] = Channel.CLOCK
     alone: ClassVar[bool] = True
+
+
+class TrimShares(Trim, frozen=True):
+    """Those that have been over for long enough."""
 
     def decide(self, draft: Draft) -> None:
         """Remove a portion."""
@@ -34,11 +38,8 @@ class TrimShares(Command, frozen=True):
         draft.reply = Trimmed(len(found), len(found) == PORTION)
 
 
-class TrimTokens(Command, frozen=True):
+class TrimTokens(Trim, frozen=True):
     """Those that have been expired for long enough. Connections that they have opened stay."""
-
-    channel: ClassVar[Channel] = Channel.CLOCK
-    alone: ClassVar[bool] = True
 
     def decide(self, draft: Draft) -> None:
         """Remove a portion."""
@@ -48,11 +49,8 @@ class TrimTokens(Command, frozen=True):
         draft.reply = Trimmed(len(found), len(found) == PORTION)
 
 
-class TrimJournal(Command, frozen=True):
+class TrimJournal(Trim, frozen=True):
     """Its beginning, up to the first row that is too young."""
-
-    channel: ClassVar[Channel] = Channel.CLOCK
-    alone: ClassVar[bool] = True
 
     def decide(self, draft: Draft) -> None:
         """Remove a portion."""
@@ -64,11 +62,8 @@ class TrimJournal(Command, frozen=True):
         draft.reply = Trimmed(len(ids), len(ids) == PORTION)
 
 
-class TrimAnswers(Command, frozen=True):
+class TrimAnswers(Trim, frozen=True):
     """Answers that were not received for long enough are told no more. Looks at what was not received, behind `after`."""
-
-    channel: ClassVar[Channel] = Channel.CLOCK
-    alone: ClassVar[bool] = True
 
     after: Untold = Untold()
 
