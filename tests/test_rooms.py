@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,7 @@ NEVER = {
     "live": {"sqlite3", "aiosqlite", "asyncpg"},
     "faces": {"sqlite3", "aiosqlite", "asyncpg"},
 }
+TOP_LEVEL = {"sharesrv", "tests", "scripts", "pyproject.toml", "README.md", "CHANGELOG.md"}
 MODULES = sorted(ROOT.rglob("*.py"))
 
 
@@ -77,3 +79,12 @@ def test_walls_stand(path: Path) -> None:
 def test_every_room_is_known() -> None:
     rooms = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in MODULES}
     assert rooms - {room.split(".")[0] for room in MAY} == {"__init__", "__main__", "cli"}
+
+
+def test_the_top_level_has_nothing_else() -> None:
+    """What a test or a slip of the hand left behind must not be committed."""
+    git = subprocess.run(["git", "ls-files"], cwd=ROOT.parent, capture_output=True, text=True)
+    if git.returncode != 0:
+        pytest.skip("not in a clone")
+    tops = {line.partition("/")[0] for line in git.stdout.splitlines()}
+    assert {top for top in tops if not top.startswith(".")} == TOP_LEVEL

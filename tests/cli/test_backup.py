@@ -184,8 +184,8 @@ def test_what_cannot_be_done_is_said_in_a_line(
     assert [each.name for each in tmp_path.iterdir()] == ["here.db"]
 
 
-def test_the_tables_of_a_backup_are_all_that_is_kept() -> None:
+def test_the_tables_of_a_backup_are_all_that_is_kept(database: Path) -> None:
     """A new table must be copied too, unless it concerns the process that runs alone."""
-    with closing(open_database(Path(":memory:"))) as connection:
+    with closing(open_database(database)) as connection:
         found = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     assert {name for name in found if not name.startswith("sqlite_")} == {*TABLES, "left_notice"}
