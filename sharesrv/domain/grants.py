@@ -126,6 +126,7 @@ def holders(
     many of its sub-devices are among `devices`.
     """
     trees: dict[str, dict[str, dict[str, list[Share]]]] = {}  # by root, device, account
+    covering: dict[str, dict[str, list[Share]]] = {}  # by root and account
     for device in devices:
         root_id = facts.root_id(device)
         if root_id not in trees:
@@ -133,11 +134,19 @@ def holders(
             tree = trees[root_id] = {}
             for share in facts.held_on(device) if sees_all else facts.tree(device, viewer_id):
                 tree.setdefault(share.device_id, {}).setdefault(share.sharee_id or "", []).append(share)
-        rows = {id: list(shares) for id, shares in trees[root_id].get(root_id, {}).items()}
-        if device.id != root_id:
-            for id, shares in trees[root_id].get(device.id, {}).items():
-                rows.setdefault(id, []).extend(shares)
-        yield device, {id: grants for id, shares in rows.items() if (grants := deciding(shares, device, facts))}
+            covering[root_id] = {
+                id: grants
+                for id, shares in tree.get(root_id, {}).items()
+                if (grants := [share for share in active(shares) if not share.due(facts.now_ms)])
+            }
+        own = trees[root_id].get(device.id, {})
+        held = {} if device.id == root_id else covering[root_id].copy()
+        for id, shares in own.items():
+            held.pop(id, None)
+            root = trees[root_id].get(root_id, {}).get(id, []) if device.id != root_id else []
+            if grants := deciding([*root, *shares], device, facts):
+                held[id] = grants
+        yield device, held
 
 
 def audience(device: Device, facts: Facts) -> Audience:
