@@ -4,7 +4,8 @@ A command waits for its *turns*: that of its device and sequence, because the de
 if it carries `timers`, that of the device's timers, so that a sharee's timers are never compared with a base that is about
 to change. For each turn there is a queue, whose first command has the turn; a command is decided when it has all of its
 turns. It joins all its queues at once, so the older of two commands is ahead in each of them, and no two commands can
-wait for each other.
+wait for each other. Of one app's commands only so many are decided at a time, the oldest first, so that others' commands
+wait behind no more of them in the ledger.
 
 A command has a stage and only moves on, as `MOVES` says. It is submitted when it leaves WAITING and sent when it enters
 SENT, each of which happens once: asking again whether a command may begin, or answering it again, does nothing.
@@ -12,7 +13,7 @@ SENT, each of which happens once: asking again whether a command may begin, or a
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from functools import partial
@@ -25,12 +26,14 @@ from sharesrv.live.ledger import Ledger, call_safely
 from sharesrv.live.presence import CallLater, Devices, Timer, call_later
 from sharesrv.live.sessions import DeviceSession
 
+DECIDING_MAX: Final = 2
+
 Answer = Callable[[Reply], None]
 Turn = tuple[str, str | None]  # a device and a sequence; a device and None: the device's timers
 
 
 class Stage(Enum):
-    WAITING = auto()  # for its turns
+    WAITING = auto()  # for its turns, or until fewer of its app's are being decided
     DECIDING = auto()  # in the ledger
     SENT = auto()  # at the device
     LATE = auto()  # answered with 504; the device's answer may still come
@@ -91,6 +94,7 @@ class DeviceCommands:
         self._render = render
         self._call_later = call_later
         self._queues: dict[Turn, OrderedDict[CommandInHand, None]] = {}
+        self._deciding: Counter[int] = Counter()  # how many, by the app's session
         # By the device's session, then device and sequence.
         self._sent: dict[int, dict[tuple[str, str], CommandInHand]] = {}
         self._unanswered: dict[int, dict[CommandInHand, None]] = {}  # by the app's session; all but what is LATE
@@ -105,7 +109,8 @@ class DeviceCommands:
 
     def abandon(self, session: int) -> None:
         """Drop what still waits for its turns, of an app whose connection is gone. What was begun goes on."""
-        dropped = [hand for hand in self._unanswered.get(session, ()) if hand.stage is Stage.WAITING]
+        waiting = [hand for hand in self._unanswered.get(session, ()) if hand.stage is Stage.WAITING]
+        dropped = [hand for hand in waiting if not self._has_its_turns(hand)]
         for hand in dropped:
             hand.move(Stage.OVER)
             _drop(self._unanswered, hand.command.session, hand)
@@ -144,18 +149,40 @@ class DeviceCommands:
             call_safely(hand.answer, Refused(Refusal.OFFLINE), event="a command's answer failed")
 
     def _begin_first(self, turns: Iterable[Turn]) -> None:
-        """Let the ledger decide the first command of each of these turns, if it has all its turns and has not begun."""
+        """Let the ledger decide the first command of each of these turns, if it may begin."""
         for turn in turns:
             hand = self._first(turn)
-            if hand and hand.stage is Stage.WAITING and all(self._first(each) is hand for each in hand.turns):
-                hand.move(Stage.DECIDING)
-                self._ledger.submit(hand.command, partial(self._decided, hand))
+            if hand and self._may_begin(hand):
+                self._begin(hand)
+
+    def _begin_oldest(self, session: int) -> None:
+        """Let the ledger decide the oldest command of this app that may begin."""
+        if (hand := next(filter(self._may_begin, self._unanswered.get(session, ())), None)) is not None:
+            self._begin(hand)
+
+    def _may_begin(self, hand: CommandInHand) -> bool:
+        if hand.stage is not Stage.WAITING or self._deciding[hand.command.session] >= DECIDING_MAX:
+            return False
+        return self._has_its_turns(hand)
+
+    def _has_its_turns(self, hand: CommandInHand) -> bool:
+        return all(self._first(turn) is hand for turn in hand.turns)
+
+    def _begin(self, hand: CommandInHand) -> None:
+        hand.move(Stage.DECIDING)
+        self._deciding[hand.command.session] += 1
+        self._ledger.submit(hand.command, partial(self._decided, hand))
 
     def _first(self, turn: Turn) -> CommandInHand | None:
         queue = self._queues.get(turn)
         return None if queue is None else next(iter(queue))
 
     def _decided(self, hand: CommandInHand, reply: Reply) -> None:
+        session_id = hand.command.session
+        self._deciding[session_id] -= 1
+        if not self._deciding[session_id]:
+            del self._deciding[session_id]
+        self._begin_oldest(session_id)
         if not isinstance(reply, Forward):
             self._end(hand)
             hand.answer(reply)

@@ -15,7 +15,7 @@ from sharesrv.domain.connect import FindAudience
 from sharesrv.domain.outcome import DeviceUpdated, Notice, Reply, Responded
 from sharesrv.domain.share import State
 from sharesrv.errors import Refusal
-from sharesrv.live.device_commands import CommandInHand, DeviceCommands, Stage
+from sharesrv.live.device_commands import DECIDING_MAX, CommandInHand, DeviceCommands, Stage
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.presence import CallLater, Devices, call_later
 from sharesrv.live.sessions import DeviceSession
@@ -91,7 +91,8 @@ class Bench:
             await replied
 
     def is_empty(self) -> bool:
-        return not self.commands._queues and not self.commands._sent and not self.commands._unanswered
+        commands = self.commands
+        return not (commands._queues or commands._deciding or commands._sent or commands._unanswered)
 
     def stored(self, device: str = "lamp") -> Any:
         return json.loads(self.world.store.states.get(device, "{}"))
@@ -562,6 +563,35 @@ async def test_what_was_begun_when_its_connection_went_is_carried_out() -> None:
         b.commands.answered(link, "lamp", "1", Responded(0))
         await b.settled()
         assert b.stored() == {"x": 1}
+        assert b.is_empty()
+
+
+async def test_of_one_apps_commands_only_so_many_are_decided_at_a_time_the_oldest_first() -> None:
+    async with bench() as b:
+        lamp, bridge = b.attach("lamp"), b.attach("bridge")
+        many = [b.ask(sequence=str(number), session=1) for number in range(DECIDING_MAX + 3)]
+        b.ask(device="bridge", session=2)
+        assert len(b.ledger._queue) == DECIDING_MAX + 1  # another's is behind no more of them
+        for _ in many:
+            await b.settled()
+        assert [command.sequence for command in lamp.sent] == [str(number) for number in range(len(many))]
+        assert len(bridge.sent) == 1
+        for command in lamp.sent:
+            b.commands.answered(lamp, "lamp", command.sequence, Responded(0))
+        await b.settled()
+        assert many == [[Responded(0)]] * len(many)
+
+
+async def test_what_only_waits_for_older_ones_to_be_decided_is_carried_out_though_its_app_has_gone() -> None:
+    async with bench() as b:
+        link = b.attach()
+        for number in range(DECIDING_MAX + 1):
+            b.ask(sequence=str(number), session=1)
+        b.commands.abandon(1)
+        await b.settled()
+        await b.settled()
+        assert len(link.sent) == DECIDING_MAX + 1
+        b.commands.lost(link)
         assert b.is_empty()
 
 

@@ -28,7 +28,7 @@ from sharesrv.domain.control import CompleteUpdate, UpdateDevice
 from sharesrv.domain.outcome import Forward, Reply, Responded
 from sharesrv.domain.source import Device
 from sharesrv.errors import Refusal, Refused
-from sharesrv.live.device_commands import DeviceCommands
+from sharesrv.live.device_commands import DECIDING_MAX, DeviceCommands
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.presence import Devices
 from sharesrv.live.sessions import DeviceSession
@@ -56,7 +56,7 @@ class Asked:
         self.number, self.device, self.sequence = number, device, sequence
         self.session, self.timers, self.asks_again = session, timers, asks_again
         self.replies: list[Reply] = []
-        self.begun = self.dropped = self.finished = self.is_stored = False
+        self.begun = self.decided = self.dropped = self.finished = self.is_stored = False
         self.link: FakeLink | None = None
         self.sent_s = float("inf")
         self.yes: Responded | None = None
@@ -74,6 +74,9 @@ class Asked:
 
     def waits(self) -> bool:
         return not self.begun and not self.dropped
+
+    def is_being_decided(self) -> bool:
+        return self.begun and not self.decided
 
     def holds_sequence(self, now_s: float) -> bool:
         """Until its answer has come, or as long again has passed as the device had."""
@@ -150,6 +153,7 @@ class DeviceCommandsAtWork(RuleBasedStateMachine):
             asked.is_stored = True
             return
         assert asked.waits()
+        assert self.being_decided(asked.session) < DECIDING_MAX
         for other in self.asked:
             if other is asked or other.device != asked.device:
                 continue
@@ -192,6 +196,17 @@ class DeviceCommandsAtWork(RuleBasedStateMachine):
         assert len(found) <= 1
         return found[0] if found else None
 
+    def being_decided(self, session: int) -> int:
+        return sum(asked.session == session and asked.is_being_decided() for asked in self.asked)
+
+    def lacks_a_turn(self, asked: Asked) -> bool:
+        now_s = self.now_s
+        earlier = [each for each in self.asked[: asked.number] if each.device == asked.device]
+        same_sequence = [each for each in earlier if each.sequence == asked.sequence]
+        return any(each.waits() or each.holds_sequence(now_s) for each in same_sequence) or (
+            asked.timers and any((each.timers and each.waits()) or each.holds_timers(now_s) for each in earlier)
+        )
+
     # What happens.
 
     @initialize()
@@ -217,6 +232,7 @@ class DeviceCommandsAtWork(RuleBasedStateMachine):
         for is_refused in refusals[: len(self.ledger.queue)]:
             command, answer = self.ledger.queue.popleft()
             asked = self.asked[number_of(command.params)]
+            asked.decided = True
             if isinstance(command, CompleteUpdate):
                 reply: Reply = Refused(Refusal.INTERNAL) if is_refused else Responded(0)
                 asked.outcome = reply if is_refused else asked.yes
@@ -281,7 +297,7 @@ class DeviceCommandsAtWork(RuleBasedStateMachine):
     def end_session(self, seat: int) -> None:
         session, self.sessions[seat] = self.sessions[seat], next(self.ids)
         for asked in self.asked:
-            if asked.session == session and not asked.begun:
+            if asked.session == session and not asked.begun and self.lacks_a_turn(asked):
                 asked.dropped = True
         self.commands.abandon(session)
 
@@ -301,17 +317,9 @@ class DeviceCommandsAtWork(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_for_nothing(self) -> None:
-        now_s = self.now_s
         for asked in self.asked:
-            earlier = [each for each in self.asked[: asked.number] if each.device == asked.device]
-            same_sequence = [each for each in earlier if each.sequence == asked.sequence]
-            assert (
-                not asked.waits()
-                or any(each.waits() or each.holds_sequence(now_s) for each in same_sequence)
-                or (
-                    asked.timers and any((each.timers and each.waits()) or each.holds_timers(now_s) for each in earlier)
-                )
-            )
+            is_full = self.being_decided(asked.session) >= DECIDING_MAX
+            assert not asked.waits() or is_full or self.lacks_a_turn(asked)
 
     def teardown(self) -> None:
         """Decide everything and let all timeouts pass: everything is answered, and nothing is left."""
