@@ -815,6 +815,18 @@ async def test_2_9_too_many_frames_for_too_long(database: Path) -> None:
             assert await raw.closed() == 4412
 
 
+async def test_a_flood_that_goes_on_after_the_goodbye_is_not_looked_at(database: Path) -> None:
+    limits = ("limits.frames_per_second=1", "limits.frame_burst=5")
+    async with server(database, *limits, times=QUICK._replace(flood_s=0.0)) as running:
+        stopped(running)
+        async with opened(running) as raw:
+            await raw.send(text("ping") * 1000)
+            assert await raw.closed() == 4412
+            [connection] = connections(running)
+            assert connection.stopped
+            assert len(connection._stash) > 900 * len(text("ping"))
+
+
 @pytest.mark.parametrize(
     "flood",
     [frame(PING), frame(PONG), text("ping"), frame(TEXT), frame(BINARY), frame(CONT, fin=False)],

@@ -15,7 +15,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, RSAKey
 
 from tests.hostile.attacker import Attack, Raid
-from tests.hostile.target import AUDIENCE, ISSUER, hello, lamp, register, token, uid
+from tests.hostile.target import AUDIENCE, ISSUER, SUB_DEVICES, hello, lamp, register, token, uid
 from tests.raw import CUT_OFF, text
 
 CROWD: Final = 20
@@ -35,7 +35,7 @@ async def guess(raid: Raid, address: int, frame: Any, *promised: int) -> None:
 
 async def devicekeys(raid: Raid) -> None:
     """Wrong devicekeys of one device: 401, beyond 20 a minute 412; the right one still gets in."""
-    device = lamp("hoarder")
+    device = f"sub-{secrets.randbelow(SUB_DEVICES)}"  # another time most likely another one
 
     async def one(number: int) -> None:
         while raid.goes_on:

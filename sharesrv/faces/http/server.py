@@ -35,6 +35,7 @@ from sharesrv.store.base import StoreFailed
 
 BODY_MAX: Final = 64 * 1024  # bytes
 GRACE_S: Final = 2.0  # for requests under way, when going down
+BACKLOG: Final = 128  # all that wait are accepted in one turn of the loop
 SPARE: Final = 100  # connections beyond the limit that are told 503; more are closed at once
 _MUST_BE: Final = {
     "account": "text of at most 128 characters",
@@ -274,7 +275,7 @@ async def listening(
     server = await asyncio.get_running_loop().create_server(
         connections.accept,
         sock=sock,
-        backlog=2048,
+        backlog=BACKLOG,
         ssl=tls,
         ssl_handshake_timeout=patience_s if tls else None,
         ssl_shutdown_timeout=patience_s if tls else None,

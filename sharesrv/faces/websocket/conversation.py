@@ -30,7 +30,7 @@ from sharesrv.protocol.coolkit.codes import AFTER_HANDSHAKE, ERRORS
 from sharesrv.protocol.coolkit.frames import AnyFrame, DeviceAnswer, Fault, Heading, UserOnline
 from sharesrv.protocol.coolkit.frames import Register as RegisterFrame
 
-IN_HAND_MAX: Final = 4  # commands of one connection that wait for the ledger: others wait behind no more of it
+IN_HAND_MAX: Final = 2  # commands of one connection that wait for the ledger: others wait behind no more of it
 AT_DEVICES_MAX: Final = 64  # those that wait for devices, which may take seconds; then the same
 HANDSHAKES: Final = frozenset({"userOnline", "register"})
 

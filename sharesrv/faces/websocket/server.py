@@ -23,7 +23,7 @@ SWEEP_S = 0.5
 WAVE_S = 0.05  # from one wave of goodbyes to the next
 GOODBYES_MAX = 1000  # a second
 GOODBYES_S = 30.0  # that all of them may take
-BACKLOG = 1024
+BACKLOG = 128  # all that wait are accepted in one turn of the loop: a thousand held it for 0.15 s
 TLS_HANDSHAKE_S = 10.0
 
 

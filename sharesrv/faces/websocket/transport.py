@@ -275,6 +275,8 @@ class Connection(asyncio.Protocol):
                     self.listener.heard()
                 if not self._closing:
                     self._take(frame, now_s)
+                elif not self.bucket.take(now_s):
+                    self.hold()  # for good: it is cut off soon
         finally:
             self._busy = False
         if came:
