@@ -219,3 +219,17 @@ async def test_the_level_is_taken(database: Path) -> None:
         logs = await reloaded(running, lambda: settings_for(database, "log.level=error"))
         assert logs == [{"event": "reloaded", "changed": {"log.level": "info → error"}, "log_level": "info"}]
         assert await reloaded(running, lambda: settings_for(database, "log.level=error")) == []
+
+
+async def test_a_file_that_has_gone_ends_no_server(database: Path, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("hush")
+    with serve(database, f"auth.admin_token_file={file}") as process:
+        file.unlink()
+        process.signal(signal.SIGHUP)
+        said = (await process.logs("the settings stay as they were"))["reason"]
+        assert said.startswith(f"auth.admin_token_file: {file}")
+        file.write_text("hush-new")
+        process.signal(signal.SIGHUP)
+        await process.logs("reloaded")
+        assert process.stop() == 0
