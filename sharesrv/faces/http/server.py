@@ -182,7 +182,9 @@ class Connections(ServerState):
                 connection.close_if_late(now_s)  # type: ignore[union-attr]
 
     async def drain(self) -> None:
-        """Let the requests under way be answered, for `GRACE_S` at most."""
+        """Let the requests that have come be answered, for `GRACE_S` at most."""
+        while self._waiting:
+            self._waiting.popleft()()
         for connection in list(self.connections):
             if not connection.transport.is_closing():
                 connection.shutdown()
