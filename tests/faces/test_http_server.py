@@ -214,3 +214,17 @@ async def test_a_request_that_waits_for_its_turn_as_the_server_goes_down_is_answ
             while not served.running.http._waiting:
                 await asyncio.sleep(0)
         assert [client.recv(4096)[:13] for client in clients] == [b"HTTP/1.1 200 "] * len(clients)
+
+
+async def test_a_long_answer_is_sent_to_its_end_as_the_server_goes_down(database: Path) -> None:
+    fill(database, devices=[device_row(f"many-{n}", params='{"x":"%s"}' % ("x" * 16_000)) for n in range(600)])
+    async with AsyncExitStack() as stack, AsyncExitStack() as clients:
+        served = await stack.enter_async_context(server(database, filled=False))
+        reader, writer = await clients.enter_async_context(connected(served))
+        writer.write(
+            f"GET /api/user/device?limit=1000 HTTP/1.1\r\nHost: x\r\nAuthorization: {at(OWNER)}\r\n\r\n".encode()
+        )
+        length = int((await head(reader)).lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        going = asyncio.create_task(stack.aclose())
+        assert len(await read_all(reader)) == length
+        await going
