@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import structlog
 import trustme
+from cryptography.hazmat.primitives import serialization
 from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -124,6 +125,19 @@ async def test_new_connections_get_the_new_certificate_and_the_old_ones_stay(dat
         assert "are not a certificate and its key in PEM" in line["reason"]
         assert await trusts(running, new) == (True, True)
         await before.silence()
+
+
+async def test_a_key_with_a_passphrase_is_a_mistake_that_nobody_is_asked_about(database: Path, tmp_path: Path) -> None:
+    file = tmp_path / "server.pem"
+    tls = (f"server.tls_cert={file}", f"server.tls_key={file}")
+    context = certificate(trustme.CA(), file)
+    async with server(database, *tls) as running:
+        key = serialization.load_pem_private_key(file.read_bytes(), None)
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+        file.write_bytes(key.private_bytes(*form, serialization.BestAvailableEncryption(b"hush")) + file.read_bytes())
+        [line] = await reloaded(running, lambda: settings_for(database, *tls))
+        assert "its key in PEM, without a passphrase" in line["reason"]
+        assert await trusts(running, context) == (True, True)
 
 
 @asynccontextmanager

@@ -254,10 +254,10 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
         except OSError as error:
             raise unreadable(f"{settings.origin(setting)}: {setting}: {file}", error) from error
     try:
-        context.load_cert_chain(cert, key)
-    except ssl.SSLError as error:
+        context.load_cert_chain(cert, key, password="")  # without one OpenSSL asks the terminal, and all stands still
+    except OSError as error:  # an SSLError, or what a file that changes meanwhile gives
         origins = dict.fromkeys((settings.origin("server.tls_cert"), settings.origin("server.tls_key")))
-        reason = "server.tls_cert and server.tls_key are not a certificate and its key in PEM"
+        reason = "server.tls_cert and server.tls_key are not a certificate and its key in PEM, without a passphrase"
         raise Trouble(f"{', '.join(origins)}: {reason}: {error}") from error
     return context
 
