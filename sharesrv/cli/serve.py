@@ -161,5 +161,6 @@ def _raise_file_limit(limits: Limits) -> None:
 
 def _warn_of_readers(secret_file: str) -> None:
     """Warn where users beyond its owner and group can read a file with a secret."""
-    if secret_file and sys.platform != "win32" and Path(secret_file).stat().st_mode & stat.S_IROTH:
-        log.warning("everybody on this machine can read the operators' token: chmod o-r", file=secret_file)
+    with suppress(OSError):  # it may have gone since it was read
+        if secret_file and sys.platform != "win32" and Path(secret_file).stat().st_mode & stat.S_IROTH:
+            log.warning("everybody on this machine can read the operators' token: chmod o-r", file=secret_file)

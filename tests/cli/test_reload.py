@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import structlog
 import trustme
+from cryptography.hazmat.primitives import serialization
 from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -126,6 +127,19 @@ async def test_new_connections_get_the_new_certificate_and_the_old_ones_stay(dat
         await before.silence()
 
 
+async def test_a_key_with_a_passphrase_is_a_mistake_that_nobody_is_asked_about(database: Path, tmp_path: Path) -> None:
+    file = tmp_path / "server.pem"
+    tls = (f"server.tls_cert={file}", f"server.tls_key={file}")
+    context = certificate(trustme.CA(), file)
+    async with server(database, *tls) as running:
+        key = serialization.load_pem_private_key(file.read_bytes(), None)
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+        file.write_bytes(key.private_bytes(*form, serialization.BestAvailableEncryption(b"hush")) + file.read_bytes())
+        [line] = await reloaded(running, lambda: settings_for(database, *tls))
+        assert "its key in PEM, without a passphrase" in line["reason"]
+        assert await trusts(running, context) == (True, True)
+
+
 @asynccontextmanager
 async def wss(running: TestServer, tls: ssl.SSLContext) -> AsyncIterator[Wire]:
     url = f"wss://127.0.0.1:{running.running.ws_port}/api/ws"
@@ -219,3 +233,17 @@ async def test_the_level_is_taken(database: Path) -> None:
         logs = await reloaded(running, lambda: settings_for(database, "log.level=error"))
         assert logs == [{"event": "reloaded", "changed": {"log.level": "info → error"}, "log_level": "info"}]
         assert await reloaded(running, lambda: settings_for(database, "log.level=error")) == []
+
+
+async def test_a_file_that_has_gone_ends_no_server(database: Path, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("hush")
+    with serve(database, f"auth.admin_token_file={file}") as process:
+        file.unlink()
+        process.signal(signal.SIGHUP)
+        said = (await process.logs("the settings stay as they were"))["reason"]
+        assert said.startswith(f"auth.admin_token_file: {file}")
+        file.write_text("hush-new")
+        process.signal(signal.SIGHUP)
+        await process.logs("reloaded")
+        assert process.stop() == 0

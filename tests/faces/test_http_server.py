@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -201,3 +202,29 @@ async def test_a_connection_that_goes_while_it_waits_for_its_turn_is_forgotten(d
         reader, writer = await stack.enter_async_context(connected(served))
         writer.write(GET)
         assert b" 200 " in await head(reader)
+
+
+async def test_a_request_that_waits_for_its_turn_as_the_server_goes_down_is_answered(database: Path) -> None:
+    with ExitStack() as stack:
+        async with server(database) as served:
+            address = ("127.0.0.1", served.running.http_port)
+            clients = [stack.enter_context(socket.create_connection(address, PATIENCE_S)) for _ in range(20)]
+            for client in clients:
+                client.sendall(GET)
+            while not served.running.http._waiting:
+                await asyncio.sleep(0)
+        assert [client.recv(4096)[:13] for client in clients] == [b"HTTP/1.1 200 "] * len(clients)
+
+
+async def test_a_long_answer_is_sent_to_its_end_as_the_server_goes_down(database: Path) -> None:
+    fill(database, devices=[device_row(f"many-{n}", params='{"x":"%s"}' % ("x" * 16_000)) for n in range(600)])
+    async with AsyncExitStack() as stack, AsyncExitStack() as clients:
+        served = await stack.enter_async_context(server(database, filled=False))
+        reader, writer = await clients.enter_async_context(connected(served))
+        writer.write(
+            f"GET /api/user/device?limit=1000 HTTP/1.1\r\nHost: x\r\nAuthorization: {at(OWNER)}\r\n\r\n".encode()
+        )
+        length = int((await head(reader)).lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        going = asyncio.create_task(stack.aclose())
+        assert len(await read_all(reader)) == length
+        await going

@@ -912,9 +912,9 @@ class Hearer:
         return True
 
 
-def listening() -> tuple[Connection, Wire, Hearer]:
+def listening(door: Door | None = None) -> tuple[Connection, Wire, Hearer]:
     """A connection, its opening handshake done, without a socket."""
-    door = Door(Limits(frames_per_second=0), Times(), Hearer)
+    door = door or Door(Limits(frames_per_second=0), Times(), Hearer)
     connection, wire = Connection(door), Wire()
     connection.connection_made(wire)
     connection.data_received(head())
@@ -973,6 +973,20 @@ async def test_a_turn_takes_so_many_bytes_and_then_no_more_frames() -> None:
     assert len(hearer.texts) == 2
     await asyncio.sleep(0)
     assert len(hearer.texts) == 3
+
+
+async def test_a_peer_that_reads_by_fits_and_starts_has_one_turn_among_the_others() -> None:
+    connection, _wire, hearer = listening()
+    other, _wire, other_hearer = listening(connection._door)
+    for each in (connection, other):
+        each.data_received(b"".join(frame(TEXT, number) for number in numbered(9 * FRAMES)))
+    for _ in range(3):
+        connection.pause_writing()
+        connection.resume_writing()
+    before, others_before = len(hearer.texts), len(other_hearer.texts)
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert len(hearer.texts) - before == len(other_hearer.texts) - others_before == 2 * FRAMES
 
 
 async def test_reading_stops_in_the_middle_of_a_burst() -> None:

@@ -35,6 +35,7 @@ from sharesrv.store.base import StoreFailed
 
 BODY_MAX: Final = 64 * 1024  # bytes
 GRACE_S: Final = 2.0  # for requests under way, when going down
+POLL_S: Final = 0.01
 BACKLOG: Final = 128  # all that wait are accepted in one turn of the loop
 SPARE: Final = 100  # connections beyond the limit that are told 503; more are closed at once
 _MUST_BE: Final = {
@@ -182,12 +183,16 @@ class Connections(ServerState):
                 connection.close_if_late(now_s)  # type: ignore[union-attr]
 
     async def drain(self) -> None:
-        """Let the requests under way be answered, for `GRACE_S` at most."""
+        """Let the requests that have come be answered, for `GRACE_S` at most."""
+        while self._waiting:
+            self._waiting.popleft()()
         for connection in list(self.connections):
             if not connection.transport.is_closing():
                 connection.shutdown()
-        if self.tasks:
-            await asyncio.wait(self.tasks, timeout=GRACE_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                while self.connections:  # each closes when its answer is sent
+                    await asyncio.sleep(POLL_S)
         for connection in list(self.connections):
             connection.transport.abort()
         if self.tasks:

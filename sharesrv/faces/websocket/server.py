@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -51,7 +51,8 @@ class Door:
         self._strangers: Counter[str] = Counter()  # those of them that have not shaken hands, by address
         self._throttled: set[Connection] = set()
         self.is_leaving = False
-        self._bursts: deque[Connection] = deque()  # those that have sent more than they may say in a turn of the loop
+        # Those that have sent more than they may say in a turn of the loop, each once.
+        self._bursts: OrderedDict[Connection, None] = OrderedDict()
         self._empty = asyncio.Event()
 
     def limit(self, limits: Limits) -> None:
@@ -100,10 +101,10 @@ class Door:
         """Let it go on with its burst: one connection in each turn of the loop, so that a turn is short for all others."""
         if not self._bursts:
             asyncio.get_running_loop().call_soon(self._go_on_next)
-        self._bursts.append(connection)
+        self._bursts[connection] = None
 
     def _go_on_next(self) -> None:
-        connection = self._bursts.popleft()
+        connection, _ = self._bursts.popitem(last=False)
         if self._bursts:
             asyncio.get_running_loop().call_soon(self._go_on_next)
         connection.go_on()
@@ -253,10 +254,10 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
         except OSError as error:
             raise unreadable(f"{settings.origin(setting)}: {setting}: {file}", error) from error
     try:
-        context.load_cert_chain(cert, key)
-    except ssl.SSLError as error:
+        context.load_cert_chain(cert, key, password="")  # without one OpenSSL asks the terminal, and all stands still
+    except OSError as error:  # an SSLError, or what a file that changes meanwhile gives
         origins = dict.fromkeys((settings.origin("server.tls_cert"), settings.origin("server.tls_key")))
-        reason = "server.tls_cert and server.tls_key are not a certificate and its key in PEM"
+        reason = "server.tls_cert and server.tls_key are not a certificate and its key in PEM, without a passphrase"
         raise Trouble(f"{', '.join(origins)}: {reason}: {error}") from error
     return context
 
