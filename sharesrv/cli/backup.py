@@ -22,7 +22,7 @@ def backup(
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Write accounts, tokens, devices, shares and the journal of one moment to a SQLite file, of either engine.
+    """Write all that is stored at one moment, on SQLite or PostgreSQL, to a SQLite file.
 
     Servers go on. The file is checked and on disk before it has its name; only its owner can read it. Serve it as it is, or
     bring it to an empty database with `sharesrv copy sqlite:///FILE TO_URL`.

@@ -17,7 +17,7 @@ def check(
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Read all that is stored, as of one moment, and print what is damaged or cannot be: a line a finding, and a summary.
+    """Read all that is stored, as of one moment, and print what is damaged or cannot be: a line for each finding.
 
     Servers go on; a file's WAL grows meanwhile by what they write, so of a large and busy one check a backup. Exit code 1
     where anything was found, 2 where it could not be read.

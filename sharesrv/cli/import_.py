@@ -25,11 +25,16 @@ def import_(
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Check the whole file, then write it in one transaction. If a line is bad, name it and write nothing."""
+    """Check the whole file, then write it in one transaction. If a line is bad, name it and write nothing.
+
+    A line is {"account": {…}}, {"token": {…}}, {"device": {…}} or {"share": {…}}; README, "Run it", has their keys. What is
+    there already is updated. The server may run meanwhile.
+    """
     set_to = settings(config, assignments)
     gc.disable()  # all records live to the end: to look for garbage among them took a fifth of the time
     try:
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             records = list(_records(file, progress))
             command = write_command((record for _number, record in records), imported=True)
             progress.add_task("writing", total=None)

@@ -36,8 +36,8 @@ Workers = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="So many processes on the same ports, each a node of the cluster. A request to /metrics or /readyz reaches one"
-        " of them: sharesrv_worker_restarts says which.",
+        help="So many processes on the same ports, each a node on PostgreSQL and NATS. A request to /metrics or /readyz"
+        " reaches one of them: sharesrv_worker_restarts says which.",
     ),
 ]
 

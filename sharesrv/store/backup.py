@@ -58,7 +58,8 @@ def _failures(file: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:
-        raise Trouble(f"backup {file}: {error}; nothing was written") from error
+        reason = (isinstance(error, OSError) and error.strerror) or error  # without the name of the part
+        raise Trouble(f"backup {file}: {reason}; nothing was written") from error
 
 
 def _finish(part: Path, url: str) -> dict[str, int]:

@@ -166,7 +166,7 @@ async def test_a_damaged_database_becomes_no_backup(source: str, tmp_path: Path)
     ("url", "file", "said"),
     [
         ("sqlite:///none.db", "b.db", "sharesrv: database none.db: there is no such file"),
-        ("sqlite:///here.db", "none/b.db", "sharesrv: backup none/b.db: [Errno 2]"),
+        ("sqlite:///here.db", "none/b.db", "sharesrv: backup none/b.db: No such file or directory; nothing"),
         ("sqlite:///here.db", ".", "is there already"),
         ("postgresql://u:hush@127.0.0.1:1/db", "b.db", "sharesrv: database postgresql://127.0.0.1:1/db: "),
     ],

@@ -477,6 +477,7 @@ def test_it_says_what_was_imported(database: Path) -> None:
     ended = run("import", written(database, EVERYTHING), path=database)
     assert (ended.returncode, ended.stdout) == (0, "imported 2 accounts, 1 token, 1 device, 1 share\n")
     assert "Traceback" not in ended.stderr
+    assert ended.stderr == ""  # the bar is for a terminal
 
 
 def test_a_bad_file_is_one_line_and_exit_code_2(database: Path) -> None:
