@@ -72,8 +72,9 @@ def left_out(joined: Iterable[Share], tree: Iterable[Share]) -> list[Share]:
 
     One that has a share of its own now is about that: it needs no keeping out.
     """
-    alone = {share.device_id for share in active(tree) if share.origin is not Origin.APART}
-    return [share for share in joined if not share.waits and share.device_id not in alone]
+    out = [share for share in joined if not share.waits]
+    alone = {share.device_id for share in active(tree) if share.origin is not Origin.APART} if out else ()
+    return [share for share in out if share.device_id not in alone]
 
 
 def settle(
@@ -91,7 +92,7 @@ def settle(
     notices: list[Notice] = []
     tree = draft.tree_of(offer) if tree is None else tree
     joined = joined_to(offer, tree)
-    out = {share.id for share in left_out(joined, tree)} if event is Event.ACCEPT and joined else ()
+    out = {share.id for share in left_out(joined, tree)} if event is Event.ACCEPT else ()
     for share in (offer, *joined):
         if event is Event.ACCEPT and share.origin is Origin.APART:
             draft.move(share, *((Event.BAR, cause) if share.id in out else (Event.WITHDRAW, Cause.REPLACED)))
