@@ -133,13 +133,23 @@ class Model:
     def settle(self, offer: Row, state: str) -> None:
         """The end of a question: the sharers of it and of what has joined it hear of it."""
         joined = [row for row in self.rows if row.state == "joined" and row.joined_to == offer.number]
+        alone = [
+            row for row in joined if any(own.origin != "apart" for own in self.of(row.device, row.sharee, "active"))
+        ]
+        losing = [row for row in joined if row not in alone and self.covering(row.device, row.sharee)]
         for row in [offer, *joined]:
             row.state = state
             if state == "active" and row is not offer:
-                row.state = "barred" if row.origin == "apart" else "merged"
+                out = "withdrawn" if row in alone else "barred"
+                row.state = out if row.origin == "apart" else "merged"
             if row.origin == "offer":
                 row.owed = True
                 self.told.append(("settled", row.sharer, row.number, row.state))
+        for row in losing:
+            if row.state == "barred":
+                for own in self.of(row.device, row.sharee, "active"):
+                    own.state = "ended"
+                self.tell_ended(row, "cancelled", row.sharee, row.sharer)
 
     def withdraw(self, offer: Row, *whom: str) -> None:
         """What had joined its bridge's question was no dialog; its sub-device stays out when that is accepted."""

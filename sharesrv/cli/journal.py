@@ -51,12 +51,24 @@ def journal(
     its head. Whoever can write the database can make all hashes anew: keep a head elsewhere, and give it as --head later.
     The head of a row that retention has trimmed is not found. Exit code 1 where something is wrong.
     """
+    _refuse_useless(
+        {"head": head} if action is None else {"device": device, "account": account, "share": share, "after": after}
+    )
     if action is Action.VERIFY:
         found = run(_verify(settings(config, assignments), [_hash(each) for each in head or ()]))
         print(_report(found))
         raise typer.Exit(int(bool(found.faults or found.unseen)))
     wanted = JournalFilter(device, account, share)
     print(table(run(ask(settings(config, assignments), lambda reader: reader.journal(wanted, after, limit)))))
+
+
+def _refuse_useless(options: dict[str, object]) -> None:
+    """Raises BadParameter for one that was given: it would count for nothing, and somebody relies on it."""
+    for name, value in options.items():
+        if value:
+            raise typer.BadParameter(
+                "--head goes with `journal verify`, and what chooses rows does not", param_hint=f"'--{name}'"
+            )
 
 
 async def _verify(settings: Settings, heads: list[bytes]) -> Verified:

@@ -8,7 +8,7 @@ import msgspec
 
 from sharesrv.domain.ask import refuse_unshareable
 from sharesrv.domain.draft import Command, Draft
-from sharesrv.domain.ending import joined_to, lapse_around, let_in, refuse, settle
+from sharesrv.domain.ending import joined_to, lapse_around, left_out, let_in, refuse, settle
 from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import active, combined_permit, deciding, lasts_longer, on, tell_changed
 from sharesrv.domain.outcome import Acknowledged
@@ -94,11 +94,9 @@ def accept(draft: Draft, offer: Share, sharee_id: str, *, device_name: str = "",
     if replaced and offer.origin is not Origin.OFFER:
         edits |= {"permit": combined_permit(replaced), "note": replaced[-1].note}
     joined = joined_to(offer, tree)
-    out = [(share, draft.device(share)) for share in joined if not share.waits]
-    losing = [share for share, sub_device in out if sub_device and deciding(tree, sub_device, draft.facts)]
+    out = left_out(joined, tree)
     draft.after += settle(draft, offer, Event.ACCEPT, tree=tree, **edits)
-    for share in losing:
-        draft.tell_ended(share, Cause.CANCELLED)
+    _take_out(draft, out, tree)
     for share in replaced:
         draft.move(share, Event.END, Cause.REPLACED)
     let_in(draft, tree, {offer.device_id, *(share.device_id for share in joined)}, offer)
@@ -108,6 +106,16 @@ def accept(draft: Draft, offer: Share, sharee_id: str, *, device_name: str = "",
     if grant.origin is not Origin.CODE:
         draft.after.append(draft.ended(grant, sharee_id, Cause.ANSWERED, except_session))
     return grant
+
+
+def _take_out(draft: Draft, out: list[Share], tree: list[Share]) -> None:
+    """End what the account has had of sub-devices that were withdrawn from the question: they stay out."""
+    for share in out:
+        device = draft.device(share)
+        if device is not None and deciding(tree, device, draft.facts):
+            draft.tell_ended(share, Cause.CANCELLED)
+        for apart in active(on(tree, share.device_id)):
+            draft.move(apart, Event.END, Cause.CANCELLED)
 
 
 def _refuse_unless_repeated(offer: Share, *, accepts: bool) -> None:

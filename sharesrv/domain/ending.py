@@ -67,6 +67,16 @@ def joined_to(offer: Share, tree: Iterable[Share]) -> list[Share]:
     return [share for share in tree if share.state is State.JOINED and share.bridge_offer_id == offer.id]
 
 
+def left_out(joined: Iterable[Share], tree: Iterable[Share]) -> list[Share]:
+    """Those of `joined` that keep a sub-device out when the question is accepted.
+
+    One that has a share of its own now is about that: it needs no keeping out.
+    """
+    out = [share for share in joined if not share.waits]
+    alone = {share.device_id for share in active(tree) if share.origin is not Origin.APART} if out else ()
+    return [share for share in out if share.device_id not in alone]
+
+
 def settle(
     draft: Draft,
     offer: Share,
@@ -80,9 +90,14 @@ def settle(
     `tree`, where it was read already, holds all that may have joined it.
     """
     notices: list[Notice] = []
-    for share in (offer, *joined_to(offer, draft.tree_of(offer) if tree is None else tree)):
-        stays_out = event is Event.ACCEPT and share.origin is Origin.APART
-        moved = draft.move(share, Event.BAR if stays_out else event, cause, **(edits if share is offer else {}))
+    tree = draft.tree_of(offer) if tree is None else tree
+    joined = joined_to(offer, tree)
+    out = {share.id for share in left_out(joined, tree)} if event is Event.ACCEPT else ()
+    for share in (offer, *joined):
+        if event is Event.ACCEPT and share.origin is Origin.APART:
+            draft.move(share, *((Event.BAR, cause) if share.id in out else (Event.WITHDRAW, Cause.REPLACED)))
+            continue
+        moved = draft.move(share, event, cause, **(edits if share is offer else {}))
         if share.origin is Origin.OFFER:
             notices.append(Settled(share.sharer_id, moved))
     return notices

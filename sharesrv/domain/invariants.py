@@ -166,7 +166,10 @@ def faults_of_tree(
         for share in shares
         if share.state is State.ACTIVE and share.origin is not Origin.APART and share.cover_mark != COEXIST
     )
+    barred = {share.device_id for share in shares if share.state is State.BARRED}
     for share in shares:
+        if share.state is State.ACTIVE and share.device_id in barred:
+            yield share.id, "gives access to a sub-device that another bars"
         if share.state in WAITING and share.origin is Origin.OFFER and requests[share.device_id] > 1:
             yield share.id, "is not the only request of its device to its sharee that waits"
         if share.state is State.ACTIVE and share.cover_mark != COEXIST and grants[share.device_id] > 1:

@@ -12,6 +12,8 @@ import pytest
 
 from sharesrv.errors import Trouble
 from sharesrv.store.backup import back_up
+from sharesrv.store.checks import Check
+from sharesrv.store.choice import snapshot_of
 from sharesrv.store.copying import TABLES
 from sharesrv.store.sqlite import copying
 from sharesrv.store.sqlite.connection import open_database
@@ -84,6 +86,28 @@ async def test_a_backup_can_be_served_and_backed_up(source: str, tmp_path: Path)
     async with SqliteStore(first, FakeClock(1)):
         await backed_up(f"sqlite:///{first}", second)
     assert await rows_of(f"sqlite:///{second}") == before
+
+
+async def test_a_backup_is_read_as_it_is(source: str, tmp_path: Path) -> None:
+    """Its checksum stays, and it may lie where nobody can write."""
+    file = tmp_path / "backups" / "b.db"
+    file.parent.mkdir()
+    await backed_up(source, file)
+    before, heard = file.read_bytes(), list[str]()
+    async with snapshot_of(f"sqlite:///{file}") as side:
+        await Check(side, heard.append, lambda _number: None).run(lambda _total: None)
+        assert [each.name for each in file.parent.iterdir()] == ["b.db"]
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", [["check"], ["journal", "verify"], ["backup", "b.db"]])
+def test_an_empty_file_is_no_sound_database(verb: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.db").touch()
+    ended = run(*verb, "--set", "database.url=sqlite:///empty.db")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "sharesrv: database empty.db: it has no tables of sharesrv\n"
+    assert [(each.name, each.stat().st_size) for each in tmp_path.iterdir()] == [("empty.db", 0)]
 
 
 async def test_postgresql_beside_its_nodes_becomes_such_a_file_too(

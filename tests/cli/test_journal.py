@@ -91,6 +91,20 @@ def test_a_head_that_is_no_hash_is_a_wrong_option(house: Path) -> None:
     assert (ended.exit_code, "64 hexadecimal digits" in ended.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("--head", "0" * 64), "--head"),
+        (("verify", "--share", "1"), "--share"),
+        (("verify", "--after", "1"), "--after"),
+    ],
+)
+def test_an_option_that_would_count_for_nothing_is_wrong(house: Path, words: tuple[str, ...], option: str) -> None:
+    ended = run(house, "journal", *words)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert f"Invalid value for '{option}'" in ended.stderr
+
+
 def test_a_journal_that_is_not_there_cannot_be_verified(database: Path) -> None:
     with pytest.raises(Trouble, match="there is no such file"):
         run(database, "journal", "verify")

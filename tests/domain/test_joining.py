@@ -476,6 +476,44 @@ def test_2_6_a_covered_sub_device_that_a_new_grant_of_the_bridge_leaves_out_is_t
     ]
 
 
+@pytest.mark.parametrize("apart_first", [True, False])
+@pytest.mark.parametrize("mark", [1, 2])
+def test_2_7_what_is_withdrawn_stays_out_though_the_grant_so_far_was_updated_for_it(
+    apart_first: bool, mark: int
+) -> None:
+    world = CodedWorld()
+    world.taken("bridge", permit=3)
+    world.invited("bridge", cover_mark=mark)
+    joined = world.invited("sub-1")
+    commands = [world.update("sub-1", permit=4), world.unshare(joined.code)]
+    for command in commands if apart_first else reversed(commands):
+        world.do(command)
+    assert world.permit("sub-1") == 4
+    world.notices.clear()
+    answered(world)
+    assert permits(world)[1] is None
+    held = [state for state in world.states("sub-1") if state in (State.ACTIVE, State.BARRED)]
+    assert held == [State.BARRED]
+    ended = [notice for notice in world.notices if isinstance(notice, Ended) and notice.device_id == "sub-1"]
+    assert [(notice.account_id, notice.cause) for notice in ended] == [
+        ("guest", Cause.CANCELLED),
+        ("owner", Cause.CANCELLED),
+    ]
+
+
+def test_2_7_a_share_of_its_own_outlives_what_was_withdrawn_from_the_bridges_question() -> None:
+    world = CodedWorld()
+    by_invitation(world, "bridge")
+    joined = world.invited("sub-1")
+    world.taken("sub-1", permit=8)
+    world.do(world.unshare(joined.code))
+    world.notices.clear()
+    answered(world)
+    assert permits(world) == [0, 8, 0]
+    assert [state for state in world.states("sub-1") if state in (State.ACTIVE, State.BARRED)] == [State.ACTIVE]
+    assert [notice for notice in world.notices if isinstance(notice, Ended) and notice.device_id == "sub-1"] == []
+
+
 def test_2_6_the_owner_hears_that_an_invitation_which_had_joined_a_live_share_was_refused() -> None:
     world = CodedWorld()
     by_share(world, "bridge")

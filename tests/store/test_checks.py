@@ -124,6 +124,7 @@ SHARES: list[tuple[str, str, str]] = [
     ("grant", "sharee_id = 'none'", "is live, and there is no account none"),
     ("joined", "device_id = 'bridge'", "is not the only request of its device to its sharee that waits"),
     ("grant", "device_id = 'wall'", "is not the only grant of its device to its sharee"),
+    ("apart", "device_id = 'sub-2'", "gives access to a sub-device that another bars"),
 ]
 # Of its rows in the journal: which of them, by the state before; what is set in them; its fault.
 JOURNAL: list[tuple[str, str, str, str]] = [

@@ -75,10 +75,11 @@ async def connect(path: Path, *, create: bool = True) -> Connection:
     return connection
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: Path, *, as_it_is: bool = False) -> sqlite3.Connection:
     """The connection itself, with its settings and the schema. Raises sqlite3.Error, OSError, Trouble.
 
-    A new file can be read by its owner alone; SQLite gives the files beside it the same mode.
+    A new file can be read by its owner alone; SQLite gives the files beside it the same mode. With `as_it_is` the file,
+    maybe a backup, is not touched, and must have its tables.
     """
     if not path.exists():
         if (wal := path.with_name(f"{path.name}-wal")).exists():
@@ -93,7 +94,10 @@ def open_database(path: Path) -> sqlite3.Connection:
     )
     try:
         connection.execute("PRAGMA foreign_keys = ON")
-        _use_wal(connection)
+        if not as_it_is:
+            _use_wal(connection)
+        elif _version(connection) == 0:
+            raise Trouble(f"database {path}: it has no tables of sharesrv")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")

@@ -95,7 +95,7 @@ async def sqlite_snapshot(path: Path) -> AsyncIterator[SqliteSide]:
     """The file as of one moment, to be read beside a server. Raises Trouble."""
     if not path.exists():
         raise Trouble(f"database {path}: there is no such file")
-    with closing(_opened(path)) as connection:
+    with closing(_opened(path, as_it_is=True)) as connection:
         try:
             connection.execute("BEGIN")
             yield SqliteSide(connection)
@@ -103,8 +103,8 @@ async def sqlite_snapshot(path: Path) -> AsyncIterator[SqliteSide]:
             raise Trouble(f"database {path}: {error}") from error
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _opened(path: Path, *, as_it_is: bool = False) -> sqlite3.Connection:
     try:
-        return open_database(path)
+        return open_database(path, as_it_is=as_it_is)
     except (sqlite3.Error, OSError) as error:
         raise unusable(path, error) from error
