@@ -26,6 +26,7 @@ from sharesrv.errors import Refusal, Refused
 from sharesrv.live.bus import Bus
 from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
+from sharesrv.live.limits import Recents
 from sharesrv.live.nodes import Nodes
 from sharesrv.live.presence import Devices
 from sharesrv.protocol import quectel
@@ -53,6 +54,7 @@ class Backend:
     tokens: Tokens
     ws_port: int
     is_draining: bool = False
+    wrong_tokens: Recents | None = None  # of the console, by address
     gathering: asyncio.Task[bytes] | None = None  # of metrics, to which those who ask for them may still come
     in_hand: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_HAND_MAX))
 
