@@ -8,7 +8,7 @@ replies: the keys of an example are those that each such reply has.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple, get_args
 
@@ -128,12 +128,22 @@ _RULES_OF_PUSHES: Final[dict[str, Schema]] = {
     "cancelSharePush": {"properties": {"params": {"properties": {"reason": _REASONS}}}},
 }
 
+# What a frame is for, where its type serves for more than that.
+_SUMMARIES: Final = {
+    "update": "Control a device; the reply is what it answers.",
+    "query": "Ask what is stored of a device: the params of these names, or all.",
+    "updatePush": "A device has new params.",
+    "command": "An app wants the device to take new params.",
+    "deviceUpdate": "The device has new params.",
+    "deviceQuery": "The device asks what is stored of it: the params of these names, or all.",
+}
+
 DESCRIPTION: Final = """\
 Text frames, one JSON object each, on one WebSocket. An app begins with `userOnline`, a device with `register`.
 
 A reply has `error` and the `sequence` of its request, as a string of the same characters, and never an `action`; a push has
 an `action` and never `error`. Unknown keys are ignored; null is the same as leaving an optional key out. At any time the
-text `ping` is answered by the text `pong`."""
+text `ping` is answered by the text `pong`. A refused handshake is answered, and then the connection is closed."""
 SCHEMES: Final = {
     "token": {"type": "apiKey", "in": "password", "description": "An account's access token: `at` of `userOnline`"},
     "devicekey": {"type": "userPassword", "description": "`deviceid` and, as `apikey`, the devicekey, in `register`"},
@@ -150,19 +160,17 @@ def document() -> Schema:
     for asked in OF_APPS:
         app.receives(asked)
     for name, push in PUSHES.items():
-        app.sends(name, push, _RULES_OF_PUSHES.get(name))
-    app.operations["sharePush"]["reply"] = app.reply("shareAnswer")
+        app.sends(name, push, _RULES_OF_PUSHES.get(name), answered_by="shareAnswer" if name == "sharePush" else "")
     app.answers_pings("ping")
     device = _Side(
         "device", "The connection of a device; a bridge speaks for its sub-devices too", "devicekey", schemas
     )
     for asked in OF_DEVICES:
         device.receives(asked)
-    device.sends("command", outbound.Change(_OWNER, _DEVICE, "app", "15452192511000", _LIT))
     device.describe(
         "commandReply", frames.DeviceAnswer, {"error": 0, "deviceid": _DEVICE, "sequence": "15452192511000"}
     )
-    device.operations["command"]["reply"] = device.reply("commandReply")
+    device.sends("command", outbound.Change(_OWNER, _DEVICE, "app", "15452192511000", _LIT), answered_by="commandReply")
     device.answers_pings("devicePing")
     return _plain(
         {
@@ -197,7 +205,7 @@ class _Side:
         self.operations: Schema = {}
 
     def channel(self) -> Schema:
-        reasons = {CLOSES[goodbye]: goodbye.value for goodbye in reversed(Goodbye)} | _BROKEN
+        reasons = _meanings(CLOSES) | _BROKEN
         codes = "\n".join(f"- `{code}`: {reason}" for code, reason in sorted(reasons.items()))
         return {
             "address": PATH,
@@ -222,10 +230,14 @@ class _Side:
         self._operate("receive", name)
         self.operations[name]["reply"] = self.reply(reply, "refused")
 
-    def sends(self, name: str, push: msgspec.Struct, rules: Schema | None = None) -> None:
-        """A frame that goes unasked."""
+    def sends(self, name: str, push: msgspec.Struct, rules: Schema | None = None, *, answered_by: str = "") -> None:
+        """A frame that goes unasked, and the message that answers it, where one does."""
         self.describe(name, type(push), msgspec.json.decode(msgspec.json.encode(push)), rules)
         self._operate("send", name)
+        if answered_by:
+            self.operations[name]["reply"] = self.reply(answered_by)
+        else:
+            self.messages[name].pop("correlationId", None)
 
     def answers_pings(self, name: str) -> None:
         """The text frames by which a client shows that it lives."""
@@ -245,7 +257,7 @@ class _Side:
         payload: Schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
         message = {
             "name": name,
-            "summary": schema["description"],
+            "summary": _SUMMARIES.get(name, schema["description"]),
             "payload": {"allOf": [payload, rules]} if rules else payload,
             "examples": [{"name": name, "payload": example}],
         }
@@ -272,10 +284,7 @@ class _Side:
 
 def _refused() -> Schema:
     """Every reply whose `error` is not 0, with what each code may mean, by the tables that the server answers by."""
-    reasons: dict[int, list[str]] = {}
-    for refusal, code in ERRORS.items():
-        reasons.setdefault(code, []).append(refusal.value)
-    codes = [{"const": code, "description": "; ".join(each)} for code, each in sorted(reasons.items())]
+    codes = [{"const": code, "description": meaning} for code, meaning in _meanings(ERRORS).items()]
     of_devices = {"not": {"const": 0}, "description": "in the reply to `update`, any: what the device answered"}
     rules = {
         "required": ["error", "reason", "actionName"],
@@ -290,6 +299,14 @@ def _refused() -> Schema:
         "payload": {"allOf": [{"$ref": "#/components/schemas/Answer"}, rules]},
         "examples": [{"name": "refused", "payload": msgspec.json.decode(example)}],
     }
+
+
+def _meanings(table: Mapping[Refusal, int] | Mapping[Goodbye, int]) -> dict[int, str]:
+    """All that each code may mean."""
+    reasons: dict[int, list[str]] = {}
+    for why, code in table.items():
+        reasons.setdefault(code, []).append(why.value)
+    return {code: "; ".join(each) for code, each in sorted(reasons.items())}
 
 
 def _plain(found: Schema) -> Schema:
