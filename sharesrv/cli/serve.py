@@ -24,7 +24,7 @@ from sharesrv.cli.reload import reload
 from sharesrv.cli.running import running
 from sharesrv.cli.workers import held_ports, supervise, worker_command
 from sharesrv.config import Limits, Settings, shown
-from sharesrv.faces.websocket.opening import PATH
+from sharesrv.protocol.coolkit.frames import PATH
 
 log = structlog.get_logger()
 

@@ -101,7 +101,7 @@ async def dispatch(request: AnyRequest, backend: TheBackend) -> Place | Failed:
     """A token is not needed, but one that is shown must be good."""
     if quectel.token(request.headers.get("authorization", "")) is not None:
         await backend.caller(request)
-    host = backend.settings.server.public_host or request.url.hostname or backend.settings.server.host
+    host = backend.public_host(request)
     return Place(0, "ok", IP=host, domain=host, port=backend.ws_port)
 
 

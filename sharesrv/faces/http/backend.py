@@ -64,6 +64,10 @@ class Backend:
         kind, _space, shown = request.headers.get("authorization", "").partition(" ")
         return bool(wanted) and kind.lower() == "bearer" and compare_digest(shown.strip().encode(), wanted.encode())
 
+    def public_host(self, request: AnyRequest) -> str:
+        """Where clients reach the WebSocket: at the host that was called, unless the settings name another."""
+        return self.settings.server.public_host or request.url.hostname or self.settings.server.host
+
     async def identity(self, request: AnyRequest) -> Identity:
         """What the request's token says, before the store is asked whether it is good. Raises Refused."""
         token = quectel.token(request.headers.get("authorization", ""))
