@@ -85,7 +85,7 @@ async def test_the_clock_takes_nothing_else(sandbox: Open, client: httpx.AsyncCl
     for body in [*(f'{{"advance_ms": {each}}}' for each in wrong), "{}", "", "[]", "nonsense", "\xff"]:
         answer = await client.post("/sandbox/clock", content=body)
         assert answer.status_code == 422, body
-        assert answer.json()["errors"][0]["path"] == ("advance_ms" if body.startswith("{") else "")
+        assert answer.json()["errors"][0]["path"] == ("" if body in ("[]", "nonsense", "\xff") else "advance_ms"), body
     assert sandbox.known.clock.ahead_ms == 0
 
 
