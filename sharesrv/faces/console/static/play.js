@@ -24,9 +24,10 @@ const sandbox = await (await fetch("/sandbox")).json();
 const secrets = [...sandbox.accounts.map((each) => each.token), ...sandbox.devices.map((each) => each.devicekey)];
 let ahead = sandbox.now_ms - Date.now();
 const now = () => Date.now() + ahead;
+const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-/** What was tried, for the hint. */
-const tried = { switched: false, denied: false, timer: false, taken: false, code: "", scanned: false };
+/** What was tried, for the hint; `code` is on the owner's screen, `again` is when a question may be repeated. */
+const tried = { switched: false, denied: false, timer: false, taken: false, code: "", scanned: false, again: 0 };
 
 const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 const minutes = (ms) => {
@@ -49,12 +50,12 @@ function log(party, direction, text) {
   for (const secret of secrets) text = text.replaceAll(secret, "…");
   const isFrame = text.startsWith("{");
   const frame = isFrame ? JSON.parse(text) : {};
-  const kind = frame.action ?? (frame.result !== undefined ? `result ${frame.result}` : isFrame ? `error ${frame.error}` : "HTTP");
+  const kind = frame.action ?? (frame.result !== undefined ? `result ${frame.result}` : frame.error !== undefined ? `error ${frame.error}` : isFrame ? `code ${frame.code}` : "HTTP");
   const time = make("time", { dateTime: new Date(now()).toISOString() }, clock(now()));
   const way = `${party[0].toUpperCase()}${party.slice(1)} ${direction} server`;
   const line = make("summary", {}, time, make("span", { className: "badge" }, way), make("span", { className: "kind" }, kind), make("span", {}, text));
   const row = make("li", {}, make("details", {}, line, make("pre", {}, isFrame ? JSON.stringify(frame, null, 2) : text)));
-  Object.assign(row.dataset, { party, bad: frame.error ? "yes" : "no" });
+  Object.assign(row.dataset, { party, bad: frame.error || (frame.code ?? 200) !== 200 ? "yes" : "no" });
   byId("frames").prepend(row);
   byId("frames").children[LOG_MAX]?.remove();
 }
@@ -87,6 +88,7 @@ class Party {
       this.say(error.message, true);
     }
     render();
+    if (document.activeElement?.closest("[hidden]")) document.querySelector(".next")?.focus({ preventScroll: true }); // where to go on by keyboard
   }
 
   say(text, isBad = false) {
@@ -174,13 +176,9 @@ class Phone extends Party {
   }
 
   async heard({ action, deviceid, params }) {
-    if (action === "sysmsg") this.merge2(deviceid, params.online);
-    else await this.refresh();
-  }
-
-  merge2(deviceid, online) {
-    const found = this.devices.find((each) => each.deviceid === deviceid);
-    if (found) found.online = online;
+    const device = this.devices.find((each) => each.deviceid === deviceid);
+    if (action !== "sysmsg") await this.refresh();
+    else if (device) device.online = params.online;
   }
 
   /** Control the chosen device, and say how it went. */
@@ -193,9 +191,11 @@ class Phone extends Party {
       this.merge(deviceid, params);
       this.say(params.timers ? "Done: the lamp has the timers." : `Done: it is ${params.switch}.`);
     }
-    this.tried?.(params, answer);
-    return answer;
+    this.remember(params, answer);
   }
+
+  /** Note what was tried. */
+  remember(_params, _answer) {}
 
   render() {
     const device = this.device;
@@ -223,6 +223,7 @@ class Phone extends Party {
 function timerRows(timers, phone) {
   const hourOf = (timer) => Number(timer.at.split(" ")[1]);
   const atHour = (timer, hour) => ({ ...timer, at: `0 ${hour % 24} * * *` });
+  if (!timers.length) return [make("li", { className: "empty" }, "None yet.")];
   return timers.map((timer) => {
     const name = `${String(hourOf(timer)).padStart(2, "0")}:00`;
     const row = make("li", {}, make("span", {}, `${name} turn ${timer.do.switch}`));
@@ -273,6 +274,8 @@ class OwnersPhone extends Phone {
     await this.refresh();
     const words = ["", "Nobody has that login name.", "The guest has accepted.", "The guest has refused, or you took the question back.", "The guest has it already."];
     const isOver = answer.error === 504;
+    if (isOver) tried.again = now() + MINUTES;
+    if (answer.retryAfter) tried.again = now() + answer.retryAfter * 1000;
     this.say(isOver ? "504: nobody answered for three minutes." : answer.error ? inWords(answer) : words[answer.result ?? 0], answer.error !== 0);
   }
 
@@ -380,7 +383,7 @@ class GuestsPhone extends Phone {
     if (words[params.reason]) this.say(words[params.reason]);
   }
 
-  tried(params, answer) {
+  remember(params, answer) {
     if (params.switch && !answer.error) tried.switched = true;
     if (params.timers && answer.error === 403) tried.denied = true;
     if (params.timers && !answer.error) tried.timer = true;
@@ -405,7 +408,7 @@ class GuestsPhone extends Phone {
 }
 
 function showLeft(root, until) {
-  root.querySelector("[role=timer]").textContent = `${minutes(until - now())} left`;
+  root.querySelector("[role=timer]").textContent = `${minutes(Math.min(MINUTES, until - now()))} left`;
   root.querySelector("progress").value = Math.max(0, (until - now()) / 1000);
 }
 
@@ -439,7 +442,8 @@ function next() {
   if (!owner.app.isOnline || !guest.app.isOnline) return ["One moment: the phones connect."];
   if (guest.question) return ["Now the guest is asked. Accept it, refuse it, or let three minutes pass.", guest.button("accept")];
   const has = guest.devices.some((each) => each.deviceid === "lamp");
-  if (!has && tried.taken && tried.code) return ["The guest scans the code.", guest.button("scan")];
+  if (!has && now() < tried.again) return ["Nobody answered. It may be asked again three minutes later.", byId("later")];
+  if (!has && tried.code) return ["The guest scans the code.", guest.button("scan")];
   if (!has && tried.taken && !tried.scanned) return ["It was taken back. Now share by a code.", owner.button("code")];
   if (!has) return ["Share the lamp: press the bright button on the owner’s phone.", owner.button("share")];
   if (!tried.switched) return ["The guest has the lamp now. Switch it, from the guest’s phone.", guest.button("switch")];
@@ -454,8 +458,11 @@ function render() {
   for (const party of [owner, guest, lamp]) party.render();
   const [hint, target] = next();
   if (byId("hint").textContent !== hint) byId("hint").textContent = hint;
-  for (const each of document.querySelectorAll(".next")) each.classList.remove("next");
+  const before = document.querySelector(".next");
+  if (before === target) return;
+  before?.classList.remove("next");
   target?.classList.add("next");
+  target?.scrollIntoView({ block: "nearest", behavior: isCalm ? "auto" : "smooth" });
 }
 
 async function threeMinutesLater() {
@@ -469,6 +476,10 @@ function tick() {
   byId("now").dateTime = new Date(now()).toISOString();
   owner.tick();
   guest.tick();
+  if (tried.again && now() >= tried.again) {
+    tried.again = 0;
+    render();
+  }
 }
 
 const [ownersAccount, guestsAccount] = sandbox.accounts;
