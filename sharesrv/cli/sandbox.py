@@ -32,6 +32,7 @@ from sharesrv.domain.source import Device
 from sharesrv.errors import Trouble
 from sharesrv.faces.console import play
 from sharesrv.faces.console.play import PlayAccount, PlayDevice
+from sharesrv.faces.websocket.transport import Times
 
 OWNER, GUEST, LAMP = "owner", "guest", "lamp"
 UIDS: Final = {OWNER: "+8613570211955", GUEST: "guest@example.org"}
@@ -85,7 +86,7 @@ async def stay(assignments: Sequence[str] = (), *, json: bool = False) -> None:
 
 
 @asynccontextmanager
-async def sandbox_open(assignments: Sequence[str] = ()) -> AsyncIterator[Open]:
+async def sandbox_open(assignments: Sequence[str] = (), *, times: Times | None = None) -> AsyncIterator[Open]:
     """A sandbox, which the end of the block leaves nothing of. Raises Trouble."""
     for each in assignments:
         if each.strip().lower().startswith(FIXED):
@@ -101,7 +102,7 @@ async def sandbox_open(assignments: Sequence[str] = ()) -> AsyncIterator[Open]:
         await carry_out(settings, _records(accounts, devices), create=True)
         clock = MovableClock()
         known = play.Sandbox(clock, accounts, devices, lambda: server.deadlines.ring())
-        async with serving(settings, clock=clock, pages=play.pages(known)) as server:
+        async with serving(settings, clock=clock, times=times, pages=play.pages(known)) as server:
             found, is_lit = Open(settings, server, known), asyncio.Event()
             async with running("lamp", _be_the_lamp(found, is_lit)):
                 await is_lit.wait()

@@ -6,6 +6,7 @@ const MINUTES = 180_000; // that a question waits, and the button passes
 const DAY = 86_400_000;
 const LOG_MAX = 300; // lines
 const TIMES = [[22, "off"], [7, "on"], [18, "on"], [0, "off"]];
+const PERMIT = { 1: "add", 2: "edit", 4: "delete", 8: "turn on and off" };
 const SHARING = "/v2/binding/enduserapi";
 const WORDS = {
   401: "this account is not known",
@@ -398,7 +399,9 @@ class GuestsPhone extends Phone {
     this.part("nocode").hidden = Boolean(tried.code);
     if (!question) return;
     this.part("asked").textContent = `${question.params.userName} wants to share with you: ${question.params.deviceName}`;
-    this.part("note").textContent = question.params.note && `“${question.params.note}”`;
+    this.part("words").textContent = question.params.note && `“${question.params.note}”`;
+    const may = Object.entries(PERMIT).filter(([bit]) => question.params.permit & Number(bit)).map(([, verb]) => verb);
+    this.part("may").textContent = may.length ? `You may use it, and ${may.join(", ")} timers.` : "You may use it, but not its timers.";
     this.tick();
   }
 
