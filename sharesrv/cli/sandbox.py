@@ -71,10 +71,10 @@ def sandbox(
     It listens on 127.0.0.1 at free ports, or at those that `--set server.ws_port=8765 --set server.http_port=8080` name.
     """
     log_to_stderr()
-    run(stay(assignments or (), json=json))
+    run(run_sandbox(assignments or (), json=json))
 
 
-async def stay(assignments: Sequence[str] = (), *, json: bool = False) -> None:
+async def run_sandbox(assignments: Sequence[str] = (), *, json: bool = False) -> None:
     """Run a sandbox and print what is in it, until a signal ends it."""
     signals = Signals(lambda: None, lambda: None)
     async with sandbox_open(assignments) as found:
@@ -161,6 +161,7 @@ def _lines(found: Open) -> list[str]:
         f"  device {lamp.deviceid}, which answers here, devicekey {lamp.devicekey}; also {', '.join(list(DEVICES)[1:])}",
         f"  console {http}/console, token {found.settings.auth.admin_token}",
         f"  three minutes later: curl -d '{{\"advance_ms\": 180000}}' {http}/sandbox/clock",
+        f"  what the guest sees: curl -H 'Authorization: {found.token(GUEST)}' {http}/api/user/device",
         "",
-        "It stays up until Ctrl-C, and leaves nothing behind.",
+        "These accounts are for the apps of README.md, 'Connect an app', too. Ctrl-C ends it; nothing is left behind.",
     ]
