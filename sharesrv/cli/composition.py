@@ -28,6 +28,7 @@ from sharesrv.faces.http.server import Connections, bind, listening
 from sharesrv.faces.websocket.conversation import Conversation, Services
 from sharesrv.faces.websocket.server import Door, tls_context
 from sharesrv.faces.websocket.transport import GRACE_S, Times
+from sharesrv.live.deadlines import Deadlines
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.retention import Retention
 from sharesrv.store.choice import clock_of, is_postgres, optional
@@ -48,6 +49,7 @@ class Running(NamedTuple):
     backend: Backend
     http: Connections
     tls: ssl.SSLContext | None
+    deadlines: Deadlines
 
 
 @asynccontextmanager
@@ -106,7 +108,7 @@ async def serving(
             ws_port=port,
         )
         http = await stack.enter_async_context(listening(backend, sock, tls, times.opening_s, [*console.PAGES, *pages]))
-        yield Running(port, sock.getsockname()[1], door, ledger, backend, http, tls)
+        yield Running(port, sock.getsockname()[1], door, ledger, backend, http, tls, live.deadlines)
 
 
 def _check_bus(settings: Settings) -> None:
