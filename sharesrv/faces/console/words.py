@@ -39,8 +39,8 @@ ORIGINS: Final = {
 CHANNELS: Final = {
     Channel.WEBSOCKET: "over the WebSocket",
     Channel.HTTP: "over HTTP",
-    Channel.ADMIN: "for an operator",
-    Channel.IMPORT: "by an import",
+    Channel.ADMIN: "through an operator",
+    Channel.IMPORT: "through an import",
     Channel.CLOCK: "in time",
 }
 BY: Final = {SERVER: "the server", Channel.ADMIN.word: "an operator", Channel.IMPORT.word: "an import"}
