@@ -82,13 +82,13 @@ def _share(share: Share) -> ShownShare:
     )  # fmt: skip
 
 
-def _storable(id: int) -> int:
+def storable(id: int) -> int:
     """The id, within what the database holds: no row has one that is not."""
     return min(max(id, 0), LAST_ID)
 
 
 async def _find_share(backend: Backend, share_id: int) -> ShownShare:
-    share = await backend.reader.look(lambda source: source.share(_storable(share_id)))
+    share = await backend.reader.look(lambda source: source.share(storable(share_id)))
     if share is None:
         raise NotFoundException(Refusal.NO_SUCH_SHARE.value)
     return _share(share)
@@ -96,7 +96,7 @@ async def _find_share(backend: Backend, share_id: int) -> ShownShare:
 
 @get("/shares", summary="List shares, ended ones too")
 async def shares(backend: TheBackend, limit: Limit = 100, after: AfterNumber = 0) -> Page[ShownShare]:
-    return page([_share(each) for each in await backend.reader.shares(_storable(after), limit + 1)], limit)
+    return page([_share(each) for each in await backend.reader.shares(storable(after), limit + 1)], limit)
 
 
 @post("/shares", summary="Grant a device without asking the account")
@@ -112,13 +112,13 @@ async def show_share(backend: TheBackend, share_id: FromPath[int]) -> ShownShare
 
 @patch("/shares/{share_id:int}", summary="Change a grant; both sides are told")
 async def amend(backend: TheBackend, share_id: FromPath[int], data: JSONBody[ShareChange]) -> ShownShare:
-    await carry_out(backend, AmendGrant(_storable(share_id), **patch_fields(data, permit=0, note="", ends_ms=0)))
+    await carry_out(backend, AmendGrant(storable(share_id), **patch_fields(data, permit=0, note="", ends_ms=0)))
     return await _find_share(backend, share_id)
 
 
 @delete("/shares/{share_id:int}", summary="End a grant, or withdraw an offer; both sides are told")
 async def close(backend: TheBackend, share_id: FromPath[int]) -> None:
-    await carry_out(backend, EndShare(_storable(share_id)))
+    await carry_out(backend, EndShare(storable(share_id)))
 
 
 # Sessions.
@@ -233,14 +233,14 @@ async def journal(
     limit: Limit = 100,
     after: AfterNumber = 0,
 ) -> Page[Transition]:
-    wanted = JournalFilter(device_id=device, account_id=account, share_id=_storable(share) or None)
-    rows = await backend.reader.journal(wanted, _storable(after), limit + 1)
+    wanted = JournalFilter(device_id=device, account_id=account, share_id=storable(share) or None)
+    rows = await backend.reader.journal(wanted, storable(after), limit + 1)
     return page([_transition(row) for row in rows], limit)
 
 
 @get("/journal/{row_id:int}", summary="Show a transition of a share")
 async def show_transition(backend: TheBackend, row_id: FromPath[int]) -> Transition:
-    for row in await backend.reader.journal(JournalFilter(), _storable(row_id) - 1, 1):
+    for row in await backend.reader.journal(JournalFilter(), storable(row_id) - 1, 1):
         if row.id == row_id:
             return _transition(row)
     raise NotFoundException("there is no such row")
