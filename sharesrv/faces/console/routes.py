@@ -8,7 +8,7 @@ from litestar import Router
 from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
-from sharesrv.faces.console import files, overview, signing
+from sharesrv.faces.console import explain, files, overview, safety, sessions, signing
 from sharesrv.faces.console.pages import failed, secured
 
 PAGES: Final[list[ControllerRouterHandler]] = [
@@ -23,7 +23,7 @@ PAGES: Final[list[ControllerRouterHandler]] = [
     ),
     Router(
         "/console",
-        route_handlers=[*overview.HANDLERS],
+        route_handlers=[*overview.HANDLERS, *sessions.HANDLERS, *explain.HANDLERS, *safety.HANDLERS],
         guards=[signing.open_guard, signing.guard],
         include_in_schema=False,
         after_request=secured,
