@@ -12,15 +12,15 @@ from sharesrv.faces.http.backend import AnyRequest, TheBackend
 from sharesrv.faces.http.oversight import look_up
 from sharesrv.protocol.coolkit.codes import ERRORS
 
-# What the account wants to do, as a sentence has it.
-WORDS: Final[dict[Action, str]] = {
-    "update": "control",
-    "query": "read the state of",
-    "share": "share",
-    "timers.add": "add timers to",
-    "timers.edit": "change timers of",
-    "timers.delete": "delete timers of",
-    "timers.enable": "switch timers of",
+# What the account wants to do, as the list of the form and a sentence have it.
+WORDS: Final[dict[Action, tuple[str, str]]] = {
+    "update": ("control it", "control"),
+    "query": ("read its state", "read the state of"),
+    "share": ("share it", "share"),
+    "timers.add": ("add timers", "add timers to"),
+    "timers.edit": ("change timers", "change timers of"),
+    "timers.delete": ("delete timers", "delete timers of"),
+    "timers.enable": ("switch timers", "switch the timers of"),
 }
 
 
