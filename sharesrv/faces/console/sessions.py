@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from litestar import Response, get, post
 from litestar.exceptions import HTTPException
@@ -20,6 +20,7 @@ from sharesrv.faces.console.pages import asked, page, see_other
 from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
 from sharesrv.faces.http.oversight import all_sessions, find_session
 from sharesrv.live.sessions import AppSession, DeviceSession
+from sharesrv.names import iso
 from sharesrv.protocol.coolkit.codes import CLOSES
 from sharesrv.store.base import NodeInfo
 
@@ -102,25 +103,24 @@ def time_asked(text: str) -> int:
 async def sessions(request: AnyRequest, backend: TheBackend) -> Response[str]:
     """A page of them, the oldest first."""
     given = asked(request, *FILTERS)
-    after = asked(request, "after")["after"]
-    problem, wanted = "", None
+    query = asked(request, "after", "ended")
+    after = int(query["after"][:19]) if query["after"].isascii() and query["after"].isdecimal() else 0
+    nodes = await backend.nodes.everyone() if backend.nodes is not None else []
+    problem, since, rows, others = "", "", list[Row](), list[NodeInfo]()
     try:
-        wanted = Wanted(given["account"], given["device"], given["address"], given["node"], time_asked(given["since"]))
+        since_ms = time_asked(given["since"])
+        since = iso(since_ms)[:16]
     except (ValueError, OverflowError):
         problem = "That is not a date and a time: 2030-12-31T23:59."
-    if not after.isascii() or not after.isdecimal():
-        after = "0"
-    nodes = await backend.nodes.everyone() if backend.nodes is not None else []
-    rows = await _rows(backend, wanted, int(after[:19]), nodes) if wanted is not None else []
-    query = {name: text for name, text in given.items() if text}
-    more = query | {"after": str(rows[LIMIT - 1].id)} if len(rows) > LIMIT else None
-    ended = asked(request, "ended")["ended"]
-    shown: dict[str, Any] = {"rows": rows[:LIMIT], "nodes": nodes, "given": given, "problem": problem, "more": more}
-    shown["since_ms"] = wanted.since_ms if wanted is not None else 0
-    others = _unseen(backend, wanted, nodes)
+    else:
+        wanted = Wanted(given["account"], given["device"], given["address"], given["node"], since_ms)
+        rows, others = await _rows(backend, wanted, after, nodes), _unseen(backend, wanted, nodes)
+    more = {name: text for name, text in given.items() if text}
+    more["after"] = str(rows[LIMIT - 1].id) if len(rows) > LIMIT else ""
     return page(
-        request, "sessions.html", 422 if problem else 200, **shown, others=others, ended=ended, is_later=after != "0"
-    )
+        request, "sessions.html", 422 if problem else 200, given=given, since=since, problem=problem, ended=query["ended"],
+        rows=rows[:LIMIT], more=more, nodes=nodes, others=others, is_later=after > 0,
+    )  # fmt: skip
 
 
 async def _rows(backend: Backend, wanted: Wanted, after: int, nodes: list[NodeInfo]) -> list[Row]:
@@ -136,9 +136,9 @@ async def _rows(backend: Backend, wanted: Wanted, after: int, nodes: list[NodeIn
     return sorted(found, key=attrgetter("id"))[: LIMIT + 1]
 
 
-def _unseen(backend: Backend, wanted: Wanted | None, nodes: list[NodeInfo]) -> list[NodeInfo]:
+def _unseen(backend: Backend, wanted: Wanted, nodes: list[NodeInfo]) -> list[NodeInfo]:
     """The nodes whose connections are not among those shown, as no account and no device is asked for."""
-    if wanted is None or wanted.account or wanted.device or backend.nodes is None:
+    if wanted.account or wanted.device or backend.nodes is None:
         return []
     others = [node for node in nodes if node.id != backend.nodes.node and node.sessions]
     return [node for node in others if wanted.node in ("", str(node.number))]
