@@ -88,6 +88,11 @@ class MovableClock(SystemClock):
         return super().elapsed_ms() + self.ahead_ms
 
 
+def made_ms(id: int) -> int:
+    """When an id was made, in ms since 1970 UTC."""
+    return id >> _COUNTER_BITS
+
+
 class SharedClock(SystemClock):
     """The database's time, which all nodes share. `node` is this node's number, 0 while it has none."""
 

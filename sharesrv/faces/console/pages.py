@@ -6,10 +6,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from litestar import Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import ClientException, HTTPException
 
 from sharesrv.faces.http.backend import AnyRequest
-from sharesrv.names import iso
+from sharesrv.names import is_storable, iso
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -57,6 +57,14 @@ def page(request: AnyRequest, template: str, status: int = 200, **shown: Any) ->
     known = {"role": request.state.get("role", ""), "path": request.url.path}
     text = _environment().get_template(template).render(known | shown)
     return Response(text, status_code=status, media_type=HTML)
+
+
+def asked(request: AnyRequest, *names: str) -> dict[str, str]:
+    """These parameters of the query, empty where they are missing. Raises ClientException where one cannot be stored."""
+    found = {name: str(request.query_params.get(name, "")).strip() for name in names}
+    if not all(map(is_storable, found.values())):
+        raise ClientException("there is a character in the address that no text has")
+    return found
 
 
 def see_other(path: str) -> Response[bytes]:

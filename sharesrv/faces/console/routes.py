@@ -8,7 +8,7 @@ from litestar import Router
 from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
-from sharesrv.faces.console import accounts, devices, files, overview, shares, signing
+from sharesrv.faces.console import accounts, devices, explain, files, overview, safety, sessions, shares, signing
 from sharesrv.faces.console.pages import failed, secured
 
 PAGES: Final[list[ControllerRouterHandler]] = [
@@ -23,7 +23,10 @@ PAGES: Final[list[ControllerRouterHandler]] = [
     ),
     Router(
         "/console",
-        route_handlers=[*overview.HANDLERS, *accounts.HANDLERS, *devices.HANDLERS, *shares.HANDLERS],
+        route_handlers=[
+            *overview.HANDLERS, *accounts.HANDLERS, *devices.HANDLERS, *shares.HANDLERS,
+            *sessions.HANDLERS, *explain.HANDLERS, *safety.HANDLERS,
+        ],  # fmt: skip
         guards=[signing.open_guard, signing.guard],
         include_in_schema=False,
         after_request=secured,

@@ -18,6 +18,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from sharesrv.auth import digest, new_token
 from sharesrv.domain.draft import Command
+from sharesrv.domain.outcome import Reply
 from sharesrv.domain.record_checks import TokenRecord
 from sharesrv.domain.records import (
     TOKEN_ID_LENGTH,
@@ -113,10 +114,10 @@ def page(items: Sequence[Item], limit: int) -> Page[Item]:
     return Page(list(items[:limit]), str(items[limit - 1].id) if len(items) > limit else None)
 
 
-async def carry_out(backend: Backend, command: Command) -> None:
+async def carry_out(backend: Backend, command: Command) -> Reply:
     """Give an operator's command to the ledger. 404 for what is not there, 409 for a record that does not fit."""
     try:
-        await backend.ledger.ask(command)
+        return await backend.ledger.ask(command)
     except Refused as refused:
         if refused.refusal in NOT_FOUND:
             raise NotFoundException(refused.reason) from refused

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, ViewportSize
@@ -45,6 +46,18 @@ def origin(running: TestServer) -> str:
 
 
 @asynccontextmanager
+async def looking(running: TestServer, role: Role = "operator") -> AsyncIterator[httpx.AsyncClient]:
+    """A client with the cookie of who has signed in."""
+    async with httpx.AsyncClient(base_url=origin(running), cookies={COOKIE: cookie_of(running, role)}) as client:
+        yield client
+
+
+def cookie_of(running: TestServer, role: Role) -> str:
+    backend = running.running.backend
+    return sealed(role, backend.settings.auth, backend.clock.now_ms() + 3_600_000)
+
+
+@asynccontextmanager
 async def signed_in(
     browser: Browser,
     running: TestServer,
@@ -54,8 +67,7 @@ async def signed_in(
     scheme: Scheme = "light",
 ) -> AsyncIterator[Tab]:
     """A tab with the cookie of who has signed in."""
-    backend = running.running.backend
-    cookie = sealed(role, backend.settings.auth, backend.clock.now_ms() + 3_600_000)
+    cookie = cookie_of(running, role)
     async with tab(browser, origin(running), size=size, scheme=scheme) as found:
         await found.page.context.add_cookies([{"name": COOKIE, "value": cookie, "url": f"{origin(running)}/console"}])
         yield found
