@@ -24,9 +24,14 @@ PAGES: Final[list[ControllerRouterHandler]] = [
     Router(
         "/console",
         route_handlers=[
-            *overview.HANDLERS, *accounts.HANDLERS, *devices.HANDLERS, *shares.HANDLERS,
-            *sessions.HANDLERS, *explain.HANDLERS, *safety.HANDLERS,
-        ],  # fmt: skip
+            *overview.HANDLERS,
+            *accounts.HANDLERS,
+            *devices.HANDLERS,
+            *shares.HANDLERS,
+            *sessions.HANDLERS,
+            *explain.HANDLERS,
+            *safety.HANDLERS,
+        ],
         guards=[signing.open_guard, signing.guard],
         include_in_schema=False,
         after_request=secured,
