@@ -54,7 +54,7 @@ async def test_alive_and_ready(database: Path) -> None:
 
 async def test_not_ready_while_draining(database: Path) -> None:
     async with operating(database) as operator:
-        operator.served.running.backend.is_draining = True
+        operator.served.running.backend.draining.set()
         ready = await operator.client.get("/readyz")
         assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
         assert (await operator.client.get("/healthz")).status_code == 200
