@@ -8,7 +8,7 @@ are: of several workers on one port each has its own, and the connection decides
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -19,7 +19,7 @@ from litestar.response import Stream
 
 from sharesrv import metrics
 from sharesrv.faces.console.pages import page, rendered
-from sharesrv.faces.console.samples import INTERVAL_S, Sample, Samples, samples_of
+from sharesrv.faces.console.samples import Sample, Samples, samples_of
 from sharesrv.faces.console.signing import COOKIE, role_of
 from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
 
@@ -93,7 +93,7 @@ NOW: Final = (
 
 @get("/")
 async def overview(request: AnyRequest, backend: TheBackend) -> Response[str]:
-    return page(request, "overview.html", interval_s=INTERVAL_S, **_shown(backend))
+    return page(request, "overview.html", **_shown(backend))
 
 
 @get("/overview/samples")
@@ -120,7 +120,7 @@ async def stream(request: AnyRequest, backend: TheBackend) -> Stream:
     return Stream(_events(backend, found, may_look), media_type="text/event-stream", headers=headers)
 
 
-async def _events(backend: Backend, samples: Samples, may_look: Callable[[], bool]) -> AsyncIterator[bytes]:
+async def _events(backend: Backend, samples: Samples, may_look: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
     """All samples, and then each that comes; who reads slowly gets the newest alone, so nothing piles up."""
     with samples.watching() as woken:
         yield _event("history", _columns(samples).decode())

@@ -78,7 +78,7 @@
   on("htmx:sse:before:connection", (event) => paused && event.preventDefault());
   on("htmx:sse:after:connection", () => {
     connected = true;
-    say(`Live, every ${stream.dataset.intervalS} s.`);
+    say("Live.");
   });
   on("htmx:sse:before:message", (event) => {
     if (!paused) return;
