@@ -73,13 +73,13 @@ FIGURES: Final = (
     Figure(
         "waiting",
         "What waits",
-        "offers for their answer, commands for the next batch",
+        "offers for an answer, commands for a batch",
         "",
         (Series("offers", "open offers"), Series("queue", "queue")),
     ),
     _quantiles("commit", "Commit", "how long the database takes for a batch"),
     _quantiles("push", "Share to push", "from a share's arrival to its push"),
-    _quantiles("end", "Revocation to told", "from a grant's end to the last one told here"),
+    _quantiles("end", "Revocation", "from a grant's end to the last one told"),
 )
 NOW: Final = (
     ("Connections", "connections", ""),

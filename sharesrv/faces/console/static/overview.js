@@ -24,6 +24,12 @@
     return [last_s - WINDOW_S, last_s];
   }
 
+  // Where little happens, a value may have none beside it to be joined with by a line.
+  function lonely(plot, series) {
+    const values = plot.data[series];
+    return values.flatMap((value, at) => (value != null && values[at - 1] == null && values[at + 1] == null ? [at] : []));
+  }
+
   function made(box) {
     const keys = box.dataset.keys.split(" ");
     const unit = box.dataset.unit === "ms" ? " ms" : box.dataset.unit;
@@ -37,7 +43,10 @@
         { stroke: muted, grid, ticks: grid, values: (_plot, seconds) => seconds.map(clock) },
         { stroke: muted, grid, ticks: grid, size: 64, values: (_plot, found) => found.map((each) => each + unit) },
       ],
-      series: [{}, ...keys.map((_key, at) => ({ stroke: () => color(`--plot-${at + 1}`), width: 2, dash: DASHES[at % 3] }))],
+      series: [{}, ...keys.map((_key, at) => {
+        const stroke = () => color(`--plot-${at + 1}`);
+        return { stroke, width: 2, dash: DASHES[at % 3], points: { show: true, filter: lonely, size: 4, stroke, fill: stroke } };
+      })],
     }, undefined, box);
     new ResizeObserver(() => plot.setSize({ width: box.clientWidth, height: HEIGHT })).observe(box);
     return { draw: () => plot.setData([columns.at_ms.map((ms) => ms / 1000), ...keys.map((key) => columns[key] ?? [])]), plot };
