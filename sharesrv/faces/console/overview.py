@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
+from functools import lru_cache
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -22,6 +24,7 @@ from sharesrv.faces.console.pages import page, rendered
 from sharesrv.faces.console.samples import Sample, Samples, samples_of
 from sharesrv.faces.console.signing import COOKIE, role_of
 from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
+from sharesrv.names import iso
 
 STREAMS_MAX: Final = 32  # a few more where many come in one moment
 IDLE_S: Final = 15.0  # without a sample, until a stream sends a comment, so that nobody between takes it for dead
@@ -81,14 +84,15 @@ FIGURES: Final = (
     _quantiles("push", "Share to push", "from a share's arrival to its push"),
     _quantiles("end", "Revocation", "from a grant's end to the last one told"),
 )
-NOW: Final = (
-    ("Connections", "connections", ""),
-    ("Apps online", "apps", ""),
-    ("Devices online", "devices", ""),
-    ("Open offers", "offers", ""),
-    ("Queue", "queue", ""),
-    ("Shares made", "made", "/s"),
-)
+NOW: Final = {
+    "connections": "Connections",
+    "apps": "Apps online",
+    "devices": "Devices online",
+    "offers": "Open offers",
+    "queue": "Queue",
+    "made": "Shares made",
+}
+_UNITS: Final = {series.key: figure.unit for figure in FIGURES for series in figure.series}
 
 
 @get("/")
@@ -154,17 +158,15 @@ def _columns(samples: Samples) -> bytes:
 
 
 def _shown(backend: Backend) -> dict[str, Any]:
-    """What the templates show of the newest sample; of the others the last few, in tables."""
+    """What the templates show: the newest sample, and the last few in tables."""
     samples = samples_of(backend)
+    rows = [(iso(each.at_ms), _texts(each)) for each in islice(reversed(samples.ring), ROWS)]
     return {
-        "at_ms": samples.newest and samples.newest.at_ms,
         "whose": _whose(samples),
-        "now": [(label, _text(_value(samples.newest, key), unit)) for label, key, unit in NOW],
+        "now": NOW,
         "figures": FIGURES,
-        "last": list(reversed(samples.ring))[:ROWS],
-        "newest": samples.newest,
-        "value": _value,
-        "text": _text,
+        "rows": rows,
+        "newest": rows[0] if rows else ("", _texts(None)),
         "nodes": samples.nodes,
         "is_alone": backend.nodes is None,
     }
@@ -178,9 +180,10 @@ def _whose(samples: Samples) -> str:
     return ", ".join(names)
 
 
-def _value(sample: Sample | None, key: str) -> float | None:
-    value: float | None = getattr(sample, key) if sample is not None else None
-    return value
+@lru_cache(maxsize=2 * ROWS)
+def _texts(sample: Sample | None) -> dict[str, str]:
+    """Each number of a sample as text, by its name."""
+    return {key: _text(None if sample is None else getattr(sample, key), unit) for key, unit in _UNITS.items()}
 
 
 def _text(value: float | None, unit: str) -> str:
