@@ -105,6 +105,30 @@ async def following(client: httpx.AsyncClient) -> AsyncIterator[Events]:
         yield Events(answer)
 
 
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "ms", "–"),  # noqa: RUF001
+        (12_345, "", "12,345"),
+        (0, "/s", "0/s"),
+        (0.2, "/s", "0.20/s"),
+        (31.25, "/s", "31.2/s"),
+        (0.25, "ms", "0.25 ms"),
+        (250, "ms", "250 ms"),
+        (2_500, "ms", "2.50 s"),
+    ],
+)
+def test_a_number_is_told_as_people_read_it(value: float | None, unit: str, text: str) -> None:
+    assert overview_module._text(value, unit) == text
+
+
+@pytest.mark.parametrize("path", ["/console", "/console/overview/samples", "/console/overview/stream"])
+async def test_who_has_not_signed_in_sees_nothing_of_it(console: TestServer, path: str) -> None:
+    async with httpx.AsyncClient(base_url=origin(console)) as client:
+        answer = await client.get(path)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/console/sign-in")
+
+
 async def test_the_page_shows_the_numbers_without_scripts(console: TestServer, samples: Samples) -> None:
     async with looking(console) as client, console.app(OWNER), console.app(GUEST):
         await samples.take()
@@ -314,6 +338,12 @@ async def test_numbers_change_without_a_reload_and_stand_still_while_paused(
         drawn = await page.evaluate(DRAWN)
         await page.emulate_media(color_scheme="dark")
         assert await page.evaluate(DRAWN) != drawn
+
+        found.expected = ("401",)
+        backend = console.running.backend
+        backend.settings = replace(backend.settings, auth=Auth(admin_token="new"))
+        await samples.take()
+        await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
 DRAWN: Final = (
