@@ -76,7 +76,7 @@ FIGURES: Final = (
     Figure(
         "waiting",
         "What waits",
-        "offers for an answer, commands for a batch",
+        "offers, and commands in the queue",
         "",
         (Series("offers", "open offers"), Series("queue", "queue")),
     ),
