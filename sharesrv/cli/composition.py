@@ -23,6 +23,7 @@ from sharesrv.domain.connect import LEFT_AT_ONCE, TellLeft
 from sharesrv.domain.outcome import ToldLeft
 from sharesrv.errors import Refused, Trouble
 from sharesrv.faces import console
+from sharesrv.faces.console.samples import Samples
 from sharesrv.faces.http.backend import Backend
 from sharesrv.faces.http.server import Connections, bind, listening
 from sharesrv.faces.websocket.conversation import Conversation, Services
@@ -107,7 +108,10 @@ async def serving(
             tokens=tokens,
             ws_port=port,
         )
+        backend.samples = samples = Samples(backend)
         http = await stack.enter_async_context(listening(backend, sock, tls, times.opening_s, [*console.PAGES, *pages]))
+        # Its end is the end of streams: no request waits.
+        await stack.enter_async_context(running("samples", samples.run()))
         yield Running(port, sock.getsockname()[1], door, ledger, backend, http, tls, live.deadlines)
 
 

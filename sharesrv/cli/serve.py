@@ -94,7 +94,7 @@ async def _serve(settings: Settings, read: Callable[[], Settings], worker: int, 
         async with running("reload", _reload_when_told(told, server, read)):
             log.info("going down", signal=await signals.ending)
         notify("STOPPING=1", "STATUS=going down")
-        server.backend.is_draining = True
+        server.backend.draining.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(server.backend.settings.server.drain_seconds):
                 await hurry.wait()

@@ -55,8 +55,12 @@ def _environment() -> Environment:
 def page(request: AnyRequest, template: str, status: int = 200, **shown: Any) -> Response[str]:
     """A page, as `templates/` has it. It knows the `role` of who is signed in, and the `path` that was asked for."""
     known = {"role": request.state.get("role", ""), "path": request.url.path}
-    text = _environment().get_template(template).render(known | shown)
-    return Response(text, status_code=status, media_type=HTML)
+    return Response(rendered(template, **(known | shown)), status_code=status, media_type=HTML)
+
+
+def rendered(template: str, **shown: Any) -> str:
+    """A template's text: of a page, or of a part of one."""
+    return _environment().get_template(template).render(shown)
 
 
 def asked(request: AnyRequest, *names: str) -> dict[str, str]:

@@ -53,10 +53,16 @@ class Backend:
     bus: Bus | None
     tokens: Tokens
     ws_port: int
-    is_draining: bool = False
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
     wrong_tokens: Recents | None = None  # of the console, by address
+    samples: object = None  # of the console, which alone knows what they are
     gathering: asyncio.Task[bytes] | None = None  # of metrics, to which those who ask for them may still come
     in_hand: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_HAND_MAX))
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server is about to go down: it takes no new work from a load balancer."""
+        return self.draining.is_set()
 
     def is_admin(self, request: ASGIConnection[Any, Any, Any, Any]) -> bool:
         """Whether the request shows the operators' token, compared in constant time."""

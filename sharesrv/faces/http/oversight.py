@@ -220,10 +220,15 @@ class ShownNode(msgspec.Struct):
 
 @get("/nodes", summary="List the nodes of the cluster; a server that is alone has none")
 async def nodes(backend: TheBackend) -> Page[ShownNode]:
-    found = await backend.nodes.everyone() if backend.nodes is not None else []
+    return Page(await shown_nodes(backend), None)
+
+
+async def shown_nodes(backend: Backend) -> list[ShownNode]:
+    """The nodes of the cluster by number; none where the server is alone. Raises StoreFailed."""
+    if backend.nodes is None:
+        return []
     dead_ms = backend.clock.now_ms() - DEAD_MS
-    here = backend.nodes.node if backend.nodes is not None else 0
-    return Page([_node(each, dead_ms, here) for each in found], None)
+    return [_node(each, dead_ms, backend.nodes.node) for each in await backend.nodes.everyone()]
 
 
 def _node(info: NodeInfo, dead_ms: int, here: int) -> ShownNode:
