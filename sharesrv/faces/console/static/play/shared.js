@@ -73,9 +73,16 @@ export function log(party, direction, text) {
   byId("frames").children[LOG_MAX]?.remove();
 }
 
-/** Where the focus was last: who plays by keyboard goes on, where that has gone, at what comes next. @type {any} */
+/** Where the focus was last. @type {any} */
 let focused = null;
 document.addEventListener("focusin", ({ target }) => (focused = target));
+
+/** Let who plays by keyboard go on: where the focus was, or, where that has gone, at what comes next. */
+function keepFocus() {
+  const isGone = focused && (!focused.isConnected || focused.closest("[hidden]"));
+  const to = isGone ? document.querySelector(".next") : focused;
+  if (isGone || document.activeElement === document.body) to?.focus({ preventScroll: true });
+}
 
 /** What a phone and the lamp have in common: a part of the page, and a connection that is shown. */
 export class Party {
@@ -105,7 +112,7 @@ export class Party {
       this.say(error.message, true);
     }
     page.render();
-    if (focused?.closest("[hidden]")) document.querySelector(".next")?.focus({ preventScroll: true });
+    keepFocus();
   }
 
   say(text, isBad = false) {
