@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
-from playwright.async_api import Browser, Page, Request, ViewportSize, async_playwright
+from playwright.async_api import Browser, Page, Request, ViewportSize, async_playwright, expect
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MISSING: Final = "pages are not tested: there is no Chromium; on Debian 'apt-get install chromium'"
@@ -18,6 +18,8 @@ WIDE: Final = ViewportSize(width=1440, height=900)
 NARROW: Final = ViewportSize(width=390, height=844)
 Scheme = Literal["light", "dark"]
 PATIENCE_MS: Final = 10_000
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def found() -> str | None:

@@ -255,7 +255,8 @@ class Client extends EventTarget {
         reject(this._over ?? why);
       };
       socket.onerror = () => {
-        if (socket.readyState !== 1) setTimeout(socket.onclose, 0, { code: 1006 }); // some tell no close of what never opened
+        // Some tell no close of what never opened.
+        if (socket.readyState !== 1) setTimeout(socket.onclose, 0, { code: 1006 });
       };
     });
   }
@@ -298,7 +299,8 @@ class Client extends EventTarget {
       try {
         return await this._shakeHands();
       } catch (error) {
-        const passes = error instanceof HandshakeRefused ? PASSING.includes(error.error) : error instanceof ConnectionLost;
+        const passes =
+          error instanceof HandshakeRefused ? PASSING.includes(error.error) : error instanceof ConnectionLost;
         if (this._over || !passes) throw error;
       }
     }
