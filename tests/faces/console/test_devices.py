@@ -114,6 +114,7 @@ async def test_who_has_access_is_what_the_rules_decide(home: House, database: Pa
     [apart] = rows(found["sub-2"], "access")
     assert apart.startswith("Guest@Example.org control; enable timers 2100-01-01 00:00:00 this device attic")
     assert "Bridge bridge" in shown(found["sub-2"])
+    assert f'id="share-{bridge}"' in found["sub-1"]
 
 
 async def test_the_page_of_a_device(home: House, database: Path) -> None:
