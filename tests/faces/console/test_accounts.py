@@ -12,8 +12,12 @@ from sharesrv.clock import SystemClock
 from sharesrv.domain.record_checks import AccountRecord, GrantRecord, TokenRecord
 from sharesrv.faces.console.lists import PAGE
 from tests.faces.console.clients import onward, rows, shown, visiting
+from tests.faces.console.conftest import VIEWER
+from tests.http import ADMIN
+from tests.nodes import Nodes
+from tests.services import Nats
 from tests.web import add
-from tests.wire import GUEST, OTHER, OWNER, TestServer, at, device_row, query, share
+from tests.wire import GUEST, OTHER, OWNER, TestServer, at, device_row, fill, query, server, share
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -77,6 +81,25 @@ async def test_the_page_of_an_account(console: TestServer, database: Path) -> No
         assert (await guest.ask("ping")) == "pong"
         given = (await client.get("/console/accounts/owner")).text
         assert any("other@example.org waits for an answer" in row for row in rows(given, "given"))
+
+
+async def test_connections_on_other_nodes_are_shown(postgres: str, nats: Nats) -> None:
+    nodes = Nodes(postgres, nats.url)
+    people = [AccountRecord(f"p-{n:03}", f"u-{n:03}", "") for n in range(PAGE)]
+    fill(nodes, grants=[GrantRecord("bridge", GUEST, 9, "", 0)])
+    add(nodes, accounts=people, grants=[GrantRecord("bridge", person.id, 0, "", 0) for person in people])
+    async with (
+        server(nodes, ADMIN, VIEWER, filled=False) as running,
+        running.app(GUEST),  # on the second node
+        visiting(running) as client,
+    ):
+        [connection] = rows((await client.get("/console/accounts/guest")).text, "connections")
+        assert connection.endswith(" 2")
+        page = (await client.get("/console/devices/sub-1")).text
+        assert len(rows(page, "access")) == PAGE
+        assert rows(page, "access")[0].startswith("Guest@Example.org control; add and enable timers for life bridge")
+        [found] = rows((await client.get("/console/devices?q=SUB-2")).text, "found")
+        assert found.startswith("sub-2")
 
 
 async def test_each_list_of_an_account_is_paged_alone(console: TestServer, database: Path) -> None:
