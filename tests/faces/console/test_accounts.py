@@ -158,6 +158,13 @@ async def test_a_token_is_revoked_and_its_connection_closed(console: TestServer)
         assert (await client.post(f"/console/accounts/guest/tokens/{id}/revoke")).status_code == 404
 
 
+async def test_a_token_may_be_good_for_longer_than_a_date_can_say(console: TestServer, database: Path) -> None:
+    add(database, tokens=[TokenRecord(GUEST, "0" * 64, 10**15 - 1)])
+    async with visiting(console) as client:
+        page = (await client.get("/console/accounts/guest")).text
+        assert rows(page, "tokens")[0] == f"{'0' * 16} after the year 9999 Revoke"
+
+
 async def test_a_viewer_sees_all_and_changes_nothing(console: TestServer, database: Path) -> None:
     async with visiting(console, "viewer") as client:
         page = (await client.get("/console/accounts/guest")).text
