@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from litestar import Response, get
 from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import FromPath
@@ -18,7 +18,7 @@ from sharesrv.errors import Refusal
 from sharesrv.faces.console import words
 from sharesrv.faces.console.lists import MORE, PAGE, Part, below, part, text
 from sharesrv.faces.console.pages import page
-from sharesrv.faces.http.admin import ShownDevice, show_devices
+from sharesrv.faces.http.admin import show_devices
 from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
 from sharesrv.store.base import DeviceInfo, JournalFilter, JournalRow
 
@@ -84,7 +84,7 @@ async def device(request: AnyRequest, backend: TheBackend, device_id: FromPath[s
         "device.html",
         words=words,
         device=shown,
-        params=_readable(shown),
+        params=_readable(bytes(shown.params)).decode(),
         owner=found.owner,
         sub_devices=sub_devices,
         online=await backend.devices.online(below_it),
@@ -111,8 +111,12 @@ def _shares(device: Device, places: tuple[str, int, str], draft: Draft) -> Share
     return Shares(facts.account(device.owner_id), reach, waiting[:MORE], sub_devices[:MORE], names)
 
 
-def _readable(device: ShownDevice) -> str:
-    return json.dumps(json.loads(bytes(device.params)), ensure_ascii=False, indent=2)
+def _readable(params: bytes) -> bytes:
+    """JSON in lines. What is nested too deep for that is shown as it is."""
+    try:
+        return msgspec.json.format(params)
+    except RecursionError:
+        return params
 
 
 async def timeline(request: AnyRequest, backend: Backend, wanted: JournalFilter) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from sharesrv.faces.http.oversight import storable
 from sharesrv.names import PERMIT_MAX, check_note, iso
 from sharesrv.store.base import JournalFilter
 
+YEAR_10000_MS: Final = 253_402_300_800_000  # as `protocol.importing.End`
 DONE: Final = {"changed": "The grant is changed; both sides are told."}
 
 
@@ -35,8 +36,9 @@ async def share(request: AnyRequest, backend: TheBackend, share_id: FromPath[int
 async def change(request: AnyRequest, backend: TheBackend, share_id: FromPath[int]) -> Response[Any]:
     """Change a grant as the form has it; what is wrong with it is said above it."""
     found = await _find(backend, share_id)
+    form = await request.form()
     try:
-        fields = _fields(await request.form(), backend.clock.now_ms())
+        fields = _fields(form, backend.clock.now_ms())
     except ValueError as error:
         return await _page(request, backend, found, str(error))
     await carry_out(backend, AmendGrant(found.id, **fields))
@@ -63,7 +65,9 @@ def _fields(form: Any, now_ms: int) -> dict[str, Any]:
     timers = [str(bit) for bit in form.getall("timers", [])]
     if not set(timers) <= {str(int(bit)) for bit in words.TIMERS}:
         raise ValueError(f"the permit must be made of the four boxes, 0 to {int(PERMIT_MAX)}")
-    note = str(form.get("note", ""))
+    if "note" not in form:  # it is no form of ours, and its missing boxes mean nothing
+        raise ValueError("the form has no note; an empty one is none")
+    note = str(form["note"])
     check_note(note)
     fields: dict[str, Any] = {"permit": sum(map(int, set(timers))), "note": note}
     if "ends" in form:
@@ -82,6 +86,8 @@ def _ends_ms(said: str, now_ms: int) -> int:
     ends_ms = round(ends.replace(tzinfo=ends.tzinfo or UTC).timestamp() * 1000)
     if ends_ms <= now_ms:
         raise ValueError("the end has passed already: to end the grant now, use the button for that")
+    if ends_ms >= YEAR_10000_MS:
+        raise ValueError("the end must be before the year 10000; empty is for life")
     return ends_ms
 
 

@@ -12,8 +12,12 @@ from sharesrv.clock import SystemClock
 from sharesrv.domain.record_checks import AccountRecord, GrantRecord, TokenRecord
 from sharesrv.faces.console.lists import PAGE
 from tests.faces.console.clients import onward, rows, shown, visiting
+from tests.faces.console.conftest import VIEWER
+from tests.http import ADMIN
+from tests.nodes import Nodes
+from tests.services import Nats
 from tests.web import add
-from tests.wire import GUEST, OTHER, OWNER, TestServer, at, device_row, query, share
+from tests.wire import GUEST, OTHER, OWNER, TestServer, at, device_row, fill, query, server, share
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -79,6 +83,25 @@ async def test_the_page_of_an_account(console: TestServer, database: Path) -> No
         assert any("other@example.org waits for an answer" in row for row in rows(given, "given"))
 
 
+async def test_connections_on_other_nodes_are_shown(postgres: str, nats: Nats) -> None:
+    nodes = Nodes(postgres, nats.url)
+    people = [AccountRecord(f"p-{n:03}", f"u-{n:03}", "") for n in range(PAGE)]
+    fill(nodes, grants=[GrantRecord("bridge", GUEST, 9, "", 0)])
+    add(nodes, accounts=people, grants=[GrantRecord("bridge", person.id, 0, "", 0) for person in people])
+    async with (
+        server(nodes, ADMIN, VIEWER, filled=False) as running,
+        running.app(GUEST),  # on the second node
+        visiting(running) as client,
+    ):
+        [connection] = rows((await client.get("/console/accounts/guest")).text, "connections")
+        assert connection.endswith(" 2")
+        page = (await client.get("/console/devices/sub-1")).text
+        assert len(rows(page, "access")) == PAGE
+        assert rows(page, "access")[0].startswith("Guest@Example.org control; add and enable timers for life bridge")
+        [found] = rows((await client.get("/console/devices?q=SUB-2")).text, "found")
+        assert found.startswith("sub-2")
+
+
 async def test_each_list_of_an_account_is_paged_alone(console: TestServer, database: Path) -> None:
     number = PAGE + 1
     devices = [device_row(f"d-{n:03}", owner_id=OTHER) for n in range(number)]
@@ -133,6 +156,13 @@ async def test_a_token_is_revoked_and_its_connection_closed(console: TestServer)
         assert "good for nothing any more" in shown(page)
         assert "It has no token" in shown(page)
         assert (await client.post(f"/console/accounts/guest/tokens/{id}/revoke")).status_code == 404
+
+
+async def test_a_token_may_be_good_for_longer_than_a_date_can_say(console: TestServer, database: Path) -> None:
+    add(database, tokens=[TokenRecord(GUEST, "0" * 64, 10**15 - 1)])
+    async with visiting(console) as client:
+        page = (await client.get("/console/accounts/guest")).text
+        assert rows(page, "tokens")[0] == f"{'0' * 16} after the year 9999 Revoke"
 
 
 async def test_a_viewer_sees_all_and_changes_nothing(console: TestServer, database: Path) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import pytest_asyncio
@@ -114,6 +114,7 @@ async def test_who_has_access_is_what_the_rules_decide(home: House, database: Pa
     [apart] = rows(found["sub-2"], "access")
     assert apart.startswith("Guest@Example.org control; enable timers 2100-01-01 00:00:00 this device attic")
     assert "Bridge bridge" in shown(found["sub-2"])
+    assert f'id="share-{bridge}"' in found["sub-1"]
 
 
 async def test_the_page_of_a_device(home: House, database: Path) -> None:
@@ -131,6 +132,12 @@ async def test_the_page_of_a_device(home: House, database: Path) -> None:
         assert '"switch": "on", "name": "<script>"' in shown(page)
         assert "<script>" not in page[page.index("<main") :]
         assert "key-fan" not in page
+
+
+async def test_params_may_be_nested_deep(console: TestServer, database: Path) -> None:
+    add(database, devices=[device_row("fan", params=f'{{"deep":{"[" * 8000}{"]" * 8000}}}')])
+    async with visiting(console) as client:
+        assert (await client.get("/console/devices/fan")).status_code == 200
 
 
 async def test_what_waits_with_the_time_that_is_left_and_never_its_code(home: House) -> None:
@@ -208,6 +215,7 @@ async def test_a_grant_is_changed_and_ended_and_both_sides_hear_it(home: House, 
         ({"note": "a\0"}, "control"),
         ({"ends": "tomorrow"}, "the end must be a date and a time"),
         ({"ends": "2001-01-01T00:00"}, "the end has passed already"),
+        ({"ends": "9999-12-31T23:59-01:00"}, "the end must be before the year 10000"),
         ({"ends": "0001-01-01T00:00"}, "the end has passed already"),
     ],
 )
@@ -215,12 +223,30 @@ async def test_a_form_that_is_wrong_changes_nothing_and_says_so(
     console: TestServer, database: Path, fields: dict[str, str], reason: str
 ) -> None:
     add(database, grants=[GrantRecord("lamp", GUEST, 1, "hall", 0)])
+    path = f"/console/shares/{share_on(database, 'lamp')}"
     async with visiting(console) as client:
-        done = await client.post(
-            f"/console/shares/{share_on(database, 'lamp')}", data={"note": "", "ends": ""} | fields
-        )
+        done = await client.post(path, data={"note": "", "ends": ""} | fields)
         assert done.status_code == 400
         assert reason in shown(done.text)
+    assert query(database, "SELECT permit, note, ends_ms FROM share") == [(1, "hall", 0)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"json": {}},
+        {"data": {"timers": "8"}},
+        {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
+        {"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+    ],
+)
+async def test_what_is_no_form_of_ours_changes_nothing(
+    console: TestServer, database: Path, body: dict[str, Any]
+) -> None:
+    add(database, grants=[GrantRecord("lamp", GUEST, 1, "hall", 0)])
+    async with visiting(console) as client:
+        done = await client.post(f"/console/shares/{share_on(database, 'lamp')}", **body)
+        assert done.status_code == 400
     assert query(database, "SELECT permit, note, ends_ms FROM share") == [(1, "hall", 0)]
 
 
