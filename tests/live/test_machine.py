@@ -39,6 +39,7 @@ from sharesrv.domain.outcome import (
     DeviceMoved,
     DeviceUpdated,
     Ended,
+    EndedAll,
     Forward,
     GrantChanged,
     Notice,
@@ -54,7 +55,7 @@ from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, GrantReco
 from sharesrv.domain.records import ChangeDevice, DeleteAccount, DeleteDevice, RevokeToken, WriteRecords
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import State
-from sharesrv.domain.take_back import Cancel, EndShare, Expire
+from sharesrv.domain.take_back import Cancel, EndAll, EndShare, Expire
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.ledger import Ledger
 from sharesrv.store.base import Store
@@ -119,6 +120,8 @@ def came_to(reply: Reply, number: Callable[[int], int]) -> Any:
             return "forward"
         case Responded(error=error):
             return f"responded {error}"
+        case EndedAll(number=ended, more=False):
+            return ("all", ended)
     return "done"
 
 
@@ -322,6 +325,11 @@ class LedgerBesideModel(RuleBasedStateMachine):
     def end_share(self, number: int) -> None:
         number = self.alive(number)
         self.both(EndShare(self.id(number)), self.model.end_share(number))
+
+    @rule(sharer=accounts, sharee=st.none() | accounts, quietly=st.booleans())
+    def end_all(self, sharer: str, sharee: str | None, quietly: bool) -> None:
+        command = EndAll(sharer_id=sharer, sharee_id=sharee, quietly=quietly)
+        self.both(command, self.model.end_all(sharer, sharee, quietly))
 
     @rule(number=numbers, permit=st.none() | permits, note=st.sampled_from([None, "", "c"]), ms=st.none() | ends)
     def amend_grant(self, number: int, permit: int | None, note: str | None, ms: int | None) -> None:

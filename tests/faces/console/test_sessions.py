@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 from contextlib import AsyncExitStack
+from typing import Any
 
 import httpx
 import pytest
 from playwright.async_api import Browser, expect
 
 from sharesrv.clock import made_ms
+from sharesrv.domain.outcome import Attached
 from sharesrv.faces.console.sessions import LIMIT, REASONS, Row, Wanted, time_asked
+from sharesrv.live.nodes import Nodes
 from sharesrv.live.sessions import DeviceSession
 from sharesrv.names import iso
 from tests.browser import NARROW
+from tests.directory import MemoryDirectory
 from tests.faces.console.conftest import looking, signed_in
 from tests.sockets import FakeSocket
 from tests.wire import GUEST, OWNER, TestServer
+from tests.world import FakeClock
 
 
 def shown(answer: httpx.Response) -> list[int]:
@@ -171,3 +176,26 @@ async def test_it_is_good_on_a_phone_in_the_dark(browser: Browser, console: Test
         for path in ("/console/sessions", f"/console/sessions/{ids(console)[OWNER]}"):
             await found.open(path)
             assert (await found.findings(), await found.is_too_wide()) == ([], False)
+
+
+async def test_those_of_other_nodes_are_shown_as_far_as_the_directory_knows_them(console: TestServer) -> None:
+    backend, directory = console.running.backend, MemoryDirectory(FakeClock())
+    await directory.join(11, "one")
+    await directory.join(12, "two")
+    directory.write(12, Attached(2**60, account_id=GUEST))
+    nothing: Any = None
+    backend.nodes = Nodes(
+        11, "one", directory, nothing, FakeClock(), nothing, nothing, nothing, nothing, single=True, numbered=print
+    )
+    async with looking(console) as client, console.app(OWNER):
+        answer = await client.get("/console/sessions")
+        assert shown(answer) == [ids(console)[OWNER]]
+        assert "Node 2 (two): 1 connections" in answer.text
+        answer = await client.get(f"/console/sessions?account={GUEST}")
+        assert shown(answer) == [2**60]
+        assert "2: end it there" in answer.text
+        assert f"/console/sessions/{2**60}" not in answer.text
+        assert shown(await client.get(f"/console/sessions?account={GUEST}&node=1")) == []
+        assert "Node 2" not in (await client.get("/console/sessions?node=1")).text
+        assert (await client.post(f"/console/sessions/{2**60}/end", data={"reason": "again"})).status_code == 404
+    backend.nodes = None
