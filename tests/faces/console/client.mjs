@@ -5,7 +5,8 @@ import { AppClient, ConnectionLost, DeviceClient, HandshakeRefused, OutcomeUnkno
 const url = process.argv[2];
 const UID = "guest@example.org";
 const HOW = { deviceName: "Lamp", userName: "Owner" };
-const next = (client, type) => new Promise((done) => client.addEventListener(type, ({ detail }) => done(detail), { once: true }));
+const next = (client, type) =>
+  new Promise((done) => client.addEventListener(type, ({ detail }) => done(detail), { once: true }));
 const frames = [];
 
 const owner = new AppClient(url, "owner", "at-owner", { onframe: (direction, text) => frames.push(direction + text) });
@@ -37,7 +38,12 @@ assert.equal((await answer).result, 2);
 
 // Control, by the lamp's yes and no.
 const commands = [];
-const lamp = new DeviceClient(url, "lamp", "key-lamp", (deviceid, params) => (commands.push([deviceid, params]), params.error));
+const lamp = new DeviceClient(
+  url,
+  "lamp",
+  "key-lamp",
+  (deviceid, params) => (commands.push([deviceid, params]), params.error),
+);
 const appeared = next(owner, "sysmsg");
 await lamp.connect();
 assert.equal((await appeared).params.online, true);
@@ -45,7 +51,10 @@ let updated = next(owner, "update");
 assert.equal((await guest.update("lamp", { switch: "on" }, { owner: "owner" })).error, 0);
 assert.deepEqual((await updated).params, { switch: "on" });
 assert.equal((await guest.update("lamp", { error: 418 })).error, 418);
-assert.deepEqual(commands, [["lamp", { switch: "on" }], ["lamp", { error: 418 }]]);
+assert.deepEqual(commands, [
+  ["lamp", { switch: "on" }],
+  ["lamp", { error: 418 }],
+]);
 updated = next(guest, "update");
 assert.equal((await lamp.report({ switch: "off" })).error, 0);
 assert.deepEqual((await updated).params, { switch: "off" });
@@ -84,6 +93,10 @@ await newer.connect();
 const why = await superseded;
 assert(why instanceof HandshakeRefused && why.error === 406);
 const waiting = newer.query("lamp");
+const closed = new Promise((done) => newer._socket.addEventListener("close", done));
 newer.close();
 await assert.rejects(waiting, ConnectionLost);
-for (const client of [owner, lamp, silent]) client.close();
+await newer.connect(); // while the old socket still closes
+await closed;
+await newer.ping();
+for (const client of [newer, owner, lamp, silent]) client.close();

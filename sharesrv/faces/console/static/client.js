@@ -45,7 +45,7 @@ const SUPERSEDED = 4406; // the close code of a connection that a newer one of t
  *
  * @typedef {{ frame: Frame, isSent: boolean, resolve: (answer: Answer) => void, reject: (error: Error) => void }} Request
  *
- * @typedef {{ ended: Promise<number> }} Link a connection that has shaken hands; `ended` is its close code
+ * @typedef {{ socket: any, ended: Promise<number> }} Link a connection that has shaken hands; `ended` is its close code
  */
 
 /** The connection is not there: lost, closed, or never made. */
@@ -220,7 +220,7 @@ class Client extends EventTarget {
       /** @type {any} */ let beat;
       /** @type {Error} */ let why = new ConnectionLost("the connection was lost before the handshake was done");
       /** @type {(code: number) => void} */ let ended;
-      /** @type {Link} */ const link = { ended: new Promise((done) => (ended = done)) };
+      /** @type {Link} */ const link = { socket, ended: new Promise((done) => (ended = done)) };
       const late = setTimeout(() => socket.close(), ANSWER_WAIT_MS);
       let hasAnswer = false;
       socket.onopen = () => {
@@ -230,6 +230,7 @@ class Client extends EventTarget {
       socket.onmessage = (/** @type {{ data: any }} */ { data }) => {
         if (socket !== this._socket || this._over) return;
         if (data === "pong") {
+          clearTimeout(late);
           if (this.isOnline) this._pings.shift()?.resolve();
           else this._resume(() => resolve(link));
           return;
@@ -240,7 +241,6 @@ class Client extends EventTarget {
           this._read(frame);
         } else if (frame.error === 0) {
           hasAnswer = true;
-          clearTimeout(late);
           beat = setInterval(() => socket.send("ping"), frame.config.hbInterval * 1000);
           socket.send("ping");
         } else {
@@ -275,7 +275,7 @@ class Client extends EventTarget {
     try {
       for (;;) {
         const code = await link.ended;
-        if (this._over) return;
+        if (this._over || link.socket !== this._socket) return;
         this.isOnline = false;
         if (code === SUPERSEDED) throw new HandshakeRefused(406, "another connection has taken the place of this one");
         if (!this._reconnect) throw new ConnectionLost(`the connection was lost, close code ${code}`);
