@@ -41,20 +41,25 @@ def test_there_is_a_word_for_every_action() -> None:
     ("account", "device", "action", "said"),
     [
         (OWNER, "lamp", "share", "Yes: owner may share lamp, because it is the owner."),
-        (GUEST, "lamp", "update", "Yes: guest may control lamp by share N, for ever, with the permit 0 (no timers)."),
+        (
+            GUEST,
+            "lamp",
+            "update",
+            "Yes: guest may control lamp by share N, for life, with the permit 0 (control only).",
+        ),
         (
             GUEST,
             "lamp",
             "timers.add",
-            "No: guest may not add timers to lamp: lacks 1 (add timers); has 0. What it has, it has by share N, for ever, "
-            "with the permit 0 (no timers).",
+            "No: guest may not add timers to lamp: lacks 1 (add timers); has 0. What it has, it has by share N, for life, "
+            "with the permit 0 (control only).",
         ),
         (
             GUEST,
             "sub-1",
             "query",
             "Yes: guest may read the state of sub-1 by share N of the bridge bridge, until 2033-05-18 03:33:20 UTC, "
-            "with the permit 9 (timers: add, switch).",
+            "with the permit 9 (control; add and enable timers).",
         ),
         (GUEST, "lamp", "share", "No: guest may not share lamp: the account is not the owner of the device."),
         (OTHER, "lamp", "update", "No: other may not control lamp: no grant on the device."),
@@ -80,7 +85,7 @@ async def test_a_sub_device_apart_and_one_taken_out_name_the_bridge(console: Tes
             {"action": "cancelShare", "deviceid": "sub-2", "params": {"uid": uid, "deviceName": "D"}} | frame
         )
         apart = await sentence(client, GUEST, "sub-1", "update")
-        assert "which sets it apart from its bridge bridge, for ever" in apart
+        assert "which sets it apart from its bridge bridge, for life" in apart
         assert (
             await sentence(client, GUEST, "sub-2", "update")
             == "No: guest may not control sub-2: taken out of bridge bridge."
@@ -93,7 +98,7 @@ async def test_it_links_to_the_rows_that_decide(console: TestServer, database: P
     async with looking(console) as client:
         text = (await client.get("/console/explain?account=guest&device=sub-1&action=update")).text
         links = ("/console/accounts/guest", "/console/devices/sub-1", "/console/devices/bridge")
-        for link in (*links, f"/console/devices/bridge#share-{id}", "/console/safety/guest"):
+        for link in (*links, f"/console/shares/{id}", "/console/safety/guest"):
             assert f'href="{link}"' in text
 
 

@@ -57,21 +57,21 @@ async def test_all_who_can_reach_anything_are_grouped_by_person(console: TestSer
         assert rows(await client.get(CHECK)) == [
             "Who can reach its devices",
             "guest Guest Guest@Example.org",
-            "bridge and through it sub-2 N control it; timers: add, change 2033-05-18 03:33:20",
-            "lamp N control it; no timers for ever",
+            "bridge and through it sub-2 N control; add and edit timers 2033-05-18 03:33:20",
+            "lamp N control only for life",
             "sub-1 N nothing: kept out of what the bridge bridge gives its bridge's share ends",
             "other Other other@example.org",
-            "lamp N control it; timers: add, change, delete, switch for ever",
+            "lamp N control; add, edit, delete and enable timers for life",
             "door N nothing yet: asked, not answered TIME",
             "What it can reach of others",
             "Of guest Guest Guest@Example.org",
-            "heater N control it; timers: add for ever",
+            "heater N control; add timers for life",
         ]
         assert rows(await client.get(f"/console/safety/{GUEST}"))[3:] == [
             "What it can reach of others",
             "Of owner Owner +8613570211955",
-            "bridge and through it sub-2 N control it; timers: add, change 2033-05-18 03:33:20",
-            "lamp N control it; no timers for ever",
+            "bridge and through it sub-2 N control; add and edit timers 2033-05-18 03:33:20",
+            "lamp N control only for life",
             "sub-1 N nothing: kept out of what the bridge bridge gives its bridge's share ends",
         ]
 
@@ -81,8 +81,8 @@ async def test_what_was_set_apart_lasts_as_long_as_its_bridges_grant(console: Te
     async with looking(console) as client, console.app(OWNER) as owner:
         await asked(owner, share("sub-1", action="updateShare", permit=8))
         assert rows(await client.get(CHECK))[2:4] == [
-            "bridge and through it sub-2 N control it; no timers 2033-05-18 03:33:20",
-            "sub-1 N control it; timers: switch set apart from bridge 2033-05-18 03:33:20",
+            "bridge and through it sub-2 N control only 2033-05-18 03:33:20",
+            "sub-1 N control; enable timers set apart from bridge 2033-05-18 03:33:20",
         ]
 
 
