@@ -52,7 +52,7 @@ export function log(party, direction, text) {
   const isFrame = text.startsWith("{");
   const frame = isFrame ? JSON.parse(text) : {};
   const codes = ["result", "error", "code"].filter((key) => key in frame).map((key) => `${key} ${frame[key]}`);
-  const kind = frame.action ?? codes[0] ?? "HTTP";
+  const kind = frame.action ?? codes[0]?.replace("error 0", "done") ?? "HTTP";
   const time = make("time", { dateTime: new Date(now()).toISOString() }, clock(now()));
   const way = `${party[0].toUpperCase()}${party.slice(1)} ${direction} server`;
   const line = make(
