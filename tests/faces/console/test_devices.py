@@ -184,7 +184,7 @@ async def test_a_grant_is_changed_and_ended_and_both_sides_hear_it(home: House, 
         for app in (owner, guest):
             assert await app.heard() == updated(10, "hall", uid=UIDS[GUEST])
         page = (await client.get(done.headers["location"])).text
-        assert "Permit control; edit and enable timers Note hall Until 2100-01-01 00:00:00" in shown(page)
+        assert "Permit control; edit and enable timers Note hall Until, UTC 2100-01-01 00:00:00" in shown(page)
         assert re.findall(r'value="(\d)" checked', page) == ["2", "8"]
         assert 'name="ends" value="2100-01-01T00:00:00"' in page
         assert (await client.post(path, data={"note": "", "ends": ""})).status_code == 303
@@ -242,7 +242,7 @@ async def test_a_sub_device_that_was_set_apart_has_the_end_of_its_bridges_grant(
         await owner.ask(share("sub-1", action="updateShare", permit=8, sequence="2"))
         path = f"/console/shares/{share_on(database, 'sub-1')}"
         page = (await client.get(path)).text
-        assert "Until with its bridge's grant" in shown(page)
+        assert "Until, UTC with its bridge's grant" in shown(page)
         assert 'name="ends"' not in page
         assert (await client.post(path, data={"note": "", "ends": "2100-01-01T00:00"})).status_code == 404
         assert (await client.post(path, data={"note": "stairs", "timers": "1"})).status_code == 303
