@@ -344,6 +344,8 @@ async def test_an_account_is_searched_and_a_grant_on_its_device_ended(
         await page.get_by_role("searchbox").focus()
         await page.keyboard.type("gue")
         await expect(page.locator("#found tbody tr")).to_have_count(1)
+        await expect(page.get_by_role("status")).to_have_text("1 found.")
+        await expect(page.get_by_role("searchbox")).to_be_focused()
         await expect(page).to_have_url(re.compile(r"\?q=gue$"))
         for name in (UIDS[GUEST], "Lamp"):
             await page.get_by_role("link", name=name, exact=True).focus()
