@@ -6,12 +6,13 @@ import html
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 
 from sharesrv.faces.console.signing import COOKIE, Role, sealed
 from tests.faces.console.conftest import origin
-from tests.wire import TestServer
+from tests.wire import GUEST, TestServer, query
 
 
 @asynccontextmanager
@@ -39,3 +40,10 @@ def rows(page: str, id: str) -> list[str]:
 def onward(page: str) -> list[str]:
     """Where the next parts of the lists of a page are."""
     return [html.unescape(href) for href in re.findall(r'<a href="([^"]*)" rel="next"', page)]
+
+
+def share_on(database: Path, device: str, sharee: str | None = GUEST) -> int:
+    """The id of the newest share of a device with an account."""
+    sql = "SELECT max(id) FROM share WHERE device_id = ? AND sharee_id IS ?"
+    [(id,)] = query(database, sql, device, sharee)
+    return int(id)
