@@ -139,8 +139,8 @@ class EndAll(Command, frozen=True, kw_only=True):
         if self.sharee_id is None:
             return given
         codes = [share for share in given if share.sharee_id is None]
-        theirs = [share for share in source.live_of_sharee(self.sharee_id) if share.sharer_id == self.sharer_id]
-        return (codes + theirs)[:PORTION]
+        behind = source.live_of_sharer(self.sharer_id, self.sharee_id, 0, PORTION)
+        return (codes + [share for share in behind if share.sharee_id == self.sharee_id])[:PORTION]
 
 
 def _cancel(draft: Draft, share: Share) -> None:
