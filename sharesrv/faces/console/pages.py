@@ -5,14 +5,18 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 from litestar import Response
-from litestar.exceptions import ClientException, HTTPException
+from litestar.exceptions import ClientException, HTTPException, InternalServerException
 
 from sharesrv.faces.http.backend import AnyRequest
 from sharesrv.names import is_storable, iso
+from sharesrv.store.base import StoreFailed
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+log = structlog.get_logger()
 
 HTML: Final = "text/html"
 POLICY: Final = "; ".join(
@@ -81,6 +85,12 @@ def failed(request: AnyRequest, error: HTTPException) -> Response[str]:
     response = page(request, "failed.html", error.status_code, reason=error.detail)
     response.headers.update(error.headers or {})
     return _secured(response)
+
+
+def store_failed(request: AnyRequest, error: StoreFailed) -> Response[str]:
+    """The store's failure as a page; why is in the log."""
+    log.error("the store failed a request", reason=str(error))
+    return failed(request, InternalServerException("The database does not answer. Nothing was changed; try again."))
 
 
 async def secured(response: Response[Any]) -> Response[Any]:

@@ -6,24 +6,34 @@ from typing import Final
 
 from litestar import Router
 from litestar.exceptions import HTTPException
-from litestar.types import ControllerRouterHandler
+from litestar.types import ControllerRouterHandler, Guard
 
 from sharesrv.faces.console import accounts, devices, explain, files, overview, safety, sessions, shares, signing
-from sharesrv.faces.console.pages import failed, secured
+from sharesrv.faces.console.pages import failed, secured, store_failed
+from sharesrv.store.base import StoreFailed
+
+
+def _router(guards: list[Guard], handlers: list[ControllerRouterHandler]) -> Router:
+    return Router(
+        "/console",
+        route_handlers=handlers,
+        guards=guards,
+        include_in_schema=False,
+        after_request=secured,
+        exception_handlers={
+            HTTPException: failed,
+            signing.NotSignedIn: signing.ask_to_sign_in,
+            StoreFailed: store_failed,
+        },
+    )
+
 
 PAGES: Final[list[ControllerRouterHandler]] = [
     files.client_module,
-    Router(
-        "/console",
-        route_handlers=[files.static, *signing.HANDLERS],
-        guards=[signing.open_guard],
-        include_in_schema=False,
-        after_request=secured,
-        exception_handlers={HTTPException: failed, signing.NotSignedIn: signing.ask_to_sign_in},
-    ),
-    Router(
-        "/console",
-        route_handlers=[
+    _router([signing.open_guard], [files.static, *signing.HANDLERS]),
+    _router(
+        [signing.open_guard, signing.guard],
+        [
             *overview.HANDLERS,
             *accounts.HANDLERS,
             *devices.HANDLERS,
@@ -32,9 +42,5 @@ PAGES: Final[list[ControllerRouterHandler]] = [
             *explain.HANDLERS,
             *safety.HANDLERS,
         ],
-        guards=[signing.open_guard, signing.guard],
-        include_in_schema=False,
-        after_request=secured,
-        exception_handlers={HTTPException: failed, signing.NotSignedIn: signing.ask_to_sign_in},
     ),
 ]
