@@ -10,6 +10,7 @@ from litestar import Response, get, post
 from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import FromPath
 
+from sharesrv.clock import made_ms
 from sharesrv.domain.records import TOKEN_ID_LENGTH, RevokeToken
 from sharesrv.errors import Refusal
 from sharesrv.faces.console import words
@@ -32,7 +33,7 @@ class Connected(NamedTuple):
 
     @property
     def since_ms(self) -> int:
-        return self.id >> 20  # see `Clock.new_id`
+        return made_ms(self.id)
 
 
 @get("/accounts")
