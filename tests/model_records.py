@@ -43,8 +43,8 @@ class RecordModel(Model):
     def end_all(self, sharer: str, sharee: str | None, quietly: bool) -> Any:
         if sharer not in self.accounts or sharee not in (None, *self.accounts):
             return Refusal.NO_SUCH_ACCOUNT
+        self.lapse_all(row for row in self.rows if row.sharer == sharer and sharee in (None, row.sharee))
         rows = [row for row in self.rows if row.sharer == sharer and sharee in (None, row.sharee)]
-        self.lapse_all(rows)
         told, self.told = self.told, []
         number = sum(row.state in ("open", "joined", "active") and row.origin != "apart" for row in rows)
         for device in [id for id in self.devices if self.owns(sharer, id)]:
