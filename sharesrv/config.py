@@ -101,6 +101,7 @@ class Auth(msgspec.Struct, frozen=True):
     token_days: Days = 30.0
     admin_token: Text = ""
     admin_token_file: Text = ""
+    viewer_token: Text = ""  # opens the console, to look only
     jwt_jwks: Text = ""
     jwt_issuer: Text = ""
     jwt_audience: Text = ""

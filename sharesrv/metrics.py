@@ -46,19 +46,23 @@ class Spread:
     def __init__(self, name: str, help: str, bounds: Sequence[float]) -> None:
         self.name = name
         self._help = help
-        self._bounds = bounds
+        self.bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
         self._created_s = time()
 
     def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
+        self._counts[bisect_left(self.bounds, value)] += 1
         self._sum += value
+
+    def counts(self) -> list[int]:
+        """How many values lie in each bucket until now; those beyond the last of `bounds` come last."""
+        return self._counts.copy()
 
     def family(self) -> Metric:
         buckets: list[tuple[str, float]] = []
         count = 0
-        for bound, more in zip([*(str(float(bound)) for bound in self._bounds), "+Inf"], self._counts, strict=True):
+        for bound, more in zip([*(str(float(bound)) for bound in self.bounds), "+Inf"], self._counts, strict=True):
             count += more
             buckets.append((bound, float(count)))
         family = HistogramMetricFamily(self.name, self._help, buckets=buckets, sum_value=self._sum)
@@ -72,6 +76,7 @@ HANDSHAKES: Final = Counts("sharesrv_handshakes", "Handshakes by kind and error 
 FRAMES_IN: Final = Counts("sharesrv_frames_in", "Frames from clients by action", ["action"])
 FRAMES_OUT: Final = Counts("sharesrv_frames_out", "Pushes to apps and devices by action", ["action"])
 ANSWERS: Final = Counts("sharesrv_answers", "Answers by error and result", ["error", "result"])
+SHARES: Final = Counts("sharesrv_shares", "Shares by the state that they came to", ["state"])
 TRIMMED: Final = Counts("sharesrv_trimmed_rows", "Rows that retention has removed, answers it has given up", ["kind"])
 BATCH: Final = Spread("sharesrv_batch_commands", "Commands a batch", (1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 COMMIT: Final = Spread("sharesrv_commit_seconds", "Time of a commit", _SECONDS)
@@ -84,7 +89,7 @@ class _Ours(Collector):
     def collect(self) -> Iterator[Metric]:
         return (
             each.family()
-            for each in (HANDSHAKES, FRAMES_IN, FRAMES_OUT, ANSWERS, TRIMMED, BATCH, COMMIT, PUSH, TOLD, END)
+            for each in (HANDSHAKES, FRAMES_IN, FRAMES_OUT, ANSWERS, SHARES, TRIMMED, BATCH, COMMIT, PUSH, TOLD, END)
         )
 
 

@@ -40,6 +40,21 @@ class RecordModel(Model):
             return Refusal.SHARE_OVER
         return "done"
 
+    def end_all(self, sharer: str, sharee: str | None, quietly: bool) -> Any:
+        if sharer not in self.accounts or sharee not in (None, *self.accounts):
+            return Refusal.NO_SUCH_ACCOUNT
+        self.lapse_all(row for row in self.rows if row.sharer == sharer and sharee in (None, row.sharee))
+        rows = [row for row in self.rows if row.sharer == sharer and sharee in (None, row.sharee)]
+        told, self.told = self.told, []
+        number = sum(row.state in ("open", "joined", "active") and row.origin != "apart" for row in rows)
+        for device in [id for id in self.devices if self.owns(sharer, id)]:
+            for account in UIDS if sharee is None else [sharee]:
+                if self.covering(device, account):
+                    self.tell_gone(device, account, "cancelled", account, sharer)
+        self.remove(rows, "cancelled")
+        self.told = told + [each for each in self.told if not quietly or each[1] == sharer]
+        return ("all", number)
+
     def amend(self, number: int, permit: int | None, note: str | None, ends: int | None) -> Any:
         if number >= len(self.rows):
             return Refusal.NO_SUCH_SHARE
@@ -234,12 +249,12 @@ class RecordModel(Model):
             if self.is_over(row):
                 self.lapse(row.sharee, row.device)
 
-    def remove(self, rows: Iterable[Row]) -> None:
-        """They go with their device or account: a sharer who waits hears result 3, and both sides of an open question."""
+    def remove(self, rows: Iterable[Row], reason: str = "removed") -> None:
+        """They go: a sharer who waits hears result 3, and both sides of an open question hear of that."""
         for row in list(rows):
             if row.state in ("open", "joined"):
                 if row.state == "open":
-                    self.tell_ended(row, "removed", row.sharee, row.sharer)
+                    self.tell_ended(row, reason, row.sharee, row.sharer)
                 row.state = "withdrawn"
                 if row.origin == "offer":
                     row.owed = True

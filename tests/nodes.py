@@ -24,7 +24,7 @@ import asyncpg
 
 from sharesrv.cli import node as node_module
 from sharesrv.cli.composition import Running, serving
-from sharesrv.clock import Clock, SharedClock
+from sharesrv.clock import Clock, MovableClock, SharedClock
 from sharesrv.config import load
 from sharesrv.domain.draft import Command, Draft, decide
 from sharesrv.domain.facts import Facts
@@ -35,7 +35,6 @@ from sharesrv.faces.websocket.transport import Times
 from sharesrv.live.bus_nats import NatsBus
 from sharesrv.live.relay import Relay
 from sharesrv.store.postgres.store import PostgresStore
-from tests.web import ShiftedClock
 from tests.wire import GUEST, OWNER, TestServer, Wire
 
 Value = TypeVar("Value")
@@ -69,7 +68,7 @@ class Nodes(NamedTuple):
             nodes = NodesServer(relays)
 
             async def start() -> Running:
-                own = Shifted(clock) if isinstance(clock, ShiftedClock) else clock
+                own = Shifted(clock) if isinstance(clock, MovableClock) else clock
                 return await stack.enter_async_context(serving(settings, clock=own, times=times))
 
             await nodes.start(start)
@@ -153,7 +152,7 @@ class NodesServer(TestServer):
 class Shifted(SharedClock):
     """The database's time, shifted."""
 
-    def __init__(self, shift: ShiftedClock) -> None:
+    def __init__(self, shift: MovableClock) -> None:
         self._shift = shift
         super().__init__()
 

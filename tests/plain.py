@@ -187,6 +187,13 @@ class PlainStore:
     def live_of_sharee(self, sharee_id: str) -> list[Share]:
         return self._shares(lambda share: is_live(share) and share.sharee_id == sharee_id)
 
+    def live_of_sharer(self, sharer_id: str, after_sharee: str, after_id: int, limit: int) -> list[Share]:
+        owned = {device.id for device in self.devices_of(sharer_id)}
+        found = {
+            (share.sharee_id or "", share.id): share for share in self._shares(is_live) if share.device_id in owned
+        }
+        return [found[place] for place in sorted(found) if place > (after_sharee, after_id)][:limit]
+
     def grants_between(self, sharer_id: str, sharee_id: str) -> list[Share]:
         two = (sharer_id, sharee_id)
         return self._shares(lambda share: share.state is State.ACTIVE and (share.sharer_id, share.sharee_id) == two)

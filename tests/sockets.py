@@ -11,6 +11,7 @@ class FakeSocket:
     """Takes all that it is sent. A test's session is often its own socket."""
 
     writable = True
+    address = "127.0.0.1"
 
     def send(self, payload: bytes) -> bool:
         raise AssertionError("nothing is sent here")

@@ -56,6 +56,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "token_days": 30.0,
         "admin_token": "",
         "admin_token_file": "",
+        "viewer_token": "",
         "jwt_jwks": "",
         "jwt_issuer": "",
         "jwt_audience": "",

@@ -38,6 +38,15 @@ def test_counts_are_exposed_as_the_librarys_counter_is() -> None:
     assert exposed(One(ours)) == exposed(theirs)
 
 
+def test_a_spread_says_how_many_lie_in_each_bucket_at_a_moment() -> None:
+    spread = Spread("lag", "Help", (1, 2))
+    for value in (0.5, 1, 1.5, 9):
+        spread.observe(value)
+    before = spread.counts()
+    spread.observe(9)
+    assert (before, spread.counts()) == ([2, 1, 1], [2, 1, 2])
+
+
 def test_counts_with_one_label() -> None:
     ours, theirs = Counts("frames", "Help", ["action"]), Counter("frames", "Help", ["action"], registry=None)
     ours["share"] += 3

@@ -38,6 +38,7 @@ MAY: dict[str, set[str]] = {
     "faces.records": {"protocol", "domain", "auth"} | LEAVES,
     "faces.websocket": {"faces.websocket", "protocol", "live", "domain", "store.base", "auth"} | LEAVES,
     "faces.http": {"faces.http", "faces.records", "protocol", "live", "domain", "store.base", "auth"} | LEAVES,
+    "faces.console": {"faces.console", "faces.http", "protocol", "live", "domain", "store.base", "auth"} | LEAVES,
     "client": {"client", "protocol"} | LEAVES,
     "bench": {"bench"} | LEAVES,
 }

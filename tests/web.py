@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from sharesrv.auth import digest
-from sharesrv.clock import Clock, SystemClock
+from sharesrv.clock import Clock, MovableClock
 from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, GrantRecord, TokenRecord
 from sharesrv.domain.records import WriteRecords
 from sharesrv.store.base import StoreFailed
@@ -45,23 +45,6 @@ METHODS = {
     "changeShareDeviceName": "PUT",
     "shareCodeInfo": "GET",
 }
-
-
-class ShiftedClock(SystemClock):
-    """The real one, some time ahead."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ahead_ms = 0
-
-    def now_ms(self) -> int:
-        return super().now_ms() + self.ahead_ms
-
-    def elapsed_ms(self) -> int:
-        return super().elapsed_ms() + self.ahead_ms
-
-    def advance(self, *, ms: int) -> None:
-        self.ahead_ms += ms
 
 
 class Answer(NamedTuple):
@@ -155,7 +138,7 @@ class House(NamedTuple):
 
     server: TestServer
     web: Web
-    clock: ShiftedClock
+    clock: MovableClock
 
     @asynccontextmanager
     async def sides(self) -> AsyncIterator[tuple[Wire, Wire]]:
@@ -212,7 +195,7 @@ async def house(
     people = [AccountRecord(id, f"{id}@example.org", id.title()) for id in (LATE, *more)]
     tokens = [TokenRecord(id, digest(at(id)), 0) for id in more]
     add(place, accounts=people, tokens=[*tokens, TokenRecord(LATE, digest(at(LATE)), 1)])
-    clock = ShiftedClock()
+    clock = MovableClock()
     async with server(place, *assignments, filled=False, clock=clock, times=QUICK) as running:
         base = f"http://127.0.0.1:{running.running.http_port}"
         timeout = aiohttp.ClientTimeout(total=6 * PATIENCE_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from litestar import Litestar
 from litestar.di import Provide
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, ControllerRouterHandler, Receive, Scope, Send
 from websockets.asyncio.client import connect
 
 from sharesrv.auth import digest
@@ -187,7 +187,7 @@ _build, _describe = http_server.application, openapi.document
 _described: list[openapi.Schema] = []
 
 
-_spare: list[Litestar] = []
+_spare: dict[tuple[int, ...], list[Litestar]] = {}  # by the ids of the pages that they have too
 
 
 @contextmanager
@@ -196,14 +196,16 @@ def _applications() -> Iterator[None]:
 
     To build them takes a tenth of a second: a later server gets those of one that has ended, with its own backend.
     """
-    lent: list[Litestar] = []
+    lent: list[tuple[tuple[int, ...], Litestar]] = []
 
-    def application(backend: Backend) -> ASGIApp:
+    def application(backend: Backend, pages: Sequence[ControllerRouterHandler] = ()) -> ASGIApp:
+        key = tuple(map(id, pages))
+
         @cache
         def made() -> Litestar:
-            app = _spare.pop() if _spare else _build(backend)
+            app = _spare[key].pop() if _spare.get(key) else _build(backend, pages)
             cast("Provide", app.dependencies["backend"]).value = app.state.backend = backend
-            lent.append(app)
+            lent.append((key, app))
             return app
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -213,7 +215,8 @@ def _applications() -> Iterator[None]:
 
     with patch.object(http_server, "application", application):
         yield
-    _spare.extend(lent)
+    for key, app in lent:
+        _spare.setdefault(key, []).append(app)
 
 
 def _document(handlers: Any, dependencies: Any) -> openapi.Schema:

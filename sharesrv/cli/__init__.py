@@ -16,7 +16,7 @@ from sharesrv.errors import Trouble
 if TYPE_CHECKING:
     import typer
 
-VERBS: Final = ("serve", "demo", "import", "token", "journal", "explain", "copy", "backup", "check", "bench")
+VERBS: Final = ("serve", "demo", "sandbox", "import", "token", "journal", "explain", "copy", "backup", "check", "bench")
 INTERRUPTED: Final = 130  # the exit code of a shell for a program that SIGINT ended
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import NamedTuple
 
 import structlog
+from litestar.types import ControllerRouterHandler
 
 from sharesrv.auth import Tokens
 from sharesrv.cli.live import Live, alone
@@ -21,11 +22,14 @@ from sharesrv.config import Auth, Settings
 from sharesrv.domain.connect import LEFT_AT_ONCE, TellLeft
 from sharesrv.domain.outcome import ToldLeft
 from sharesrv.errors import Refused, Trouble
+from sharesrv.faces import console
+from sharesrv.faces.console.samples import Samples
 from sharesrv.faces.http.backend import Backend
 from sharesrv.faces.http.server import Connections, bind, listening
 from sharesrv.faces.websocket.conversation import Conversation, Services
 from sharesrv.faces.websocket.server import Door, tls_context
 from sharesrv.faces.websocket.transport import GRACE_S, Times
+from sharesrv.live.deadlines import Deadlines
 from sharesrv.live.ledger import Ledger
 from sharesrv.live.retention import Retention
 from sharesrv.store.choice import clock_of, is_postgres, optional
@@ -46,15 +50,22 @@ class Running(NamedTuple):
     backend: Backend
     http: Connections
     tls: ssl.SSLContext | None
+    deadlines: Deadlines
 
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, *, clock: Clock | None = None, times: Times | None = None, shares_ports: bool = False
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    times: Times | None = None,
+    shares_ports: bool = False,
+    pages: Sequence[ControllerRouterHandler] = (),
 ) -> AsyncIterator[Running]:
     """A server by these settings, from here to the end of the block. Raises Trouble where it cannot start.
 
-    With `shares_ports` other processes may listen on the same ones: the system deals out the connections.
+    With `shares_ports` other processes may listen on the same ones: the system deals out the connections. `pages` are
+    handlers of the HTTP door besides its own and the console's.
     """
     _check_bus(settings)
     times = times or Times(idle_s=settings.sessions.heartbeat + GRACE_S, finish_s=settings.devices.response_timeout)
@@ -97,8 +108,11 @@ async def serving(
             tokens=tokens,
             ws_port=port,
         )
-        http = await stack.enter_async_context(listening(backend, sock, tls, times.opening_s))
-        yield Running(port, sock.getsockname()[1], door, ledger, backend, http, tls)
+        backend.samples = samples = Samples(backend)
+        http = await stack.enter_async_context(listening(backend, sock, tls, times.opening_s, [*console.PAGES, *pages]))
+        # Its end is the end of streams: no request waits.
+        await stack.enter_async_context(running("samples", samples.run()))
+        yield Running(port, sock.getsockname()[1], door, ledger, backend, http, tls, live.deadlines)
 
 
 def _check_bus(settings: Settings) -> None:

@@ -1,11 +1,13 @@
-"""`sharesrv demo`: a server on a temporary file, and apps and a device that go through the main job over real sockets."""
+"""`sharesrv demo`: a server on a temporary file, and apps and a device that go through the main job over real sockets.
+
+Then it is a sandbox: see `sharesrv sandbox`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ from sharesrv.cli.composition import serving
 from sharesrv.cli.database import ask, carry_out
 from sharesrv.cli.journal import table
 from sharesrv.cli.options import log_to_stderr, run
+from sharesrv.cli.sandbox import GUEST, LAMP, OWNER, UIDS, run_sandbox
 from sharesrv.cli.serve import address, http_address
 from sharesrv.client import AppClient, DeviceClient, Direction
 from sharesrv.clock import SystemClock
@@ -32,8 +35,6 @@ from sharesrv.domain.records import WriteRecords
 from sharesrv.domain.source import Device
 from sharesrv.store.base import JournalFilter
 
-OWNER, GUEST, LAMP = "owner", "guest", "lamp"
-UIDS: Final = {OWNER: "+8613570211955", GUEST: "guest@example.org"}
 COLOURS: Final = {OWNER: "cyan", GUEST: "magenta", LAMP: "yellow"}
 DEVICES: Final[dict[str, str | None]] = dict.fromkeys((LAMP, "fan", "plug", "camera", "bridge"))
 DEVICES.update({"sensor-1": "bridge", "sensor-2": "bridge"})  # with their bridge
@@ -55,7 +56,7 @@ def demo(
     exit: Annotated[bool, typer.Option("--exit", help="End after the demonstration.")] = False,
     frames: Annotated[bool, typer.Option("--frames", help="Print every frame whole.")] = False,
 ) -> None:
-    """Show the main job, frame by frame, on a temporary database; then stay up until Ctrl-C."""
+    """Show the main job, frame by frame, on a temporary database; then run a sandbox, to play with, until Ctrl-C."""
     log_to_stderr()
     with tempfile.TemporaryDirectory(prefix="sharesrv-demo-") as folder, contextlib.suppress(KeyboardInterrupt):
         run(Demo(Path(folder) / "demo.db", whole=frames).play(stay=not exit))
@@ -73,7 +74,7 @@ class Demo:
         self._offline = asyncio.Event()
 
     async def play(self, *, stay: bool) -> None:
-        """Play all scenes; with `stay`, leave a server running."""
+        """Play all scenes; with `stay`, run a sandbox then."""
         short = self._settings(f"sharing.confirm_timeout={SHORT_S}", f"sharing.resend_cooldown={SHORT_S}")
         records = WriteRecords(
             accounts=[AccountRecord(account, uid, account.title()) for account, uid in UIDS.items()],
@@ -99,9 +100,12 @@ class Demo:
             rows = await ask(short, lambda reader, wanted=wanted: reader.journal(wanted, 0, 100))  # type: ignore[misc]
             self._console.print(table(rows), style="green")
         if stay:
-            await self._stay(self._settings())
+            self._say("Now it is your turn. This is what `sharesrv sandbox` runs, too:")
+            await run_sandbox()
         else:
-            self._say("Without --exit the server stays up, and its accounts, tokens and calls are printed to try.")
+            self._say(
+                "Without --exit a server stays up: a page with two phones and a lamp, accounts and tokens to try."
+            )
 
     def _settings(self, *assignments: str) -> Settings:
         database = f"database.url=sqlite:///{self._path}"
@@ -201,21 +205,6 @@ class Demo:
         text = await asyncio.to_thread(fetch)
         self._show(account, "←", text)
         return json.loads(text)
-
-    async def _stay(self, settings: Settings) -> None:
-        async with serving(settings) as running:
-            http = http_address(settings, running)
-            lines = [
-                f"  WebSocket {address(settings, running)}, HTTP {http}, its calls at {http}/docs",
-                *(f"  apikey {account}, uid {uid}, token {self._tokens[account]}" for account, uid in UIDS.items()),
-                "Try next, in another terminal:",
-                f"  curl -H 'Authorization: {self._tokens[GUEST]}' {http}/api/user/device",
-                f"  {sys.executable} -m sharesrv explain guest bridge update --set database.url={settings.database.url}",
-                "  or, with these accounts, the apps of README.md, 'Connect an app'",
-            ]
-            self._say("The server stays up until Ctrl-C, now with three minutes to answer an offer.")
-            self._console.print("\n".join(lines))
-            await asyncio.Event().wait()
 
 
 def cut(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -10,14 +10,12 @@ from sharesrv.cli.database import ask
 from sharesrv.cli.options import Assignments, Config, rules_of, run, settings
 from sharesrv.clock import SystemClock
 from sharesrv.domain.draft import Draft
-from sharesrv.domain.explain import ACTIONS, Explanation
+from sharesrv.domain.explain import ACTIONS, Action, Explanation
 from sharesrv.domain.explain import explain as decide
 from sharesrv.domain.facts import Facts
 from sharesrv.domain.source import Source
 from sharesrv.names import iso
 from sharesrv.protocol.coolkit.codes import ERRORS
-
-Action = Literal["update", "query", "share", "timers.add", "timers.edit", "timers.delete", "timers.enable"]
 
 
 def explain(

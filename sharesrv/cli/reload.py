@@ -18,7 +18,7 @@ from sharesrv.faces.websocket.server import tls_context
 RELOADED: Final = {
     "limits": (),
     "log": (),
-    "auth": ("admin_token", "admin_token_file"),
+    "auth": ("admin_token", "admin_token_file", "viewer_token"),
     "server": ("tls_cert", "tls_key", "drain_seconds"),
 }
 

@@ -24,7 +24,7 @@ from sharesrv.cli.reload import reload
 from sharesrv.cli.running import running
 from sharesrv.cli.workers import held_ports, supervise, worker_command
 from sharesrv.config import Limits, Settings, shown
-from sharesrv.faces.websocket.opening import PATH
+from sharesrv.protocol.coolkit.frames import PATH
 
 log = structlog.get_logger()
 
@@ -94,7 +94,7 @@ async def _serve(settings: Settings, read: Callable[[], Settings], worker: int, 
         async with running("reload", _reload_when_told(told, server, read)):
             log.info("going down", signal=await signals.ending)
         notify("STOPPING=1", "STATUS=going down")
-        server.backend.is_draining = True
+        server.backend.draining.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(server.backend.settings.server.drain_seconds):
                 await hurry.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -17,6 +17,7 @@ from sharesrv.errors import Refusal, Refused
 from sharesrv.names import PERMIT_MAX, Permit, iso
 
 CONTROL, SHARE = "control", "share"
+Action = Literal["update", "query", "share", "timers.add", "timers.edit", "timers.delete", "timers.enable"]
 ACTIONS: Final[dict[str, str | Permit]] = {
     "update": CONTROL,
     "query": CONTROL,

@@ -106,6 +106,13 @@ class Trimmed(msgspec.Struct, frozen=True):
     after: Untold = Untold()
 
 
+class EndedAll(msgspec.Struct, frozen=True):
+    """So many grants, offers and codes were ended; with `more`, there may be others."""
+
+    number: int
+    more: bool
+
+
 class DeviceFound(msgspec.Struct, frozen=True):
     """The caller's device."""
 
@@ -135,6 +142,7 @@ Reply = (
     | Coded
     | ToldLeft
     | Trimmed
+    | EndedAll
 )
 
 

@@ -46,20 +46,26 @@ def leave_bridge(
 
 def remove_recipient(draft: Draft, account_id: str) -> None:
     """End all that an account was given, or is asked."""
+    end_all(draft, draft.facts.source.live_of_sharee(account_id), Cause.REMOVED)
+
+
+def end_all(draft: Draft, shares: Iterable[Share], cause: Cause) -> list[Share]:
+    """End all of some accounts' live shares in whole trees; those that were not overdue. All of them have a sharee."""
     facts = draft.facts
-    ids = dict.fromkeys(share.id for share in facts.source.live_of_sharee(account_id))
+    ids = dict.fromkeys(share.id for share in shares)
     for found in filter(None, map(facts.share, list(ids))):
         if found.due(draft.now_ms):
             ids |= dict.fromkeys(other.id for other in lapse_around(draft, found))
     rows = [share for id in ids if (share := facts.share(id)) is not None and share.state < State.MERGED]
-    held = {share.device_id for share in rows if share.state in HELD}
-    for share in {share.device_id: share for share in active(rows)}.values():
-        draft.tell_ended(share, Cause.REMOVED)
+    held = {(share.device_id, share.sharee_id) for share in rows if share.state in HELD}
+    for share in {(share.device_id, share.sharee_id): share for share in active(rows)}.values():
+        draft.tell_ended(share, cause)
         device = draft.device(share)
         for sub_device in facts.sub_devices(device) if device is not None else ():
-            if sub_device.id not in held:
-                draft.tell_ended(share, Cause.REMOVED, sub_device.id)
-    _end(draft, rows)
+            if (sub_device.id, share.sharee_id) not in held:
+                draft.tell_ended(share, cause, sub_device.id)
+    _end(draft, rows, cause)
+    return rows
 
 
 def _current(draft: Draft, device: Device) -> tuple[list[Share], list[Share]]:
@@ -104,15 +110,15 @@ def _take(
             draft.tell_ended(grants[-1], Cause.REMOVED, device.id)
         elif combined_permit(kept[account_id]) != combined_permit(grants):
             tell_changed(draft, kept[account_id], device.id)
-    _end(draft, going)
+    _end(draft, going, Cause.REMOVED)
 
 
-def _end(draft: Draft, shares: Iterable[Share]) -> None:
+def _end(draft: Draft, shares: Iterable[Share], cause: Cause) -> None:
     """End them. Of a question that is open both sides are told."""
     for share in shares:
         waits = share.state < State.ACTIVE
-        moved = draft.move(share, Event.WITHDRAW if waits else Event.END, Cause.REMOVED)
+        moved = draft.move(share, Event.WITHDRAW if waits else Event.END, cause)
         if waits and share.origin is Origin.OFFER:
             draft.after.append(Settled(share.sharer_id, moved))
         if share.state is State.OPEN:
-            draft.tell_ended(share, Cause.REMOVED)
+            draft.tell_ended(share, cause)

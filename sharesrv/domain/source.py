@@ -112,6 +112,12 @@ class Source(Protocol):
     def live_of_sharee(self, sharee_id: str) -> list[Share]:
         """All live shares that an account receives."""
 
+    def live_of_sharer(self, sharer_id: str, after_sharee: str, after_id: int, limit: int) -> list[Share]:
+        """At most `limit` live shares on the devices that an account owns, behind this place in their own order.
+
+        They are in the order of their sharees, "" where a code waits for anybody, and then of their ids.
+        """
+
     def grants_between(self, sharer_id: str, sharee_id: str) -> list[Share]:
         """The active shares of two accounts."""
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from sharesrv.domain.change import OnShare
 from sharesrv.domain.draft import Command, Draft
 from sharesrv.domain.ending import bar, current_tree, end, lapse_around, refuse, withdraw
 from sharesrv.domain.grants import active, below, deciding, on
-from sharesrv.domain.outcome import Done
+from sharesrv.domain.outcome import Done, EndedAll
 from sharesrv.domain.parties import ByCode, ToSharee, fate
+from sharesrv.domain.removal import end_all
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
 from sharesrv.errors import Refusal, Refused
+
+PORTION: Final = 100  # shares that one `EndAll` begins with
 
 
 class Cancel(ToSharee, frozen=True, kw_only=True):
@@ -96,6 +99,48 @@ class EndShare(OnShare, frozen=True):
     def decide(self, draft: Draft) -> None:
         """End or withdraw it."""
         _cancel(draft, self.share(draft))
+
+
+class EndAll(Command, frozen=True, kw_only=True):
+    """An operator ends all that an account has given to another, or to anybody: a portion a command, so that others come
+    between. What the account was given stays.
+
+    A code that waits for anybody is withdrawn in any case: whoever is to lose access may hold it. With `quietly` the other
+    side is told nothing; the account itself is, so that its lists are right.
+    """
+
+    channel: ClassVar[Channel] = Channel.ADMIN
+    alone: ClassVar[bool] = True
+
+    sharer_id: str
+    sharee_id: str | None = None
+    quietly: bool = False
+
+    def decide(self, draft: Draft) -> None:
+        """End and withdraw. Shares that only set a sub-device apart are not counted."""
+        draft.by = Channel.ADMIN.word
+        if any(draft.facts.account(id) is None for id in (self.sharer_id, self.sharee_id) if id is not None):
+            raise Refused(Refusal.NO_SUCH_ACCOUNT)
+        found = self._portion(draft)
+        codes = [share for share in found if share.sharee_id is None]
+        for code in codes:
+            lapse_around(draft, code)
+        codes = [code for code in codes if not code.due(draft.now_ms)]
+        withdraw(draft, codes, Cause.CANCELLED)
+        trees = [share for each in found for share in draft.tree_of(each)]
+        ended = [share for share in end_all(draft, trees, Cause.CANCELLED) if share.origin is not Origin.APART]
+        if self.quietly:
+            draft.after = [notice for notice in draft.after if getattr(notice, "account_id", "") == self.sharer_id]
+        draft.reply = EndedAll(len(codes) + len(ended), more=len(found) == PORTION)
+
+    def _portion(self, draft: Draft) -> list[Share]:
+        source = draft.facts.source
+        given = source.live_of_sharer(self.sharer_id, "", 0, PORTION)
+        if self.sharee_id is None:
+            return given
+        codes = [share for share in given if share.sharee_id is None]
+        behind = source.live_of_sharer(self.sharer_id, self.sharee_id, 0, PORTION)
+        return (codes + [share for share in behind if share.sharee_id == self.sharee_id])[:PORTION]
 
 
 def _cancel(draft: Draft, share: Share) -> None:

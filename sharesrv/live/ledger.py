@@ -34,6 +34,7 @@ CROWDED: Final = 4096  # commands in the queue; beyond that, sources should stop
 AFTER_BATCH_MAX: Final = 10_000  # messages of other nodes, while the store does not answer
 ROWS_MAX: Final = 16 * 1024  # rows kept from batch to batch; beyond that, all are read anew
 TRACEBACK_EVERY_S: Final = 1.0
+_WORDS: Final = [state.word for state in State]
 
 log = structlog.get_logger()
 
@@ -244,11 +245,13 @@ class Ledger:
             metrics.TOLD.observe(monotonic() - committed_s)
 
     def _note(self, change: Change) -> None:
-        """Note a change that is committed: for limits, deadlines, and the metric of how late a grant's end is told."""
+        """Note a change that is committed: for limits, deadlines, and the metrics of shares and of their ends."""
         if isinstance(change, Counted):
             self._recents.add(change.key)
         elif isinstance(change, Put):
             share = change.new
+            if change.old is None or change.old.state is not share.state:
+                metrics.SHARES[_WORDS[share.state]] += 1
             if next_ms := share.next_ms():
                 call_safely(self._due, next_ms)
             elif share.state is State.ENDED and not change.is_mark:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -22,7 +22,7 @@ from sharesrv.live.hub import Hub
 from sharesrv.live.presence import Devices
 from sharesrv.live.relay import Relay
 from sharesrv.live.sessions import AppSession, DeviceSession
-from sharesrv.store.base import BURIED_MS, DEAD_MS, Directory, NodeInfo, Reader, StoreFailed
+from sharesrv.store.base import BURIED_MS, DEAD_MS, Directory, Held, NodeInfo, Reader, StoreFailed
 
 BEAT_S: Final = 2.0
 SWEEP_BEATS: Final = 5  # how many beats lie between two sweeps
@@ -76,6 +76,10 @@ class Nodes:
     async def everyone(self) -> list[NodeInfo]:
         """The nodes, by number. Raises StoreFailed."""
         return await self._directory.nodes()
+
+    async def elsewhere(self, account_ids: Sequence[str], device_ids: Sequence[str]) -> list[Held]:
+        """The connections of these accounts and devices on other nodes. Raises StoreFailed."""
+        return await self._directory.held(account_ids, device_ids, self.node)
 
     async def leave(self) -> None:
         """Be one no more; what cannot be told now the others will see."""

@@ -15,6 +15,10 @@ class Socket(Protocol):
     """The connection of a session."""
 
     @property
+    def address(self) -> str:
+        """The client's."""
+
+    @property
     def writable(self) -> bool:
         """Whether it takes more: it is open, and the peer reads."""
 

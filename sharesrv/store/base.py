@@ -84,6 +84,7 @@ class JournalFilter(msgspec.Struct, frozen=True):
     device_id: str | None = None
     account_id: str | None = None
     share_id: int | None = None
+    to_state: State | None = None
 
 
 class DeviceShares(msgspec.Struct, frozen=True):
@@ -108,13 +109,33 @@ class Reader(Protocol):
         """Run `work` on what is stored as of one moment."""
         ...
 
-    async def accounts(self, after: str, limit: int) -> list[AccountInfo]: ...
+    async def accounts(self, after: str, limit: int, begins: str = "") -> list[AccountInfo]:
+        """Accounts whose id begins with `begins`."""
+        ...
+
+    async def accounts_by_login(self, begins: str, after: str, limit: int) -> list[AccountInfo]:
+        """Accounts whose login name begins with `begins`, compared without case, and whose id does not; by login name.
+
+        `after` is the login name of the last one of the page before.
+        """
+        ...
+
     async def account(self, account_id: str) -> AccountInfo | None: ...
     async def tokens(self, account_id: str, after: str, limit: int) -> list[Token]:
         """In the order of their digests; `after` may be the beginning of one."""
         ...
 
-    async def devices(self, after: str, limit: int) -> list[DeviceInfo]: ...
+    async def devices(self, after: str, limit: int, begins: str = "") -> list[DeviceInfo]:
+        """Devices whose id begins with `begins`."""
+        ...
+
+    async def devices_by_name(self, begins: str, after: tuple[str, str], limit: int) -> list[DeviceInfo]:
+        """Devices whose name begins with `begins`, A to Z compared without case, and whose id does not; by name and id.
+
+        `after` are name and id of the last one of the page before.
+        """
+        ...
+
     async def devices_of(self, account_id: str, after: str, limit: int) -> list[DeviceInfo]:
         """The devices that an account owns, or to which a grant on them or on their bridge may give it access."""
         ...
@@ -125,7 +146,23 @@ class Reader(Protocol):
         """At most `limit` shares with ids below `before`, the newest first, each with its sharee."""
         ...
 
+    async def shares_given(self, account_id: str, before: int, limit: int) -> list[Share]:
+        """The live shares of an account's devices with ids below `before`, the newest first."""
+        ...
+
+    async def shares_received(self, account_id: str, before: int, limit: int) -> list[Share]:
+        """The live shares that an account receives, with ids below `before`, the newest first."""
+        ...
+
     async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]: ...
+    async def history(self, wanted: JournalFilter, before: int, limit: int) -> list[JournalRow]:
+        """Rows of the journal with ids below `before`, the newest first.
+
+        To find those of a device all rows of its shares are gone through: 1 to 5 us a row. Of rows that several
+        nodes write at the same moment a page may lack one, until it is asked for again.
+        """
+        ...
+
     async def open_offers(self, until_ms: int) -> int:
         """How many `share` requests wait for their answer whose deadline is not after `until_ms`."""
         ...

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from string import ascii_lowercase, ascii_uppercase
 from typing import Final, TypeVar
 
 from sharesrv.domain.share import Cause, Channel, Share, State
 from sharesrv.domain.source import Account, Device, Token
+from sharesrv.names import fold
 from sharesrv.store.base import AccountInfo, DeviceInfo, DeviceShares, JournalFilter, JournalRow
 from sharesrv.store.rows import SHARE, TOKEN, Row, device_of, first, share_of, token_of
 
@@ -45,6 +47,18 @@ _SHARES_OF: Final = (
     "ORDER BY 1 DESC LIMIT ?5) page LEFT JOIN account a ON a.id = page.sharee_id ORDER BY 1 DESC"
 )
 
+# All that an account gives is gone through, but in the index alone.
+_GIVEN: Final = (
+    f"SELECT {SHARE} FROM share s WHERE s.id IN ("
+    "SELECT g.id FROM device d JOIN share g INDEXED BY share_live ON g.device_id = d.id "
+    "WHERE d.owner_id = ?1 AND g.state < 4 AND g.id < ?2 ORDER BY g.id DESC LIMIT ?3) ORDER BY s.id DESC"
+)
+_RECEIVED: Final = (
+    f"SELECT {SHARE} FROM share s INDEXED BY share_sharee "
+    "WHERE s.sharee_id = ?1 AND s.state < 4 AND s.id < ?2 ORDER BY s.id DESC LIMIT ?3"
+)
+
+_LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _JOURNAL: Final = f"SELECT {', '.join(f'j.{column}' for column in JournalRow.__struct_fields__)} FROM journal j"
 
 
@@ -57,8 +71,16 @@ class Lists:
         """What `make` makes of each row."""
         raise NotImplementedError
 
-    async def accounts(self, after: str, limit: int) -> list[AccountInfo]:
-        return await self._list(_account, f"{_ACCOUNT} WHERE id > ?1 ORDER BY id LIMIT ?2", after, limit)
+    async def accounts(self, after: str, limit: int, begins: str = "") -> list[AccountInfo]:
+        sql = f"{_ACCOUNT} WHERE id > ?1 AND id >= ?3 AND id < ?4 ORDER BY id LIMIT ?2"
+        return await self._list(_account, sql, after, limit, *_range(begins))
+
+    async def accounts_by_login(self, begins: str, after: str, limit: int) -> list[AccountInfo]:
+        sql = (
+            f"{_ACCOUNT} WHERE uid_folded > ?1 AND uid_folded >= ?3 AND uid_folded < ?4 AND (id < ?5 OR id >= ?6) "
+            "ORDER BY uid_folded LIMIT ?2"
+        )
+        return await self._list(_account, sql, fold(after), limit, *_range(fold(begins)), *_range(begins))
 
     async def account(self, account_id: str) -> AccountInfo | None:
         return _only(await self._list(_account, f"{_ACCOUNT} WHERE id = ?1", account_id))
@@ -68,8 +90,17 @@ class Lists:
         behind = f"{after}g" if after else ""  # no digest that begins with `after`: g follows the hexadecimal digits
         return await self._list(token_of, sql, account_id, behind, limit)
 
-    async def devices(self, after: str, limit: int) -> list[DeviceInfo]:
-        return await self._list(_device, f"{_DEVICE} WHERE d.id > ?1 ORDER BY d.id LIMIT ?2", after, limit)
+    async def devices(self, after: str, limit: int, begins: str = "") -> list[DeviceInfo]:
+        sql = f"{_DEVICE} WHERE d.id > ?1 AND d.id >= ?3 AND d.id < ?4 ORDER BY d.id LIMIT ?2"
+        return await self._list(_device, sql, after, limit, *_range(begins))
+
+    async def devices_by_name(self, begins: str, after: tuple[str, str], limit: int) -> list[DeviceInfo]:
+        sql = (
+            f"{_DEVICE} WHERE (lower(d.name), d.id) > (?1, ?2) AND lower(d.name) >= ?4 AND lower(d.name) < ?5 "
+            "AND (d.id < ?6 OR d.id >= ?7) ORDER BY lower(d.name), d.id LIMIT ?3"
+        )
+        names = _range(_lower(begins))
+        return await self._list(_device, sql, _lower(after[0]), after[1], limit, *names, *_range(begins))
 
     async def devices_of(self, account_id: str, after: str, limit: int) -> list[DeviceInfo]:
         sql = f"{_DEVICE} WHERE d.id IN ({_SEEN}) AND d.id > ?2 ORDER BY d.id LIMIT ?3"
@@ -88,9 +119,21 @@ class Lists:
             _share_and_sharee, sql, wanted.device_id, before, wanted.bridge_id, wanted.now_ms, limit
         )
 
+    async def shares_given(self, account_id: str, before: int, limit: int) -> list[Share]:
+        return await self._list(share_of, _GIVEN, account_id, before, limit)
+
+    async def shares_received(self, account_id: str, before: int, limit: int) -> list[Share]:
+        return await self._list(share_of, _RECEIVED, account_id, before, limit)
+
     async def journal(self, wanted: JournalFilter, after: int, limit: int) -> list[JournalRow]:
-        sql = f"{_JOURNAL} WHERE j.id > ?1"
-        values: list[object] = [after, limit]
+        return await self._journal("j.id > ?1", "j.id", wanted, after, limit)
+
+    async def history(self, wanted: JournalFilter, before: int, limit: int) -> list[JournalRow]:
+        return await self._journal("j.id < ?1", "j.id DESC", wanted, before, limit)
+
+    async def _journal(self, where: str, order: str, wanted: JournalFilter, place: int, limit: int) -> list[JournalRow]:
+        sql = f"{_JOURNAL} WHERE {where}"
+        values: list[object] = [place, limit]
         if wanted.device_id is not None:
             values.append(wanted.device_id)
             sql += f" AND j.share_id IN (SELECT s.id FROM share s WHERE s.device_id = ?{len(values)})"
@@ -100,7 +143,10 @@ class Lists:
         if wanted.account_id is not None:
             values.append(wanted.account_id)
             sql += f" AND (j.sharer_id = ?{len(values)} OR j.sharee_id = ?{len(values)})"
-        return await self._list(_journal_row, f"{sql} ORDER BY j.id LIMIT ?2", *values)
+        if wanted.to_state is not None:
+            values.append(wanted.to_state)
+            sql += f" AND j.to_state = ?{len(values)}"
+        return await self._list(_journal_row, f"{sql} ORDER BY {order} LIMIT ?2", *values)
 
     async def open_offers(self, until_ms: int) -> int:
         sql = "SELECT count(*) FROM share WHERE state < 2 AND state = 0 AND deadline_ms <= ?1 AND origin = 0"
@@ -120,6 +166,16 @@ class Lists:
             "SELECT min(ends_ms) FROM share WHERE state = 2 AND ends_ms > 0"
         )
         return min((at_ms for at_ms in await self._list(first, sql) if at_ms is not None), default=None)
+
+
+def _range(begins: str) -> tuple[str, str]:
+    """Between which texts those lie that begin so: behind them the last of all characters."""
+    return begins, f"{begins}\U0010ffff"
+
+
+def _lower(text: str) -> str:
+    """As the database's own lower() has it, which knows A to Z alone."""
+    return text.translate(_LOWER)
 
 
 def _only(found: list[Value]) -> Value | None:

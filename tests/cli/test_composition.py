@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from sharesrv.auth import digest
 from sharesrv.cli import composition, live
 from sharesrv.cli.database import carry_out
+from sharesrv.clock import MovableClock
 from sharesrv.domain.connect import LEFT_AT_ONCE, TellLeft
 from sharesrv.domain.draft import Command
 from sharesrv.domain.outcome import (
@@ -37,7 +38,6 @@ from sharesrv.live.ledger import Ledger
 from sharesrv.store.base import StoreFailed
 from sharesrv.store.sqlite.store import SqliteStore
 from tests.failing import FailingStore
-from tests.web import ShiftedClock
 from tests.wire import GUEST, OTHER, OWNER, PATIENCE_S, UIDS, at, device_row, fill, query, server, settings_for, share
 from tests.world import FakeClock, World
 
@@ -245,7 +245,7 @@ def test_each_notice_goes_to_the_part_that_acts_on_it(notice: Notice, called: st
 
 async def test_2_4_what_came_due_while_no_server_ran_is_over_before_anybody_connects(database: Path) -> None:
     """Whoever comes back asks again for what was not answered: as a new request, were the answer not told first."""
-    clock = ShiftedClock()
+    clock = MovableClock()
     async with server(database, clock=clock) as served, served.app(OWNER) as owner, served.app(GUEST) as guest:
         await owner.send(share())
         await guest.heard()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -79,3 +80,4 @@ def test_it_prints_whole_frames_where_they_are_wanted_and_stays_up_until_it_is_i
     assert all(key in whole for key in ("userAgent", "s_seq", "socketid"))
     token = whole.rpartition("Authorization: ")[2].partition("'")[0]
     assert f"apikey guest, uid guest@example.org, token {token}" in whole
+    assert re.search(r"Two phones and a lamp to play with: http://127\.0\.0\.1:\d+/play\n", whole)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +347,10 @@ async def test_sessions_are_listed_and_closed(database: Path) -> None:
         app, device = await operator.items("sessions")
         assert (app["kind"], app["account"], device["kind"], device["device"]) == ("app", OWNER, "device", "lamp")
         assert await operator.pages("sessions", 1) == [[app], [device]]
+        assert all(
+            each["address"] == "127.0.0.1" and -1000 < time.time() * 1000 - each["since"] < 60_000
+            for each in (app, device)
+        )
         for session, wire in ((app, owner), (device, lamp)):
             await operator.done("DELETE", f"sessions/{session['id']}")
             assert await wire.closed() == 4401

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from litestar.routes import HTTPRoute
 
-from sharesrv.faces.http import openapi
+from sharesrv.faces.http import asyncapi, openapi
 from sharesrv.faces.http.backend import Backend
 from sharesrv.faces.http.server import application
 from sharesrv.protocol import quectel
@@ -59,7 +59,7 @@ async def test_the_document_names_every_call_with_its_codes_and_an_example(serve
     handled = {
         (str(method).lower(), route.path_format)
         for route in app.routes
-        if isinstance(route, HTTPRoute) and route.path not in ("/openapi.json", "/docs")
+        if isinstance(route, HTTPRoute) and route.path not in ("/openapi.json", "/asyncapi.json", "/docs")
         for method in route.methods - {"OPTIONS"}
     }
     assert set(found) == handled
@@ -80,12 +80,13 @@ async def test_the_document_names_every_call_with_its_codes_and_an_example(serve
     assert document["components"]["schemas"]["AccountChange"]["additionalProperties"] is False
 
 
-@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
+@pytest.mark.parametrize("path", ["/openapi.json", "/asyncapi.json", "/docs"])
 async def test_the_document_is_built_once_and_not_sent_again(
     served: TestServer, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await get(served, path)
     monkeypatch.setattr(openapi, "document", None)
+    monkeypatch.setattr(asyncapi, "document", None)
     again = await get(served, path)
     assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
     unchanged = await get(served, path, headers={"If-None-Match": first.headers["etag"]})

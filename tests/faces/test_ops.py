@@ -30,6 +30,7 @@ NAMES = {
     "sharesrv_share_push_seconds",
     "sharesrv_told_seconds",
     "sharesrv_grant_end_seconds",
+    "sharesrv_shares",
     "sharesrv_trimmed_rows",
     "sharesrv_worker_restarts",
 }
@@ -53,7 +54,7 @@ async def test_alive_and_ready(database: Path) -> None:
 
 async def test_not_ready_while_draining(database: Path) -> None:
     async with operating(database) as operator:
-        operator.served.running.backend.is_draining = True
+        operator.served.running.backend.draining.set()
         ready = await operator.client.get("/readyz")
         assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
         assert (await operator.client.get("/healthz")).status_code == 200
@@ -129,9 +130,11 @@ async def test_metrics_move(database: Path) -> None:
             assert (await owner.heard())["result"] == 2
             assert await moved("sharesrv_open_offers[]") == 0
             assert await moved("sharesrv_answers_total['0', '2']") >= 1
+            assert await moved("sharesrv_shares_total['open']") == await moved("sharesrv_shares_total['active']") == 1
             await owner.ask(share(action="cancelShare", sequence="2"))
             assert (await guest.heard())["action"] == "cancelShare"
             assert await moved("sharesrv_grant_end_seconds_count[]") == 1
+            assert await moved("sharesrv_shares_total['ended']") == 1
             assert await moved("sharesrv_batch_commands_count[]") >= 3
             assert await moved("sharesrv_commit_seconds_count[]") >= 3
         answered = await moved("sharesrv_answers_total['', '0']")

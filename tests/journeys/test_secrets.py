@@ -140,7 +140,16 @@ async def requests(client: httpx.AsyncClient) -> list[str]:
 
 async def documents(client: httpx.AsyncClient) -> str:
     bearer = {"Authorization": f"Bearer {ADMIN}"}
-    paths = ("/metrics", "/openapi.json", "/docs", "/healthz", "/readyz", "/admin/v1/journal", "/admin/v1/nodes")
+    paths = (
+        "/metrics",
+        "/openapi.json",
+        "/asyncapi.json",
+        "/docs",
+        "/healthz",
+        "/readyz",
+        "/admin/v1/journal",
+        "/admin/v1/nodes",
+    )
     return "".join([(await client.get(path, headers=bearer)).text for path in paths])
 
 

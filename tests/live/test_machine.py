@@ -39,6 +39,7 @@ from sharesrv.domain.outcome import (
     DeviceMoved,
     DeviceUpdated,
     Ended,
+    EndedAll,
     Forward,
     GrantChanged,
     Notice,
@@ -54,7 +55,7 @@ from sharesrv.domain.record_checks import AccountRecord, DeviceRecord, GrantReco
 from sharesrv.domain.records import ChangeDevice, DeleteAccount, DeleteDevice, RevokeToken, WriteRecords
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.share import State
-from sharesrv.domain.take_back import Cancel, EndShare, Expire
+from sharesrv.domain.take_back import Cancel, EndAll, EndShare, Expire
 from sharesrv.errors import Refusal, Refused
 from sharesrv.live.ledger import Ledger
 from sharesrv.store.base import Store
@@ -119,7 +120,18 @@ def came_to(reply: Reply, number: Callable[[int], int]) -> Any:
             return "forward"
         case Responded(error=error):
             return f"responded {error}"
+        case EndedAll(number=ended, more=False):
+            return ("all", ended)
     return "done"
+
+
+def kinds_heard(told: list[tuple[Any, ...]]) -> dict[str, list[str]]:
+    """What each account, or device, was told but ends, in its order. Between accounts there is none."""
+    heard: dict[str, list[str]] = {}
+    for kind, whom, *_rest in told:
+        if kind != "ended":
+            heard.setdefault(whom, []).append(kind)
+    return heard
 
 
 class LedgerBesideModel(RuleBasedStateMachine):
@@ -134,7 +146,7 @@ class LedgerBesideModel(RuleBasedStateMachine):
         """With a grant; or with a sub-device's request that waits for the answer to its bridge's."""
         self.clock, self.model = FakeClock(), RecordModel()
         self.open()
-        self.told: list[tuple[Any, ...]] = []
+        self.told: list[Notice] = []
         self.ledger = Ledger(self.store, self.clock, LIMITS, tell=self.heard)
         self.model.now = self.clock.now_ms()
         self.numbers: dict[int, int] = {}
@@ -178,7 +190,7 @@ class LedgerBesideModel(RuleBasedStateMachine):
 
     def heard(self, notice: Notice) -> None:
         if not isinstance(notice, DeviceMoved | ComesDue):  # hints, of which nobody hears
-            self.told.append(self.short(notice))
+            self.told.append(notice)
 
     def short(self, notice: Notice) -> tuple[Any, ...]:
         match notice:
@@ -199,7 +211,7 @@ class LedgerBesideModel(RuleBasedStateMachine):
         raise AssertionError(notice)
 
     def both(self, command: Command, expected: Any) -> None:
-        """What the ledger answers and tells is what the model expects, in the same order of each kind for each account."""
+        """What the ledger answers and tells is what the model expects, to each account in the same order of kinds."""
         replies: list[Reply] = []
         self.ledger.submit(command, replies.append)
         self.ledger.stop()
@@ -207,10 +219,9 @@ class LedgerBesideModel(RuleBasedStateMachine):
         for (id,) in self.query("SELECT id FROM share ORDER BY id"):
             self.number(id)
         assert [came_to(reply, self.number) for reply in replies] == [expected]
-        assert sorted(self.told, key=repr) == sorted(self.model.told, key=repr)
-        assert [it[:2] for it in self.told if it[0] != "ended"] == [
-            it[:2] for it in self.model.told if it[0] != "ended"
-        ]
+        told = [self.short(notice) for notice in self.told]
+        assert sorted(told, key=repr) == sorted(self.model.told, key=repr)
+        assert kinds_heard(told) == kinds_heard(self.model.told)
         self.told.clear()
         self.model.told.clear()
 
@@ -322,6 +333,11 @@ class LedgerBesideModel(RuleBasedStateMachine):
     def end_share(self, number: int) -> None:
         number = self.alive(number)
         self.both(EndShare(self.id(number)), self.model.end_share(number))
+
+    @rule(sharer=accounts, sharee=st.none() | accounts, quietly=st.booleans())
+    def end_all(self, sharer: str, sharee: str | None, quietly: bool) -> None:
+        command = EndAll(sharer_id=sharer, sharee_id=sharee, quietly=quietly)
+        self.both(command, self.model.end_all(sharer, sharee, quietly))
 
     @rule(number=numbers, permit=st.none() | permits, note=st.sampled_from([None, "", "c"]), ms=st.none() | ends)
     def amend_grant(self, number: int, permit: int | None, note: str | None, ms: int | None) -> None:

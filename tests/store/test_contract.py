@@ -422,6 +422,7 @@ EVERYTHING: dict[str, list[Sequence[Any]]] = {
     "codes_of_device": [DEVICE_IDS],
     "open_codes": [DEVICE_IDS, TIMES_MS],
     "live_of_sharee": [ACCOUNT_IDS],
+    "live_of_sharer": [ACCOUNT_IDS, ["", "guest", "other"], [0, 15], [2, 1000]],
     "grants_between": [ACCOUNT_IDS, ACCOUNT_IDS],
     "asked_of": [ACCOUNT_IDS, TIMES_MS],
     "owed_to": [ACCOUNT_IDS],

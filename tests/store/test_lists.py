@@ -3,15 +3,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
 import pytest_asyncio
 
-from sharesrv.domain.outcome import Put
+from sharesrv.domain.outcome import Put, PutAccount, PutDevice
 from sharesrv.domain.share import Cause, Channel, Origin, Share, State
-from sharesrv.domain.source import Token
+from sharesrv.domain.source import Account, Device, Token
 from sharesrv.store.base import AccountInfo, DeviceInfo, DeviceShares, JournalFilter, JournalRow, StoreFailed
 from sharesrv.store.choice import StoreAndReader
 from sharesrv.store.postgres.store import PostgresStore
@@ -20,6 +22,8 @@ from sharesrv.store.sqlite.store import SqliteStore
 from tests.store.test_contract import ACCOUNTS, DEVICES, SHARES, STORES, TOKENS, Kept, Places, made, make, moved
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Value = TypeVar("Value")
 
 NOW_MS = 4242
 LAST = 2**63 - 1
@@ -56,6 +60,23 @@ async def sqlite_store(places: Places) -> AsyncIterator[SqliteStore]:
 pages = pytest.mark.parametrize("limit", [1, 2, 3, 100])
 
 
+async def walked(
+    ask: Callable[[Any, int], Awaitable[list[Value]]], place: Any, key: Callable[[Value], Any]
+) -> list[Value]:
+    """All pages of a list, which are the same however long a page is."""
+    whole: list[Value] | None = None
+    for limit in (1, 2, 3, 100):
+        found, after = list[Value](), place
+        while page := await ask(after, limit):
+            assert len(page) <= limit
+            found += page
+            after = key(page[-1])
+        whole = found if whole is None else whole
+        assert found == whole
+    assert whole is not None
+    return whole
+
+
 async def test_accounts_in_the_order_of_their_ids(store: StoreAndReader) -> None:
     assert await store.accounts("", 100) == [
         AccountInfo("guest", "Guest@Example.org", "Guest", 77),
@@ -72,6 +93,37 @@ async def test_accounts_page_by_page(store: StoreAndReader, limit: int) -> None:
         ids += [account.id for account in page]
         after = page[-1].id
     assert ids == sorted(account.id for account in ACCOUNTS)
+
+
+async def test_accounts_whose_ids_begin_so(store: StoreAndReader) -> None:
+    for begins, ids in {"": ["guest", "other", "owner"], "o": ["other", "owner"], "ow": ["owner"], "O": []}.items():
+
+        async def ask(after: str, limit: int, begins: str = begins) -> list[AccountInfo]:
+            return await store.accounts(after, limit, begins)
+
+        assert [info.id for info in await walked(ask, "", lambda info: info.id)] == ids
+
+
+async def test_accounts_whose_login_names_begin_so_but_not_their_ids(store: StoreAndReader) -> None:
+    for number, uid in enumerate(["Anna@x", "ANTON@x", "an", "bert"]):
+        await Kept(store).put(PutAccount(None, Account(f"id-{number}", uid, "", 0)))
+    expected = {
+        "": [],
+        "+86": ["owner"],
+        "GUEST@": ["guest"],
+        "guest": [],
+        "STRASSE": ["other"],
+        "straße@": ["other"],
+        "traße": [],
+        "%": [],
+        "AN": ["id-2", "id-0", "id-1"],
+    }
+    for begins, ids in expected.items():
+
+        async def ask(after: str, limit: int, begins: str = begins) -> list[AccountInfo]:
+            return await store.accounts_by_login(begins, after, limit)
+
+        assert [info.id for info in await walked(ask, "", lambda info: info.uid)] == ids
 
 
 async def test_tokens_of_an_account_in_the_order_of_their_digests(store: StoreAndReader) -> None:
@@ -131,6 +183,37 @@ async def test_devices_page_by_page(store: StoreAndReader, limit: int) -> None:
     assert await store.devices("", 100) == [await store.device(id) for id in ids]
 
 
+async def test_devices_whose_ids_begin_so(store: StoreAndReader) -> None:
+    for begins, ids in {"sub-": ["sub-1", "sub-2"], "lamp": ["lamp"], "Lamp": [], "sub-3": []}.items():
+
+        async def ask(after: str, limit: int, begins: str = begins) -> list[DeviceInfo]:
+            return await store.devices(after, limit, begins)
+
+        assert [info.device.id for info in await walked(ask, "", lambda info: info.device.id)] == ids
+
+
+async def test_devices_whose_names_begin_so_but_not_their_ids(store: StoreAndReader) -> None:
+    """A to Z alone are compared without case."""
+    for number, name in enumerate(["lamp", "LAMP", "Ölofen", "ölofen", "Oven"]):
+        await Kept(store).put(PutDevice(None, Device(f"d-{number}", "owner", name, None, True, True)))
+    expected = {
+        "o": ["sub-1", "d-4"],
+        "ON": ["sub-1"],
+        "lamp": ["d-0", "d-1"],
+        "LAMPe": [],
+        "Öl": ["d-2"],
+        "öl": ["d-3"],
+        "_": [],
+    }
+    for begins, ids in expected.items():
+
+        async def ask(after: tuple[str, str], limit: int, begins: str = begins) -> list[DeviceInfo]:
+            return await store.devices_by_name(begins, after, limit)
+
+        found = await walked(ask, ("", ""), lambda info: (info.device.name, info.device.id))
+        assert [info.device.id for info in found] == ids
+
+
 @pytest.mark.parametrize(
     ("account", "ids"),
     [
@@ -178,6 +261,18 @@ async def test_shares_page_by_page(store: StoreAndReader, limit: int) -> None:
         assert len(page) <= limit
         found += page
     assert found == SHARES
+
+
+async def test_live_shares_that_an_account_gives_and_receives(store: StoreAndReader) -> None:
+    expected = {
+        "owner": ([23, 17, 16, 15, 14, 13, 12], [25, 21]),
+        "other": ([25, 24, 22, 21], [17, 13]),
+        "guest": ([], [24, 22, 16, 15, 14, 12]),
+    }
+    for account, lists in expected.items():
+        for question, ids in zip((store.shares_given, store.shares_received), lists, strict=True):
+            found = await walked(partial(question, account), LAST, lambda share: share.id)
+            assert found == [share for id in ids for share in SHARES if share.id == id]
 
 
 @pytest.mark.parametrize(
@@ -304,6 +399,11 @@ FILTERS: list[tuple[JournalFilter, Wanted]] = [
     ),
     (JournalFilter(device_id="cellar", share_id=15), lambda _share: False),
     (JournalFilter(account_id="nobody"), lambda _share: False),
+    (JournalFilter(to_state=State.OPEN), lambda share: share.state is State.OPEN),
+    (
+        JournalFilter(device_id="lamp", account_id="guest", to_state=State.REFUSED),
+        lambda share: share.id == 11,
+    ),
 ]
 
 
@@ -320,6 +420,13 @@ async def test_the_journal_page_by_page(
     assert all((row.from_state, row.by, row.channel) == (None, "owner", Channel.WEBSOCKET) for row in rows)
 
 
+async def test_the_newest_of_the_journal_page_by_page(store: StoreAndReader) -> None:
+    for wanted, holds in FILTERS:
+        rows = await walked(partial(store.history, wanted), LAST, lambda row: row.id)
+        assert rows == [*reversed(await store.journal(wanted, 0, 100))]
+        assert [row.share_id for row in rows] == [share.id for share in reversed(SHARES) if holds(share)]
+
+
 Ask = Callable[[StoreAndReader], Awaitable[object]]
 ASKED: dict[str, Ask] = {
     "accounts": lambda store: store.accounts("", 1),
@@ -331,6 +438,12 @@ ASKED: dict[str, Ask] = {
     "shares": lambda store: store.shares(0, 1),
     "shares_of": lambda store: store.shares_of(DeviceShares("lamp", "bridge", 1), LAST, 1),
     "shares_of, ended too": lambda store: store.shares_of(DeviceShares("lamp", None, 1, True), LAST, 1),
+    "accounts by login name": lambda store: store.accounts_by_login("a", "b", 1),
+    "devices by name": lambda store: store.devices_by_name("a", ("b", "c"), 1),
+    "shares given": lambda store: store.shares_given("owner", LAST, 1),
+    "shares received": lambda store: store.shares_received("owner", LAST, 1),
+    "history of a device": lambda store: store.history(JournalFilter(device_id="lamp", to_state=State.OPEN), LAST, 1),
+    "history of a share": lambda store: store.history(JournalFilter(share_id=1), LAST, 1),
     "journal": lambda store: store.journal(JournalFilter(), 0, 1),
     "journal of a device": lambda store: store.journal(JournalFilter(device_id="lamp"), 0, 1),
     "journal of an account": lambda store: store.journal(JournalFilter(account_id="owner"), 0, 1),
@@ -393,6 +506,19 @@ async def test_what_a_list_reads_does_not_grow_with_what_it_does_not_show(
     await Kept(sqlite_store).put(*made(*rows[:40]))
     before = await steps(sqlite_store, ask)
     await Kept(sqlite_store).put(*made(*rows[40:]))
+    assert await steps(sqlite_store, ask) == before
+
+
+async def test_what_a_search_reads_does_not_grow_with_what_is_not_on_its_page(sqlite_store: SqliteStore) -> None:
+    """Many devices may have one name."""
+    named = [Device(f"d-{number:03}", "owner", "Light", None, True, True) for number in range(400)]
+
+    async def ask(store: StoreAndReader) -> object:
+        return await store.devices_by_name("l", ("light", "d-030"), 5)
+
+    await Kept(sqlite_store).put(*(PutDevice(None, device) for device in named[:40]))
+    before = await steps(sqlite_store, ask)
+    await Kept(sqlite_store).put(*(PutDevice(None, device) for device in named[40:]))
     assert await steps(sqlite_store, ask) == before
 
 

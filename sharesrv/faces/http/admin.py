@@ -18,6 +18,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from sharesrv.auth import digest, new_token
 from sharesrv.domain.draft import Command
+from sharesrv.domain.outcome import Reply
 from sharesrv.domain.record_checks import TokenRecord
 from sharesrv.domain.records import (
     TOKEN_ID_LENGTH,
@@ -113,10 +114,10 @@ def page(items: Sequence[Item], limit: int) -> Page[Item]:
     return Page(list(items[:limit]), str(items[limit - 1].id) if len(items) > limit else None)
 
 
-async def carry_out(backend: Backend, command: Command) -> None:
+async def carry_out(backend: Backend, command: Command) -> Reply:
     """Give an operator's command to the ledger. 404 for what is not there, 409 for a record that does not fit."""
     try:
-        await backend.ledger.ask(command)
+        return await backend.ledger.ask(command)
     except Refused as refused:
         if refused.refusal in NOT_FOUND:
             raise NotFoundException(refused.reason) from refused
@@ -226,10 +227,15 @@ async def tokens(backend: TheBackend, apikey: FromPath[str], limit: Limit = 100,
 
 @post("/accounts/{apikey:str}/tokens", summary="Mint a token; it is shown this once")
 async def mint_token(backend: TheBackend, apikey: FromPath[str], data: JSONBody[TokenOrder]) -> NewToken:
-    _account(await backend.reader.account(apikey))
+    return await mint(backend, apikey, data.days)
+
+
+async def mint(backend: Backend, account_id: str, days: float | None) -> NewToken:
+    """Make a token of the account that lasts for `days`, or as long as the settings say."""
+    _account(await backend.reader.account(account_id))
     at = new_token()
-    expires_ms = backend.clock.now_ms() + round((data.days or backend.settings.auth.token_days) * DAY_MS)
-    await carry_out(backend, WriteRecords(tokens=[TokenRecord(apikey, digest(at), expires_ms)]))
+    expires_ms = backend.clock.now_ms() + round((days or backend.settings.auth.token_days) * DAY_MS)
+    await carry_out(backend, WriteRecords(tokens=[TokenRecord(account_id, digest(at), expires_ms)]))
     return NewToken(digest(at)[:TOKEN_ID_LENGTH], at, expires_ms)
 
 
@@ -298,11 +304,12 @@ async def _one_device(device_id: str, backend: Backend) -> ShownDevice:
     info = await backend.reader.device(device_id)
     if info is None:
         raise NotFoundException(Refusal.NO_SUCH_DEVICE.value)
-    [shown] = await _devices([info], backend)
+    [shown] = await show_devices([info], backend)
     return shown
 
 
-async def _devices(infos: list[DeviceInfo], backend: Backend) -> list[ShownDevice]:
+async def show_devices(infos: list[DeviceInfo], backend: Backend) -> list[ShownDevice]:
+    """What operators see of devices."""
     online = await backend.devices.online([(info.device.id, info.device.bridge_id) for info in infos])
     return [_device(info, info.device.id in online) for info in infos]
 
@@ -319,7 +326,7 @@ def _device(info: DeviceInfo, online: bool) -> ShownDevice:
 
 @get("/devices", summary="List devices")
 async def devices(backend: TheBackend, limit: Limit = 100, after: After = "") -> Page[ShownDevice]:
-    return page(await _devices(await backend.reader.devices(after, limit + 1), backend), limit)
+    return page(await show_devices(await backend.reader.devices(after, limit + 1), backend), limit)
 
 
 @post("/devices", summary="Create or replace a device")

@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 from sharesrv.domain.facts import Facts
 from sharesrv.domain.grants import combined_permit, holders
 from sharesrv.domain.share import Origin, Share, State
-from sharesrv.domain.source import Account, Device, Source
+from sharesrv.domain.source import Device, Source
 from sharesrv.errors import Refusal, Refused
 from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
 from sharesrv.names import is_storable
@@ -101,7 +101,7 @@ async def dispatch(request: AnyRequest, backend: TheBackend) -> Place | Failed:
     """A token is not needed, but one that is shown must be good."""
     if quectel.token(request.headers.get("authorization", "")) is not None:
         await backend.caller(request)
-    host = backend.settings.server.public_host or request.url.hostname or backend.settings.server.host
+    host = backend.public_host(request)
     return Place(0, "ok", IP=host, domain=host, port=backend.ws_port)
 
 
@@ -120,7 +120,7 @@ async def devices(
         raise Refused(Refusal.MALFORMED, "after must be a deviceid")
     count = int(limit)
     found = await backend.reader.devices_of(account.id, after, count + 1)
-    shown = await _show_devices(found[:count], account, backend)
+    shown = await show_devices(found[:count], account.id, backend)
     return DeviceList(0, shown, found[count - 1].device.id if len(found) > count else UNSET)
 
 
@@ -129,13 +129,13 @@ async def device(request: AnyRequest, backend: TheBackend, device_id: FromPath[s
     """One's own, or one that is shared with the account."""
     account = await backend.caller(request)
     found = await backend.reader.device(device_id)
-    shown = await _show_devices([found], account, backend) if found is not None else []
+    shown = await show_devices([found], account.id, backend) if found is not None else []
     if not shown:
         raise Refused(Refusal.NO_GRANT)
     return OneDevice(0, shown[0])
 
 
-async def _show_devices(found: list[DeviceInfo], account: Account, backend: Backend) -> list[AppDevice]:
+async def show_devices(found: list[DeviceInfo], account_id: str, backend: Backend) -> list[AppDevice]:
     """Those of the devices that this account may see, as it sees them."""
     by_id = {info.device.id: info for info in found}
     online = await backend.devices.online([(info.device.id, info.device.bridge_id) for info in found])
@@ -144,18 +144,18 @@ async def _show_devices(found: list[DeviceInfo], account: Account, backend: Back
         facts = backend.draft(source).facts
         devices = [device for id in by_id if (device := facts.device(id)) is not None]
         shown = []
-        for device, held in holders(devices, facts, account.id):
+        for device, held in holders(devices, facts, account_id):
             info = by_id[device.id]
             entry = AppDevice(
                 name=device.name, deviceid=device.id, apikey=device.owner_id, created_at=info.created_ms, uiid=device.uiid,
                 online=device.id in online,
                 params=msgspec.Raw(info.params.encode()),
             )  # fmt: skip
-            if device.owner_id == account.id:
+            if device.owner_id == account_id:
                 shared = [_shared_with(holder_id, grants, facts) for holder_id, grants in held.items()]
                 entry.shared_to = sorted(shared, key=lambda other: (other.share_time, other.apikey))
-            elif account.id in held:
-                _show_grants(entry, device, held[account.id], facts)
+            elif account_id in held:
+                _show_grants(entry, device, held[account_id], facts)
             else:
                 continue
             shown.append(entry)

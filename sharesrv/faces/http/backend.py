@@ -26,6 +26,7 @@ from sharesrv.errors import Refusal, Refused
 from sharesrv.live.bus import Bus
 from sharesrv.live.hub import Hub
 from sharesrv.live.ledger import Ledger
+from sharesrv.live.limits import Recents
 from sharesrv.live.nodes import Nodes
 from sharesrv.live.presence import Devices
 from sharesrv.protocol import quectel
@@ -52,15 +53,26 @@ class Backend:
     bus: Bus | None
     tokens: Tokens
     ws_port: int
-    is_draining: bool = False
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    wrong_tokens: Recents | None = None  # of the console, by address
+    samples: object = None  # of the console, which alone knows what they are
     gathering: asyncio.Task[bytes] | None = None  # of metrics, to which those who ask for them may still come
     in_hand: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_HAND_MAX))
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server is about to go down: it takes no new work from a load balancer."""
+        return self.draining.is_set()
 
     def is_admin(self, request: ASGIConnection[Any, Any, Any, Any]) -> bool:
         """Whether the request shows the operators' token, compared in constant time."""
         wanted = self.settings.auth.admin_token
         kind, _space, shown = request.headers.get("authorization", "").partition(" ")
         return bool(wanted) and kind.lower() == "bearer" and compare_digest(shown.strip().encode(), wanted.encode())
+
+    def public_host(self, request: AnyRequest) -> str:
+        """Where clients reach the WebSocket: at the host that was called, unless the settings name another."""
+        return self.settings.server.public_host or request.url.hostname or self.settings.server.host
 
     async def identity(self, request: AnyRequest) -> Identity:
         """What the request's token says, before the store is asked whether it is good. Raises Refused."""

@@ -13,6 +13,7 @@ from litestar import MediaType, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from sharesrv import metrics
+from sharesrv.faces.http import asyncapi
 from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
 
 OLD_S: Final = 2.0  # that the oldest command may wait
@@ -65,18 +66,32 @@ async def _gather(backend: Backend) -> bytes:
 @get("/openapi.json", include_in_schema=False)
 async def document(request: AnyRequest) -> Response[bytes]:
     """The OpenAPI document."""
-    return await _document(request, "application/json")
+    return _send(request, await _built(request, "/openapi.json"), "application/json")
+
+
+@get("/asyncapi.json", include_in_schema=False)
+async def frames(request: AnyRequest, backend: TheBackend) -> Response[bytes]:
+    """The AsyncAPI document, with the WebSocket at the host that was called."""
+    made, _of_all = await _built(request, "/asyncapi.json")
+    secure = bool(backend.settings.server.tls_cert)
+    body = asyncapi.located(made, backend.public_host(request), backend.ws_port, secure=secure)
+    return _send(request, (body, _etag(body)), "application/json")
 
 
 @get("/docs", include_in_schema=False)
 async def page(request: AnyRequest) -> Response[bytes]:
     """The document as one plain page that loads nothing from elsewhere."""
-    return await _document(request, "text/html; charset=utf-8")
+    return _send(request, await _built(request, "/docs"), "text/html; charset=utf-8")
 
 
-async def _document(request: AnyRequest, media_type: str) -> Response[bytes]:
+async def _built(request: AnyRequest, path: str) -> tuple[bytes, str]:
+    made: dict[str, tuple[bytes, str]] = await request.app.state.documents.built()
+    return made[path]
+
+
+def _send(request: AnyRequest, document: tuple[bytes, str], media_type: str) -> Response[bytes]:
     """304 where the caller has it already."""
-    body, etag = (await request.app.state.documents.built())[media_type]
+    body, etag = document
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(b"", status_code=304, headers=headers)
@@ -84,7 +99,7 @@ async def _document(request: AnyRequest, media_type: str) -> Response[bytes]:
 
 
 class Documents:
-    """The OpenAPI document, made once, when it is first asked for, in a thread: that takes a third of the server's start."""
+    """The documents, made once, when one is first asked for, in a thread: that takes a third of the server's start."""
 
     def __init__(self, describe: Callable[[], dict[str, Any]]) -> None:
         self._describe = describe
@@ -97,9 +112,17 @@ class Documents:
 
 
 def _documents(found: dict[str, Any]) -> dict[str, tuple[bytes, str]]:
-    """As JSON and as a page, by media type, each with its ETag."""
-    built = {"application/json": msgspec.json.encode(found), "text/html; charset=utf-8": _page(found).encode()}
-    return {media_type: (body, f'"{sha256(body).hexdigest()[:32]}"') for media_type, body in built.items()}
+    """By path, each with its ETag: the calls as JSON and as a page, and the frames of the WebSocket."""
+    built = {
+        "/openapi.json": msgspec.json.encode(found),
+        "/docs": _page(found).encode(),
+        "/asyncapi.json": msgspec.json.encode(asyncapi.document()),
+    }
+    return {path: (body, _etag(body)) for path, body in built.items()}
+
+
+def _etag(body: bytes) -> str:
+    return f'"{sha256(body).hexdigest()[:32]}"'
 
 
 _STYLE: Final = """
@@ -114,7 +137,8 @@ def _page(found: dict[str, Any]) -> str:
     calls = [_section(path, method, call) for path, methods in paths for method, call in methods.items()]
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>sharesrv</title><style>{_STYLE}</style></head>"
-        f"<body><h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info['description'])}</p>"
+        f"<body><h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info['description'])} "
+        f"The frames of the WebSocket: <code>/asyncapi.json</code></p>"
         f"{''.join(calls)}</body></html>"
     )
 
@@ -130,4 +154,4 @@ def _section(path: str, method: str, operation: dict[str, Any]) -> str:
     )
 
 
-HANDLERS: Final = [healthz, readyz, expose, document, page]
+HANDLERS: Final = [healthz, readyz, expose, document, frames, page]

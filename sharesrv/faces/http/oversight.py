@@ -10,10 +10,12 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, Meta, UnsetType
 
+from sharesrv.clock import made_ms
 from sharesrv.domain.change import AmendGrant
-from sharesrv.domain.explain import ACTIONS, explain
+from sharesrv.domain.explain import ACTIONS, Action, Explanation, explain
+from sharesrv.domain.outcome import EndedAll
 from sharesrv.domain.share import Share
-from sharesrv.domain.take_back import EndShare
+from sharesrv.domain.take_back import EndAll, EndShare
 from sharesrv.errors import Goodbye, Refusal
 from sharesrv.faces.http.admin import Limit, Page, carry_out, page, patch_fields
 from sharesrv.faces.http.backend import Backend, TheBackend
@@ -29,7 +31,6 @@ from sharesrv.store.base import DEAD_MS, JournalFilter, JournalRow, NodeInfo
 AfterNumber = Annotated[int, QueryParameter(ge=0, description="The last id of the page before")]
 Key = Annotated[str, QueryParameter(max_length=128)]
 OptionalKey = Annotated[str | None, QueryParameter(max_length=128)]
-Action = Literal["update", "query", "share", "timers.add", "timers.edit", "timers.delete", "timers.enable"]
 
 
 # Shares.
@@ -82,13 +83,13 @@ def _share(share: Share) -> ShownShare:
     )  # fmt: skip
 
 
-def _storable(id: int) -> int:
+def storable(id: int) -> int:
     """The id, within what the database holds: no row has one that is not."""
     return min(max(id, 0), LAST_ID)
 
 
 async def _find_share(backend: Backend, share_id: int) -> ShownShare:
-    share = await backend.reader.look(lambda source: source.share(_storable(share_id)))
+    share = await backend.reader.look(lambda source: source.share(storable(share_id)))
     if share is None:
         raise NotFoundException(Refusal.NO_SUCH_SHARE.value)
     return _share(share)
@@ -96,7 +97,7 @@ async def _find_share(backend: Backend, share_id: int) -> ShownShare:
 
 @get("/shares", summary="List shares, ended ones too")
 async def shares(backend: TheBackend, limit: Limit = 100, after: AfterNumber = 0) -> Page[ShownShare]:
-    return page([_share(each) for each in await backend.reader.shares(_storable(after), limit + 1)], limit)
+    return page([_share(each) for each in await backend.reader.shares(storable(after), limit + 1)], limit)
 
 
 @post("/shares", summary="Grant a device without asking the account")
@@ -112,57 +113,93 @@ async def show_share(backend: TheBackend, share_id: FromPath[int]) -> ShownShare
 
 @patch("/shares/{share_id:int}", summary="Change a grant; both sides are told")
 async def amend(backend: TheBackend, share_id: FromPath[int], data: JSONBody[ShareChange]) -> ShownShare:
-    await carry_out(backend, AmendGrant(_storable(share_id), **patch_fields(data, permit=0, note="", ends_ms=0)))
+    await carry_out(backend, AmendGrant(storable(share_id), **patch_fields(data, permit=0, note="", ends_ms=0)))
     return await _find_share(backend, share_id)
 
 
 @delete("/shares/{share_id:int}", summary="End a grant, or withdraw an offer; both sides are told")
 async def close(backend: TheBackend, share_id: FromPath[int]) -> None:
-    await carry_out(backend, EndShare(_storable(share_id)))
+    await carry_out(backend, EndShare(storable(share_id)))
+
+
+class EndShares(msgspec.Struct, forbid_unknown_fields=True, rename={"other_id": "with"}):
+    """With which account all is to end; null is with all. `quietly`: the other side is told nothing."""
+
+    other_id: Annotated[importing.Id, Meta(examples=["guest-1"])] | None
+    quietly: bool = False
+
+
+class EndedShares(msgspec.Struct):
+    """How many grants, offers and codes were ended."""
+
+    ended: int
+
+
+@post(
+    "/accounts/{apikey:str}/end-shares",
+    status_code=200,
+    summary="End all that an account has given, to another account or to all, its open offers and share codes too",
+)
+async def end_shares(backend: TheBackend, apikey: FromPath[str], data: JSONBody[EndShares]) -> EndedShares:
+    command = EndAll(sharer_id=apikey, sharee_id=data.other_id, quietly=data.quietly)
+    return EndedShares(await end_all(backend, command))
+
+
+async def end_all(backend: Backend, command: EndAll) -> int:
+    """End a portion after the other; how many were ended. What fails in between leaves the portions before it ended."""
+    number, more = 0, True
+    while more:
+        reply = await carry_out(backend, command)
+        assert isinstance(reply, EndedAll)
+        number, more = number + reply.number, reply.more
+    return number
 
 
 # Sessions.
 
 
 class ShownSession(msgspec.Struct, omit_defaults=True):
-    """`account` of an app's, `device` of a device's."""
+    """`account` of an app's, `device` of a device's. `since` in ms; `address` is the client's."""
 
     id: str
     kind: Literal["app", "device"]
+    address: str
+    since: int
     account: str | None = None
     device: str | None = None
 
 
 def _shown(session: AppSession | DeviceSession) -> ShownSession:
+    address, since_ms = session.socket.address, made_ms(session.id)
     if isinstance(session, AppSession):
-        return ShownSession(str(session.id), "app", account=session.account_id)
-    return ShownSession(str(session.id), "device", device=session.device_id)
+        return ShownSession(str(session.id), "app", address, since_ms, account=session.account_id)
+    return ShownSession(str(session.id), "device", address, since_ms, device=session.device_id)
 
 
-def _sessions(backend: Backend) -> dict[int, AppSession | DeviceSession]:
+def all_sessions(backend: Backend) -> dict[int, AppSession | DeviceSession]:
     everyone: list[AppSession | DeviceSession] = [*backend.hub.everyone(), *backend.devices.everyone()]
     return {session.id: session for session in everyone}
 
 
-def _session(backend: Backend, id: int) -> AppSession | DeviceSession:
-    if (found := _sessions(backend).get(id)) is None:
+def find_session(backend: Backend, id: int) -> AppSession | DeviceSession:
+    if (found := all_sessions(backend).get(id)) is None:
         raise NotFoundException("there is no such session")
     return found
 
 
 @get("/sessions", summary="List the connections that have made their handshake")
 async def sessions(backend: TheBackend, limit: Limit = 100, after: AfterNumber = 0) -> Page[ShownSession]:
-    return page([_shown(session) for id, session in sorted(_sessions(backend).items()) if id > after], limit)
+    return page([_shown(session) for id, session in sorted(all_sessions(backend).items()) if id > after], limit)
 
 
 @get("/sessions/{session_id:int}", summary="Show a connection")
 async def show_session(backend: TheBackend, session_id: FromPath[int]) -> ShownSession:
-    return _shown(_session(backend, session_id))
+    return _shown(find_session(backend, session_id))
 
 
 @delete("/sessions/{session_id:int}", summary="Close a connection")
 async def end_session(backend: TheBackend, session_id: FromPath[int]) -> None:
-    _session(backend, session_id).goodbye(Goodbye.UNAUTHORIZED)
+    find_session(backend, session_id).goodbye(Goodbye.UNAUTHORIZED)
 
 
 # Nodes.
@@ -183,10 +220,15 @@ class ShownNode(msgspec.Struct):
 
 @get("/nodes", summary="List the nodes of the cluster; a server that is alone has none")
 async def nodes(backend: TheBackend) -> Page[ShownNode]:
-    found = await backend.nodes.everyone() if backend.nodes is not None else []
+    return Page(await shown_nodes(backend), None)
+
+
+async def shown_nodes(backend: Backend) -> list[ShownNode]:
+    """The nodes of the cluster by number; none where the server is alone. Raises StoreFailed."""
+    if backend.nodes is None:
+        return []
     dead_ms = backend.clock.now_ms() - DEAD_MS
-    here = backend.nodes.node if backend.nodes is not None else 0
-    return Page([_node(each, dead_ms, here) for each in found], None)
+    return [_node(each, dead_ms, backend.nodes.node) for each in await backend.nodes.everyone()]
 
 
 def _node(info: NodeInfo, dead_ms: int, here: int) -> ShownNode:
@@ -233,14 +275,14 @@ async def journal(
     limit: Limit = 100,
     after: AfterNumber = 0,
 ) -> Page[Transition]:
-    wanted = JournalFilter(device_id=device, account_id=account, share_id=_storable(share) or None)
-    rows = await backend.reader.journal(wanted, _storable(after), limit + 1)
+    wanted = JournalFilter(device_id=device, account_id=account, share_id=storable(share) or None)
+    rows = await backend.reader.journal(wanted, storable(after), limit + 1)
     return page([_transition(row) for row in rows], limit)
 
 
 @get("/journal/{row_id:int}", summary="Show a transition of a share")
 async def show_transition(backend: TheBackend, row_id: FromPath[int]) -> Transition:
-    for row in await backend.reader.journal(JournalFilter(), _storable(row_id) - 1, 1):
+    for row in await backend.reader.journal(JournalFilter(), storable(row_id) - 1, 1):
         if row.id == row_id:
             return _transition(row)
     raise NotFoundException("there is no such row")
@@ -265,7 +307,7 @@ class Explained(msgspec.Struct):
 
 @get("/explain", summary="Whether an account may do something with a device, and what decides")
 async def explain_access(backend: TheBackend, account: Key, device: Key, action: FromQuery[Action]) -> Explained:
-    found = await backend.reader.look(lambda source: explain(account, device, ACTIONS[action], backend.draft(source)))
+    found = await look_up(backend, account, device, action)
     return Explained(
         allowed=found.refusal is None,
         error=0 if found.refusal is None else ERRORS[found.refusal],
@@ -280,7 +322,14 @@ async def explain_access(backend: TheBackend, account: Key, device: Key, action:
     )
 
 
+async def look_up(backend: Backend, account_id: str, device_id: str, action: Action) -> Explanation:
+    """Ask what decides."""
+    return await backend.reader.look(
+        lambda source: explain(account_id, device_id, ACTIONS[action], backend.draft(source))
+    )
+
+
 HANDLERS: Final = [
-    shares, grant, show_share, amend, close, sessions, show_session, end_session, nodes, journal, show_transition,
-    explain_access,
+    shares, grant, show_share, amend, close, end_shares, sessions, show_session, end_session, nodes, journal,
+    show_transition, explain_access,
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import re
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any, Final
@@ -51,7 +51,8 @@ HOST: Final = re.compile(r"([\w.-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII | 
 log = structlog.get_logger()
 
 
-def application(backend: Backend) -> Litestar:
+def application(backend: Backend, pages: Sequence[ControllerRouterHandler] = ()) -> Litestar:
+    """The handlers of this door, and `pages`: handlers for people's browsers, which are not in the OpenAPI document."""
     operators = Router(
         "/admin/v1",
         route_handlers=[*admin.HANDLERS, *oversight.HANDLERS],
@@ -65,7 +66,7 @@ def application(backend: Backend) -> Litestar:
     dependencies = {"backend": Provide(lambda: backend, sync_to_thread=False, use_cache=True)}
     state = {"backend": backend, "documents": ops.Documents(lambda: openapi.document(handlers, dependencies))}
     return Litestar(
-        handlers,
+        [*handlers, *pages],
         dependencies=dependencies,
         state=State(state),
         before_request=_check_request,
@@ -262,11 +263,15 @@ class Connection(H11Protocol):
 
 @asynccontextmanager
 async def listening(
-    backend: Backend, sock: socket.socket, tls: ssl.SSLContext | None, patience_s: float
+    backend: Backend,
+    sock: socket.socket,
+    tls: ssl.SSLContext | None,
+    patience_s: float,
+    pages: Sequence[ControllerRouterHandler] = (),
 ) -> AsyncIterator[Connections]:
     """Answer HTTP on a socket that is bound, for the time of the block."""
     config = uvicorn.Config(
-        _with_head(application(backend)),
+        _with_head(application(backend, pages)),
         lifespan="off",
         ws="none",
         log_config=None,

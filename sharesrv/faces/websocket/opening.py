@@ -9,7 +9,8 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-PATH: Final = "/api/ws"
+from sharesrv.protocol.coolkit.frames import PATH
+
 HEAD_MAX: Final = 16 * 1024  # bytes
 _END: Final = b"\r\n\r\n"
 

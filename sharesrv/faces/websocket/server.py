@@ -82,14 +82,15 @@ class Door:
     def admitted(self, connection: Connection) -> None:
         self._admitted += 1
         self._strangers[connection.address] += 1
+        connection.is_stranger = True
         metrics.CONNECTIONS.inc()
 
     def greeted(self, connection: Connection) -> None:
-        address, connection.address = connection.address, ""
-        if address:
-            self._strangers[address] -= 1
-            if not self._strangers[address]:
-                del self._strangers[address]
+        if connection.is_stranger:
+            connection.is_stranger = False
+            self._strangers[connection.address] -= 1
+            if not self._strangers[connection.address]:
+                del self._strangers[connection.address]
 
     def throttle(self, connection: Connection) -> None:
         """Read nothing more from it, until a sweep finds that its bucket has room."""

@@ -69,7 +69,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_blocked", "_busy", "_closing", "_door", "_head", "_held", "_open", "_parts", "_reader", "_stash",
-        "_transport", "_when_writable", "_ws", "address", "bucket", "expires_s", "is_admitted", "listener",
+        "_transport", "_when_writable", "_ws", "address", "bucket", "expires_s", "is_admitted", "is_stranger",
+        "listener",
     )  # fmt: skip
     _reader: FrameReader  # the same as `_ws`, from when the opening handshake is done
 
@@ -78,8 +79,9 @@ class Connection(asyncio.Protocol):
         self._ws: WebSocket = ServerProtocol(logger=quiet)
         self._transport: asyncio.Transport | None = None
         self.bucket = door.bucket()
-        self.address = ""  # under which it counts until its handshake
+        self.address = ""  # the client's
         self.is_admitted = False
+        self.is_stranger = False  # it counts under its address, until its handshake
         self._when_writable: Callable[[], None] | None = None
         self._head: bytearray | None = bytearray()
         self._stash = b""

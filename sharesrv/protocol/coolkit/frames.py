@@ -10,16 +10,23 @@ from sharesrv.errors import Refusal
 from sharesrv.names import PERMIT_MAX, check_name, check_note
 from sharesrv.protocol.faults import wrong
 
+PATH: Final = "/api/ws"  # of the WebSocket
+SEQUENCE_MAX: Final = 64  # characters
+
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 PermitBits = Annotated[int, msgspec.Meta(ge=0, le=int(PERMIT_MAX))]
 Millis = Annotated[int, msgspec.Meta(ge=0, lt=10**15)] | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}\Z")]
+# The characters are what counts. Its bounds are checked where it is read: to msgspec it may be anything.
+Sequence = Annotated[
+    msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["string", "number"], "maxLength": SEQUENCE_MAX})
+]
 
 
 class Frame(msgspec.Struct, tag_field="action"):
     """What every frame has."""
 
-    sequence: msgspec.Raw
+    sequence: Sequence
 
 
 class UserOnline(Frame, tag="userOnline"):
@@ -48,7 +55,8 @@ class AppFrame(Frame):
 
 
 class ShareParams(msgspec.Struct):
-    """S4's ShareParam."""
+    """For whom, how the device and its owner are called there, what is allowed: the sum of `permit` bits 1 add, 2 edit,
+    4 delete, 8 enable timers. `note` is at most 20 columns wide. `shareTime` in ms."""
 
     uid: Text
     deviceName: Text  # noqa: N815
@@ -64,6 +72,8 @@ class ShareParams(msgspec.Struct):
 
 
 class UpdateParams(msgspec.Struct):
+    """Whose grant; what is left out stays as it is."""
+
     uid: Text
     permit: PermitBits | None = None
     note: str | None = None
@@ -73,26 +83,34 @@ class UpdateParams(msgspec.Struct):
 
 
 class CancelParams(msgspec.Struct):
+    """Whose grant or offer."""
+
     uid: Text
     deviceName: Text  # noqa: N815
 
 
 class Share(AppFrame, tag="share", kw_only=True):
+    """Ask an account whether it takes a device; answered when the question ends."""
+
     params: ShareParams
 
 
 class UpdateShare(AppFrame, tag="updateShare", kw_only=True):
+    """Give a grant another permit or note."""
+
     params: UpdateParams
 
 
 class CancelShare(AppFrame, tag="cancelShare", kw_only=True):
+    """End a grant, or withdraw an open offer."""
+
     params: CancelParams
 
 
 class ShareAnswer(msgspec.Struct):
     """A sharee's answer to an offer: has `result` and no `params`, with or without `"action":"share"` (PROTOCOL 2.5)."""
 
-    sequence: msgspec.Raw
+    sequence: Sequence
     result: Literal[2, 3]
     apikey: Id | None = None
     deviceid: Text | None = None
@@ -143,10 +161,10 @@ class Query(OnDevice, tag="query", kw_only=True):
 class DeviceAnswer(msgspec.Struct):
     """A device's answer to a command: has `error` and no `action`."""
 
-    sequence: msgspec.Raw
+    sequence: Sequence
     error: int
     deviceid: Text | None = None
-    d_seq: msgspec.Raw = msgspec.Raw()
+    d_seq: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)  # a plain default could not be written as JSON
 
 
 Inbound = UserOnline | Register | Share | UpdateShare | CancelShare | Update | Query

@@ -15,6 +15,7 @@ import msgspec
 from sharesrv.errors import Refusal
 from sharesrv.protocol.coolkit.frames import (
     MUST_BE,
+    SEQUENCE_MAX,
     AnyFrame,
     AppFrame,
     CancelShare,
@@ -32,7 +33,6 @@ from sharesrv.protocol.coolkit.frames import (
 )
 from sharesrv.protocol.faults import not_json, nul_in, wrong
 
-SEQUENCE_MAX = 64
 _ESCAPED_ASCII = b"\\u00"  # it may be a U+0000, or hide a key from a look at the bytes
 
 _COMMAND: Final = msgspec.json.Decoder(Inbound)

@@ -104,6 +104,8 @@ class Offer(msgspec.Struct, tag_field="action", tag="share"):
 
 
 class UpdatedParams(msgspec.Struct):
+    """The sharee's uid, and what its grant allows now."""
+
     uid: str
     permit: int
     note: str
@@ -118,6 +120,8 @@ class Updated(msgspec.Struct, tag_field="action", tag="updateShare"):
 
 
 class EndedParams(msgspec.Struct):
+    """The sharee's uid, and why it is over."""
+
     uid: str
     reason: str
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter, itemgetter
 from typing import Any, Final, NamedTuple
 
+from sharesrv.domain.share import Share
 from sharesrv.domain.source import Account, Token
 from sharesrv.store.rows import SHARE, SHARE_COLUMNS, Row, device_of, share_of
 
@@ -86,6 +87,10 @@ _by_place: Final = attrgetter("sharer_id", "deadline_ms", "id")
 _by_expiry: Final = attrgetter("expires_ms", "digest")
 
 
+def _by_sharee(share: Share) -> tuple[str, int]:
+    return share.sharee_id or "", share.id
+
+
 def _each(query: str) -> str:
     """A query for every question."""
     return f"CROSS JOIN LATERAL ({query}) "
@@ -148,6 +153,12 @@ _UNTOLD: Final = (
 _EXPIRED: Final = (
     "SELECT * FROM token WHERE expires_ms > 0 AND expires_ms <= q.before_ms ORDER BY expires_ms, digest LIMIT q.most"
 )
+_GIVEN: Final = (
+    "SELECT s.* FROM device d "
+    "CROSS JOIN LATERAL (SELECT * FROM share s WHERE s.device_id = d.id AND s.state < 4 OFFSET 0) s "
+    "WHERE d.owner_id = q.sharer_id AND (coalesce(s.sharee_id, ''), s.id) > (q.after_sharee, q.after_id) "
+    "ORDER BY coalesce(s.sharee_id, ''), s.id LIMIT q.most"
+)
 _OLDEST: Final = "SELECT id, at_ms FROM journal ORDER BY id LIMIT q.most"
 _OPEN_OF: Final = "s.sharer_id = q.sharer_id AND s.deadline_ms > q.now_ms AND s.state = 0"
 _OPEN_TO: Final = "s.sharee_id = q.sharee_id AND s.deadline_ms > q.now_ms AND s.state < 4 AND s.state = 0"
@@ -187,6 +198,9 @@ STATEMENTS: Final[tuple[dict[str, Kind], ...]] = (
         "codes_of_device": _shares("device_id", f"{_CODES} AND s.state = 0 AND s.origin = 2"),
         "open_codes": _count("device_id now_ms", f"{_CODES} AND s.deadline_ms > q.now_ms"),
         "live_of_sharee": _shares("sharee_id", "s.sharee_id = q.sharee_id AND s.state < 4"),
+        "live_of_sharer": Kind(
+            ["sharer_id", "after_sharee", "after_id", "most"], _SHARE, f"{_each(_GIVEN)} s", _share, _by_sharee
+        ),
         "grants_between": _shares("sharer_id sharee_id", _GRANTS),
         "last_ended": Kind(
             ["device_id", "sharee_id"],

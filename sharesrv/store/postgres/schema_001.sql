@@ -28,7 +28,7 @@ CREATE INDEX token_expires ON token (expires_ms) WHERE expires_ms > 0; -- retent
 CREATE TABLE device (
     id text COLLATE "C" PRIMARY KEY,
     owner_id text COLLATE "C" NOT NULL REFERENCES account,
-    name text NOT NULL,
+    name text COLLATE "C" NOT NULL,
     bridge_id text COLLATE "C" REFERENCES device,
     verified smallint NOT NULL,
     shareable smallint NOT NULL,
@@ -43,6 +43,7 @@ CREATE TABLE device (
 CREATE UNIQUE INDEX device_keys ON device (pk, dk) WHERE pk IS NOT NULL;
 CREATE INDEX device_bridge ON device (bridge_id) WHERE bridge_id IS NOT NULL;
 CREATE INDEX device_owner ON device (owner_id);
+CREATE INDEX device_name ON device (lower(name), id); -- the console's search; written when a device comes, goes or is renamed
 
 CREATE TABLE device_params (
     device_id text COLLATE "C" PRIMARY KEY REFERENCES device ON DELETE CASCADE,

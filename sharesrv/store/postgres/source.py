@@ -43,7 +43,8 @@ NAMING: Final = ("share", "share_of_code", "account_of_login", "token", "device"
 # Which arguments of a question name an account, and a device.
 _ACCOUNTS: Final = {
     "account": 0, "tokens_of": 0, "devices_of": 0, "live_of_sharee": 0, "owed_to": 0, "asked_of": 0, "open_offers": 0,
-    "open_offers_to": 0, "grants_between": 0, "newest_offer": 0, "live_on": 1, "newest_timed_out": 1, "last_ended": 1,
+    "open_offers_to": 0, "live_of_sharer": 0, "grants_between": 0, "newest_offer": 0, "live_on": 1,
+    "newest_timed_out": 1, "last_ended": 1,
 }  # fmt: skip
 _DEVICES: Final = {
     "params": 0, "sub_devices": 0, "held_on": 0, "live_of_device": 0, "codes_of_device": 0, "open_codes": 0, "live_on": 0,
@@ -134,6 +135,9 @@ class PostgresSource:
 
     def live_of_sharee(self, sharee_id: str) -> list[Share]:
         return self._ask("live_of_sharee", sharee_id)
+
+    def live_of_sharer(self, sharer_id: str, after_sharee: str, after_id: int, limit: int) -> list[Share]:
+        return self._ask("live_of_sharer", (sharer_id, after_sharee, after_id, limit))
 
     def grants_between(self, sharer_id: str, sharee_id: str) -> list[Share]:
         return self._ask("grants_between", (sharer_id, sharee_id))

@@ -17,7 +17,7 @@ from sharesrv.store.base import StoreFailed
 
 Value = TypeVar("Value")
 
-SCHEMA_VERSION: Final = 5  # 1 to 4 were never in use outside
+SCHEMA_VERSION: Final = 6  # 1 to 5 were never in use outside
 LOCK_TIMEOUT_S: Final = 3.0  # how long one process waits for another's transaction
 CACHE_KIB: Final = 16 * 1024  # a connection; with SQLite's 2 MiB a busy writer reads its own pages back from the file
 CHECKPOINT_PAGES: Final = 4096  # 16 MiB of WAL: a page that many batches change is copied back once

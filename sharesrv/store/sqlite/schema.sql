@@ -37,6 +37,7 @@ CREATE TABLE device (
 CREATE UNIQUE INDEX device_keys ON device (pk, dk) WHERE pk IS NOT NULL;
 CREATE INDEX device_bridge ON device (bridge_id) WHERE bridge_id IS NOT NULL;
 CREATE INDEX device_owner ON device (owner_id);
+CREATE INDEX device_name ON device (lower(name), id); -- the console's search; written when a device comes, goes or is renamed
 
 CREATE TABLE device_params (
     device_id TEXT PRIMARY KEY REFERENCES device ON DELETE CASCADE,

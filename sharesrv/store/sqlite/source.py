@@ -50,6 +50,9 @@ STATEMENTS: Final = {
     "open_codes": "SELECT count(*) FROM share WHERE device_id = ? AND deadline_ms > ? AND state < 2 "
     "AND origin BETWEEN 1 AND 2",
     "live_of_sharee": f"{_FROM} WHERE s.sharee_id = ? AND s.state < 4 ORDER BY s.id",
+    "live_of_sharer": f"{_FROM} WHERE s.id IN (SELECT s.id FROM device d CROSS JOIN share s INDEXED BY share_live "
+    "ON s.device_id = d.id WHERE d.owner_id = ? AND s.state < 4 AND (ifnull(s.sharee_id, ''), s.id) > (?, ?) "
+    "ORDER BY ifnull(s.sharee_id, ''), s.id LIMIT ?) ORDER BY ifnull(s.sharee_id, ''), s.id",
     "grants_between": f"{_FROM} WHERE s.sharee_id = ? AND s.state < 4 AND s.state = 2 AND s.sharer_id = ? ORDER BY s.id",
     "asked_of": f"{_FROM} WHERE s.sharee_id = ? AND s.deadline_ms > ? AND s.state < 4 AND s.state = 0 ORDER BY s.id",
     "owed_to": f"{_FROM} WHERE s.sharer_id = ? AND s.told = 0 AND s.state >= 2 ORDER BY s.id",
@@ -135,6 +138,9 @@ class SqliteSource:
 
     def live_of_sharee(self, sharee_id: str) -> list[Share]:
         return self._list("live_of_sharee", share_of, sharee_id)
+
+    def live_of_sharer(self, sharer_id: str, after_sharee: str, after_id: int, limit: int) -> list[Share]:
+        return self._list("live_of_sharer", share_of, sharer_id, after_sharee, after_id, limit)
 
     def grants_between(self, sharer_id: str, sharee_id: str) -> list[Share]:
         return self._list("grants_between", share_of, sharee_id, sharer_id)
