@@ -8,14 +8,17 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
+
+WAIT_S: Final = 1.0  # until systemd has read what it was told before: a READY=1 that is lost would end the server
 
 
-def notify(*states: str) -> None:
-    """Say `READY=1` and the like. Where nobody listens, or reads, it is lost: the server does not wait for that."""
+def notify(*states: str, wait_s: float = WAIT_S) -> None:
+    """Say `READY=1` and the like. Where nobody listens, or reads for so long, it is lost."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address.startswith(("/", "@")):
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
+            sock.settimeout(wait_s)
             sock.connect(f"\0{address[1:]}" if address.startswith("@") else address)
             sock.send("\n".join(states).encode())
 
@@ -32,5 +35,5 @@ async def beat(moves: Callable[[], bool]) -> None:
         return
     while True:
         if moves():
-            notify("WATCHDOG=1")
+            notify("WATCHDOG=1", wait_s=0)
         await asyncio.sleep(int(microseconds) / 2_000_000)

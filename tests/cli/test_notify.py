@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -35,8 +36,9 @@ class Systemd:
 
     def heard_but(self, passed_by: str) -> list[str]:
         """The next message that is not this."""
+        deadline_s = monotonic() + RUN_S
         while (lines := self.heard()) == [passed_by]:
-            pass
+            assert monotonic() < deadline_s
         return lines
 
 
@@ -89,8 +91,20 @@ def test_one_that_does_not_read_is_not_waited_for(tmp_path: Path, monkeypatch: p
     with systemd(str(tmp_path / "notify")) as it:
         monkeypatch.setenv("NOTIFY_SOCKET", it.name)
         for number in range(1000):
-            notify(f"STATUS={number}")
+            notify(f"STATUS={number}", wait_s=0)
         assert it.heard() == ["STATUS=0"]
+
+
+async def test_what_it_must_know_waits_until_it_has_read_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with systemd(str(tmp_path / "notify")) as it:
+        monkeypatch.setenv("NOTIFY_SOCKET", it.name)
+        for _ in range(1000):
+            notify("WATCHDOG=1", wait_s=0)
+        telling = asyncio.create_task(asyncio.to_thread(notify, "READY=1", wait_s=RUN_S))
+        assert await asyncio.to_thread(it.heard_but, "WATCHDOG=1") == ["READY=1"]
+        await telling
 
 
 @pytest.mark.parametrize(("microseconds", "pid"), [(None, None), ("", None), ("soon", None), ("20000", "1")], ids=str)
