@@ -16,7 +16,7 @@ from sharesrv.errors import Trouble
 from tests.bench.conftest import ACCOUNTS
 from tests.bench.test_run import result
 
-TINY = Sizes(seconds=0.1, turns=1, pairs=2, connections=6, storing=3, offering=3, registry=5)
+TINY = Sizes(seconds=0.4, turns=1, pairs=2, connections=6, storing=3, offering=3, registry=5)
 RUNS = ("floor", "share", "few", "stored", "crowd", "control", "connect", "open-loop")
 
 
