@@ -17,6 +17,9 @@ gc.set_threshold(50_000, 20, 50)
 
 # A shell ignores SIGINT in what it starts in the background, and so would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# So does `nohup` with SIGHUP. A handler of ours keeps the run alive too, and is not handed down.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
 MEMORY = Path("/dev/shm")  # a file system in memory, where there is one
 ROOM = 2**29  # bytes; a whole run takes a tenth of that
