@@ -39,7 +39,7 @@ from sharesrv.domain.records import (
 )
 from sharesrv.domain.rules import Rules
 from sharesrv.domain.source import Device, Untold
-from sharesrv.domain.take_back import Cancel, EndShare, Expire, Leave, Unshare
+from sharesrv.domain.take_back import Cancel, EndAll, EndShare, Expire, Leave, Unshare
 from sharesrv.domain.trim import TrimAnswers, TrimJournal, TrimShares, TrimTokens
 from sharesrv.errors import Refusal
 from sharesrv.live.ledger import Ledger
@@ -115,6 +115,7 @@ SAMPLES: list[Command] = [
     Leave(digest=guest, code=f"code-{GRANT + 1}", device_id="plug-0"),
     Unshare(digest=owner, code=f"code-{GRANT + 1}", device_id="plug-0"),
     EndShare(GRANT),
+    EndAll(sharer_id=OWNER, sharee_id=GUEST, quietly=True),
     AmendGrant(GRANT, permit=1, note="", ends_ms=10**15),
     Expire(OFFER),
     UpdateDevice(
