@@ -36,6 +36,8 @@ async def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     async with chromium(path) as browser:
         async with sandbox_open() as sandbox, opened(browser, f"{sandbox.http}/play") as page:
+            for phone in ("#owner", "#guest"):
+                await page.locator(phone).get_by_text("connected", exact=True).wait_for()
             await page.get_by_role("button", name="Share with the guest").click()
             await page.get_by_role("button", name="Accept").wait_for()
             await taken(page, "play.png")
