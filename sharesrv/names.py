@@ -9,6 +9,7 @@ from typing import Final
 from unicodedata import category, east_asian_width, normalize
 
 NODE_MAX: Final = 1023
+YEAR_10000_MS: Final = 253_402_300_800_000  # ISO 8601 can write what is before it
 NAME_MAX: Final = 64  # characters
 NOTE_COLUMNS: Final = 20  # S4: "share note of maximum 10 Chinese characters", each of them two columns wide
 NOTE_MAX: Final = 200  # characters, of which any number may have no width; to normalize 21,000 of them takes 0.8 s

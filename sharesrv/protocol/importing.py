@@ -6,14 +6,14 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from sharesrv.names import NAME_MAX, check_name, check_note
+from sharesrv.names import NAME_MAX, YEAR_10000_MS, check_name, check_note
 from sharesrv.protocol.faults import not_json, nul_in, wrong
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Name = Annotated[str, msgspec.Meta(max_length=NAME_MAX)]
 Millis = Annotated[int, msgspec.Meta(ge=0, lt=10**15)]
-End = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]  # of use: to the year 9999, as ISO 8601 can write it
+End = Annotated[int, msgspec.Meta(ge=0, lt=YEAR_10000_MS)]  # of use
 Permit = Annotated[int, msgspec.Meta(ge=0, le=15)]
 PARAMS_MAX: Final = 16 * 1024  # bytes
 

@@ -59,5 +59,5 @@ def below(request: AnyRequest, key: str) -> int:
 
 
 def address(kind: str, id: str | int) -> str:
-    """Where the page of an account, a device or a share is."""
+    """Where the page of an account, a device, a share or a safety check is."""
     return f"/console/{kind}/{quote(str(id), safe='')}"

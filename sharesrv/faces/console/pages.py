@@ -10,7 +10,7 @@ from litestar import Response
 from litestar.exceptions import ClientException, HTTPException, InternalServerException
 
 from sharesrv.faces.http.backend import AnyRequest
-from sharesrv.names import is_storable, iso
+from sharesrv.names import YEAR_10000_MS, is_storable, iso
 from sharesrv.store.base import StoreFailed
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["YEAR_10000_MS"] = YEAR_10000_MS
     environment.filters["time"] = lambda ms: iso(ms) if ms else "never"
     return environment
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from litestar import Response, get, post
 from litestar.exceptions import HTTPException, NotFoundException, PermissionDeniedException
@@ -16,6 +16,7 @@ from sharesrv.domain.share import Origin, Share, State
 from sharesrv.domain.source import Account, Device, Source
 from sharesrv.domain.take_back import EndAll
 from sharesrv.errors import Refusal
+from sharesrv.faces.console.lists import address
 from sharesrv.faces.console.pages import asked, page, see_other
 from sharesrv.faces.http.backend import AnyRequest, TheBackend
 from sharesrv.faces.http.oversight import end_all
@@ -95,7 +96,7 @@ async def choose(request: AnyRequest, backend: TheBackend) -> Response[Any]:
     text = asked(request, "account")["account"]
     found = await backend.reader.look(lambda source: source.account(text) or source.account_of_login(fold(text)))
     if text and found is not None:
-        return see_other(f"/console/safety/{quote(found.id, safe='')}")
+        return see_other(address("safety", found.id))
     return page(request, "safety_choose.html", 404 if text else 200, text=text)
 
 
@@ -143,7 +144,7 @@ async def end(request: AnyRequest, backend: TheBackend, apikey: FromPath[str]) -
         raise HTTPException(status_code=422, detail="choose whether the other side is told")
     command = EndAll(sharer_id=apikey, sharee_id=other_id or None, quietly=how == QUIETLY)
     ended = await end_all(backend, command)
-    return see_other(f"/console/safety/{quote(apikey, safe='')}?{urlencode({'ended': ended})}")
+    return see_other(f"{address('safety', apikey)}?{urlencode({'ended': ended})}")
 
 
 HANDLERS: Final = [choose, check, confirm, end]

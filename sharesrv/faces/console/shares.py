@@ -20,10 +20,9 @@ from sharesrv.faces.console.pages import page, see_other
 from sharesrv.faces.http.admin import carry_out
 from sharesrv.faces.http.backend import AnyRequest, Backend, TheBackend
 from sharesrv.faces.http.oversight import storable
-from sharesrv.names import PERMIT_MAX, check_note, iso
+from sharesrv.names import PERMIT_MAX, YEAR_10000_MS, check_note, iso
 from sharesrv.store.base import JournalFilter
 
-YEAR_10000_MS: Final = 253_402_300_800_000  # as `protocol.importing.End`
 DONE: Final = {"changed": "The grant is changed; both sides are told."}
 
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from sharesrv.faces.console.signing import COOKIE, sealed
 from sharesrv.live.presence import Devices
-from tests.faces.console.conftest import origin
+from tests.faces.console.clients import visiting
 from tests.faces.test_admin import broken
 from tests.wire import TestServer
 
 
 async def test_a_store_that_fails_is_told_on_a_page(console: TestServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = console.running.backend
-    cookie = sealed("operator", backend.settings.auth, backend.clock.now_ms() + 60_000)
     monkeypatch.setattr(Devices, "online", broken)
-    async with httpx.AsyncClient(base_url=origin(console), cookies={COOKIE: cookie}) as client:
+    async with visiting(console) as client:
         with capture_logs() as entries:
             answer = await client.get("/console/devices")
     assert (answer.status_code, answer.headers["content-type"]) == (500, "text/html; charset=utf-8")
